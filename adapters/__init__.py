@@ -1,0 +1,1 @@
+"""The network: one folder for each protocol."""

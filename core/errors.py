@@ -1,0 +1,122 @@
+"""Everything that can go wrong, as one tree. A class exists because somebody acts on it.
+
+    ConvergedonError
+    ├── Refused              what was asked can never succeed as it stands; the asker is told why
+    │   ├── Invalid              400  a body, parameter or file that does not say what it must
+    │   ├── Unauthenticated      401
+    │   ├── Forbidden            403  a policy said no, with its reasons
+    │   ├── NotFound             404
+    │   ├── MethodNotAllowed     405
+    │   ├── NotAcceptable        406
+    │   ├── Conflict             409  it exists already, or its lifecycle has no such move
+    │   ├── PreconditionFailed   412
+    │   ├── TooLarge             413
+    │   └── UnsupportedMediaType 415
+    ├── Stale                somebody else changed the record first: read it again
+    ├── Unavailable          503  may succeed later: a caller retries, a message comes back with a delay
+    └── Misconfigured        the operator must change something: one sentence and a non-zero exit
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+class ConvergedonError(Exception):
+    """The root; its text is one sentence that a person can act on."""
+
+    status = 500
+    reason = "Internal Server Error"
+
+
+class Refused(ConvergedonError):
+    """What was asked can never succeed as it stands."""
+
+    status = 400
+    reason = "Bad Request"
+
+
+class Invalid(Refused):
+    pass
+
+
+class Unauthenticated(Refused):
+    status = 401
+    reason = "Unauthorized"
+
+
+class Forbidden(Refused):
+    """A policy said no. ``reasons`` are its sentences, ``decision`` the id under which it is recorded."""
+
+    status = 403
+    reason = "Forbidden"
+
+    def __init__(self, reasons: Sequence[str], decision: str | None = None) -> None:
+        super().__init__("; ".join(reasons) or "no policy allows this")
+        self.reasons = tuple(reasons)
+        self.decision = decision
+
+
+class NotFound(Refused):
+    status = 404
+    reason = "Not Found"
+
+
+class MethodNotAllowed(Refused):
+    status = 405
+    reason = "Method Not Allowed"
+
+
+class NotAcceptable(Refused):
+    status = 406
+    reason = "Not Acceptable"
+
+
+class Conflict(Refused):
+    status = 409
+    reason = "Conflict"
+
+
+class PreconditionFailed(Refused):
+    status = 412
+    reason = "Precondition Failed"
+
+
+class TooLarge(Refused):
+    status = 413
+    reason = "Content Too Large"
+
+
+class UnsupportedMediaType(Refused):
+    status = 415
+    reason = "Unsupported Media Type"
+
+
+class Stale(ConvergedonError):
+    """The record's revision moved on between reading and writing."""
+
+    status = 409
+    reason = "Conflict"
+
+
+class Unavailable(ConvergedonError):
+    """A peer cannot be asked now."""
+
+    status = 503
+    reason = "Service Unavailable"
+
+
+class Misconfigured(ConvergedonError):
+    pass
+
+
+def body(error: ConvergedonError, base: str = "") -> Mapping[str, Any]:
+    """The TM Forum Error body of an error (TMF630 part 1: code and reason are mandatory, all values strings)."""
+    return {
+        "code": f"ERR{error.status}",
+        "reason": error.reason,
+        "message": str(error),
+        "status": str(error.status),
+        "@type": "Error",
+    }

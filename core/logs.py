@@ -1,0 +1,73 @@
+"""Structured logs: one JSON object a line on standard error, with the trace id and without secrets."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+from opentelemetry import trace
+
+SECRET = ("password", "secret", "token", "community", "authorization", "passphrase", "key_file")
+
+
+def _mask(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for name in event:
+        if any(word in name.lower() for word in SECRET):
+            event[name] = "***"
+    return event
+
+
+def _trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    context = trace.get_current_span().get_span_context()
+    if context.is_valid:
+        event["trace"] = format(context.trace_id, "032x")
+    return event
+
+
+def configure(role: str, level: str = "info") -> None:
+    """Send our own logs and those of the libraries through one pipeline. Call once, at a process's start."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _trace,
+        _mask,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                structlog.processors.JSONRenderer(default=str),
+            ],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    structlog.contextvars.bind_contextvars(role=role)
+    # ncclient logs whole payloads at INFO, connexion each undeclared query parameter as an error: neither is for operators
+    for name, least in QUIET.items():
+        logging.getLogger(name).setLevel(least)
+
+
+QUIET = {
+    "ncclient": logging.ERROR,
+    "paramiko": logging.CRITICAL,
+    "asyncssh": logging.WARNING,
+    "connexion": logging.WARNING,
+    "connexion.decorators.parameter": logging.CRITICAL,
+    "pymongo": logging.WARNING,
+    "httpx": logging.WARNING,
+    "uvicorn.access": logging.WARNING,
+    "nats": logging.CRITICAL,
+}

@@ -1,0 +1,21 @@
+"""What is counted and timed, in one place, so that a dashboard's author finds every name here."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+REQUESTS = Counter("convergedon_http_requests_total", "API calls answered.", ["api", "operation", "status"])
+REQUEST_SECONDS = Histogram("convergedon_http_request_seconds", "Time to answer an API call.", ["api", "operation"])
+DECISIONS = Counter("convergedon_policy_decisions_total", "Policy decisions.", ["channel", "allow"])
+RELAYED = Counter("convergedon_outbox_relayed_total", "Messages published from the outbox.", ["stream"])
+CONSUMED = Counter("convergedon_messages_total", "Messages taken from the bus.", ["stream", "result"])
+PARKED = Counter("convergedon_parked_total", "Messages parked with a reason.", ["stream"])
+DELIVERIES = Counter("convergedon_deliveries_total", "Events posted to hub listeners.", ["result"])
+STEP_SECONDS = Histogram("convergedon_flow_step_seconds", "Time of one flow step.", ["step"])
+RECEIVED = Counter("convergedon_adapter_received_total", "Datagrams or notifications received.", ["adapter"])
+DROPPED = Counter("convergedon_adapter_dropped_total", "Datagrams dropped, by reason.", ["adapter", "reason"])
+OBSERVED = Counter("convergedon_adapter_observations_total", "Observations made safe.", ["adapter", "kind"])
+PERFORMED = Counter("convergedon_adapter_intents_total", "Intents performed.", ["adapter", "status"])
+RPC_SECONDS = Histogram("convergedon_adapter_rpc_seconds", "Time of one call to a device.", ["adapter", "rpc"])
+UNASSIGNED = Counter("convergedon_flow_records_unassigned_total", "Flow records whose addresses belong to no service.")
+QUEUE = Gauge(
+    "convergedon_adapter_queue", "Datagrams waiting to be made safe.", ["adapter"], multiprocess_mode="livesum"
+)

@@ -1,0 +1,69 @@
+"""Every setting, in one typed place. An environment variable is CONVERGEDON_ and the name in capitals."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from convergedon.core.errors import Misconfigured
+
+
+class Settings(BaseSettings):
+    """What can be set; each field's description is the documentation, README's table is compared with it."""
+
+    model_config = SettingsConfigDict(env_prefix="CONVERGEDON_", extra="ignore", frozen=True)
+
+    data: Path = Field(Path("convergedon-data"), description="Folder for everything `up` keeps: store, bus, keys, logs.")
+    host: str = Field("127.0.0.1", description="Address the gateway listens on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port the gateway listens on; 0 takes a free one.")
+    public_url: str = Field("", description="URL under which clients reach the gateway, used in href; empty: from the request.")
+    mongodb_url: SecretStr = Field(SecretStr(""), description="MongoDB to use; empty: the embedded store.")
+    database: str = Field("convergedon", description="Name of the database in MongoDB.")
+    nats_url: SecretStr = Field(SecretStr(""), description="NATS servers to use, comma-separated; empty: the embedded one.")
+    opa_url: str = Field("", description="Open Policy Agent server to ask; empty: the Rego engine in the process.")
+    policies: Path | None = Field(None, description="Folder of Rego policies instead of the ones that ship.")
+    devices: Path | None = Field(None, description="YAML file of devices, their tenants and how to reach them.")
+    products: Path | None = Field(None, description="YAML product model instead of the one that ships.")
+    tariff: Path | None = Field(None, description="YAML tariff instead of the one that ships.")
+    tenant: str = Field("acme", description="Tenant of devices that the devices file does not name.")
+    issuer: str = Field("", description="OAuth2 issuer of bearer tokens; empty: the local development issuer.")
+    jwks_url: str = Field("", description="URL of the issuer's keys; needed when issuer is set.")
+    audience: str = Field("convergedon", description="Audience that a bearer token must name.")
+    trap_host: str = Field("127.0.0.1", description="Address the SNMP adapter listens on.")
+    trap_port: int = Field(1162, ge=0, le=65535, description="UDP port for SNMP traps and informs; 0 takes a free one.")
+    trap_communities: SecretStr = Field(SecretStr("public"), description="Communities accepted in traps, comma-separated.")
+    flow_host: str = Field("127.0.0.1", description="Address the flow adapter listens on.")
+    flow_port: int = Field(2055, ge=0, le=65535, description="UDP port for NetFlow and IPFIX; 0 takes a free one.")
+    callback_networks: list[IPv4Network | IPv6Network] = Field(
+        default_factory=list,
+        description="Loopback or private networks that hub callbacks may be on; public addresses always may.",
+    )
+    delivery_horizon: float = Field(86_400, gt=0, description="Seconds after which an undeliverable event is parked.")
+    retry_horizon: float = Field(3_600, gt=0, description="Seconds after which work that keeps failing is parked.")
+    intent_deadline: float = Field(300, gt=0, description="Seconds a device has to reach the state an order asks for.")
+    confirm_timeout: int = Field(30, ge=2, description="Seconds after which a device undoes an unconfirmed commit.")
+    body_limit: int = Field(1_048_576, ge=1024, description="Bytes a request body may have.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    otlp_endpoint: str = Field("", description="OpenTelemetry collector to send spans to; empty: none are sent.")
+
+    @cached_property
+    def communities(self) -> frozenset[bytes]:
+        return frozenset(name.strip().encode() for name in self.trap_communities.get_secret_value().split(","))
+
+
+def load(**given: object) -> Settings:
+    """Read the settings; what is given here wins over the environment.
+
+    Raises Misconfigured with one sentence that names the setting but never its value (it may be a secret).
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise Misconfigured(f"setting CONVERGEDON_{name.upper()}: {first['msg']}") from None

@@ -1,0 +1,1 @@
+"""HTTP in: the same functions for every TM Forum API."""

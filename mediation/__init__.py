@@ -1,0 +1,1 @@
+"""What happens when: the three lines of the gateway."""

@@ -1,0 +1,1 @@
+"""Our OpenAPI documents, one for each API version."""

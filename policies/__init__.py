@@ -1,0 +1,1 @@
+"""Policies in Rego; a package follows its path."""
