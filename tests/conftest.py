@@ -1,0 +1,20 @@
+"""Fixtures that every suite may use: the real embedded servers, started once for all tests."""
+
+from collections.abc import Iterator
+
+import pytest
+from convergedon.core import embedded
+
+
+@pytest.fixture(scope="session")
+def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A NATS server with JetStream; streams outlive a test, so give yours names of their own."""
+    with embedded.running(embedded.nats_command(tmp_path_factory.mktemp("nats"))) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def mongodb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server that speaks MongoDB; databases outlive a test, so give yours a name of its own."""
+    with embedded.running(embedded.mongodb_command(tmp_path_factory.mktemp("mongodb"))) as server:
+        yield server.url
