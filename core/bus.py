@@ -1,0 +1,430 @@
+"""The spine: streams of messages that survive their reader, with order kept for each resource and each device.
+
+A subject carries a partition derived from the resource's or device's name. Each partition has a durable consumer with one
+message under way at a time, so any number of workers may pull and what concerns one resource still happens in order.
+``NatsBus`` and ``memory.MemoryBus`` pass the same suite.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from time import time
+from typing import Any, Literal, Protocol
+from zlib import crc32
+
+import nats
+import orjson
+import structlog
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.errors import TimeoutError as NatsTimeout
+from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolicy, StreamConfig
+from nats.js.errors import NotFoundError
+
+from convergedon.core import metrics, trace
+from convergedon.core.errors import ConvergedonError, NotFound, Stale, Unavailable
+
+log = structlog.get_logger()
+
+PARTITIONS = 16
+DAY = 86_400
+
+STREAMS: Mapping[str, StreamConfig] = {
+    "EVENTS": StreamConfig(subjects=["event.>"], max_age=7 * DAY),
+    "NETWORK": StreamConfig(subjects=["network.>"], max_age=7 * DAY),
+    "INTENTS": StreamConfig(subjects=["intent.>"], retention=RetentionPolicy.WORK_QUEUE),
+    "DELIVERY": StreamConfig(subjects=["delivery.>"], retention=RetentionPolicy.WORK_QUEUE),
+    "PARKED": StreamConfig(subjects=["parked.>"], max_bytes=1 << 30, discard=DiscardPolicy.OLD),
+    "AUDIT": StreamConfig(subjects=["audit.>"], deny_delete=True, deny_purge=True),
+}
+
+
+def partition(name: str) -> int:
+    """The partition in which everything about this resource or device stays in order."""
+    return crc32(name.encode()) % PARTITIONS
+
+
+def token(name: str) -> str:
+    """A name as one token of a subject: what would separate or match tokens is written as %XX."""
+    return "".join(c if c.isalnum() or c in "-_" else f"%{ord(c):02X}" for c in name) or "%"
+
+
+def stream_of(subject: str) -> str:
+    prefix = subject.split(".", 1)[0] + ".>"
+    return next(name for name, config in STREAMS.items() if prefix in (config.subjects or ()))
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a message stands in its stream. Positions of one epoch (one life of the stream) can be compared."""
+
+    epoch: str
+    sequence: int
+
+
+@dataclass(frozen=True)
+class Message:
+    id: str
+    subject: str
+    body: Mapping[str, Any]
+    headers: Mapping[str, str]
+    position: Position
+    stored: float
+
+
+@dataclass(frozen=True)
+class Parked:
+    """A message that could not succeed, with its reason."""
+
+    id: int
+    stream: str
+    consumer: str
+    subject: str
+    reason: str
+    parked: float
+    body: Any
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Handler = Callable[[Message], Awaitable[None]]
+Disposal = Literal["done", "later", "park"]
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """Who takes which messages: a durable name, a subject filter, and for how long work is tried again (seconds)."""
+
+    name: str
+    subject: str
+    handler: Handler
+    horizon: float = 3600.0
+    attempts: int = 5
+    ack_wait: float = 30.0
+
+
+async def dispose(consumer: Consumer, message: Message, attempt: int) -> tuple[Disposal, str]:
+    """Run the handler and decide what becomes of the message.
+
+    What may succeed later comes back until the horizon; a refusal is parked at once; a fault of our own is tried again
+    a few times (a restart may bring the mended code) and then parked. Nothing is swallowed, nothing retried for ever.
+    """
+    stream = stream_of(message.subject)
+    try:
+        with trace.span(f"{consumer.name}", message.headers):
+            await consumer.handler(message)
+    except (Unavailable, Stale) as error:
+        if time() - message.stored < consumer.horizon:
+            metrics.CONSUMED.labels(stream, "later").inc()
+            log.info("message comes back", consumer=consumer.name, subject=message.subject, reason=str(error))
+            return "later", str(error)
+        reason = f"gave up after {consumer.horizon:.0f} s: {error}"
+    except ConvergedonError as error:
+        reason = str(error)
+    except Exception as error:
+        log.exception("handler failed", consumer=consumer.name, subject=message.subject, attempt=attempt)
+        if attempt < consumer.attempts:
+            metrics.CONSUMED.labels(stream, "later").inc()
+            return "later", repr(error)
+        reason = f"failed {attempt} times: {error!r}"
+    else:
+        metrics.CONSUMED.labels(stream, "done").inc()
+        return "done", ""
+    metrics.CONSUMED.labels(stream, "parked").inc()
+    metrics.PARKED.labels(stream).inc()
+    log.warning("message parked", consumer=consumer.name, subject=message.subject, reason=reason)
+    return "park", reason
+
+
+def delay(attempt: int) -> float:
+    """Seconds until a message comes back: 0.2 doubling to 15."""
+    return float(min(0.2 * 2 ** (attempt - 1), 15.0))
+
+
+class Bus(Protocol):
+    """Every method raises Unavailable while the bus cannot be reached."""
+
+    async def publish(
+        self, subject: str, body: Mapping[str, Any], id: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Store a message durably. A second one with the same id within two minutes changes nothing."""
+        ...
+
+    def consume(self, consumer: Consumer) -> asyncio.Task[None]:
+        """Take messages one at a time until the task is cancelled."""
+        ...
+
+    async def forget(self, stream: str, consumer: str) -> None:
+        """Remove a durable consumer and the messages that only it would have taken."""
+        ...
+
+    async def read(self, subject: str) -> list[Mapping[str, Any]]:
+        """The bodies of all stored messages that match, oldest first."""
+        ...
+
+    async def parked(self) -> list[Parked]: ...
+
+    async def retry(self, id: int) -> None:
+        """Put a parked message back where it came from. Raises NotFound."""
+        ...
+
+    def listen(self, subject: str) -> contextlib.AbstractAsyncContextManager[asyncio.Queue[Message]]:
+        """What is published from now on, for watching: nothing is kept for a listener that is away or slow."""
+        ...
+
+    async def ping(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class NatsBus:
+    def __init__(self, url: str, name: str) -> None:
+        self._servers = [server.strip() for server in url.split(",")]
+        self._name = name
+        self._client = nats.NATS()
+        self._epochs: dict[str, str] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> NatsBus:
+        """Connect and make the streams. Raises Unavailable when no server answers within five seconds."""
+        try:
+            await self._client.connect(
+                servers=self._servers,
+                name=self._name,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.2,
+                connect_timeout=5,
+                allow_reconnect=True,
+                error_cb=self._report,
+                pending_size=16 << 20,
+            )
+            self._stream = self._client.jetstream(timeout=5)
+            for name, config in STREAMS.items():
+                await self._make(name, config)
+        except (NatsError, OSError, NatsTimeout, TimeoutError) as error:
+            raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
+        return self
+
+    async def _report(self, error: Exception) -> None:
+        log.warning("bus", reason=str(error) or type(error).__name__)
+
+    async def _make(self, name: str, config: StreamConfig) -> None:
+        wanted = config.evolve(name=name, duplicate_window=120)
+        try:
+            await self._stream.add_stream(wanted)
+        except nats.js.errors.BadRequestError:
+            await self._stream.update_stream(wanted)
+
+    async def _epoch(self, stream: str) -> str:
+        """When the stream was made: sequences begin again if it is made anew."""
+        if stream not in self._epochs:
+            info = await self._stream.stream_info(stream)
+            self._epochs[stream] = str(info.created)
+        return self._epochs[stream]
+
+    async def publish(
+        self, subject: str, body: Mapping[str, Any], id: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        carried = {**(headers or {}), "Nats-Msg-Id": id}
+        if "traceparent" not in carried:
+            carried.update(trace.headers())
+        try:
+            await self._stream.publish(subject, orjson.dumps(body), headers=carried, timeout=5)
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"NATS does not take messages: {error or type(error).__name__}") from error
+
+    def consume(self, consumer: Consumer) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._consume(consumer), name=consumer.name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _consume(self, consumer: Consumer) -> None:
+        stream = stream_of(consumer.subject)
+        config = ConsumerConfig(
+            durable_name=consumer.name,
+            filter_subject=consumer.subject,
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=consumer.ack_wait,
+            max_ack_pending=1,
+            max_deliver=-1,
+        )
+        pull = None
+        while True:
+            try:
+                if pull is None:
+                    pull = await self._stream.pull_subscribe(
+                        consumer.subject, durable=consumer.name, stream=stream, config=config
+                    )
+                    epoch = await self._epoch(stream)
+                for received in await pull.fetch(1, timeout=30):
+                    await self._handle(consumer, received, epoch)
+            except (NatsTimeout, TimeoutError):
+                continue
+            except NotFoundError:
+                pull = None
+                self._epochs.pop(stream, None)
+                await asyncio.sleep(0.5)
+            except (NatsError, OSError) as error:
+                log.info("bus away", consumer=consumer.name, reason=str(error) or type(error).__name__)
+                await asyncio.sleep(0.5)
+
+    async def _handle(self, consumer: Consumer, received: Msg, epoch: str) -> None:
+        data = received.metadata
+        headers = dict(received.headers or {})
+        position = Position(epoch, data.sequence.stream)
+        try:
+            body = orjson.loads(received.data)
+        except orjson.JSONDecodeError:
+            await self._park(consumer, received, f"not JSON: {received.data[:80]!r}")
+            return
+        message = Message(
+            headers.get("Nats-Msg-Id", ""), received.subject, body, headers, position, data.timestamp.timestamp()
+        )
+        async with _kept_alive(received, consumer.ack_wait / 3):
+            what, reason = await dispose(consumer, message, data.num_delivered)
+        if what == "done":
+            await received.ack()
+        elif what == "later":
+            await received.nak(delay(data.num_delivered))
+        else:
+            await self._park(consumer, received, reason)
+
+    async def _park(self, consumer: Consumer, received: Msg, reason: str) -> None:
+        """Copy the message with its reason, then take it away: in this order a crash leaves a duplicate, never a gap."""
+        stream = stream_of(received.subject)
+        about = {
+            "Parked-Subject": received.subject,
+            "Parked-Reason": " ".join(reason.split())[:1000],
+            "Parked-Time": f"{time():.3f}",
+            "Nats-Msg-Id": f"{consumer.name}:{received.metadata.sequence.stream}",
+        }
+        headers = {**(received.headers or {}), **about}
+        await self._stream.publish(f"parked.{stream}.{consumer.name}", received.data, headers=headers, timeout=5)
+        await received.ack()
+
+    async def forget(self, stream: str, consumer: str) -> None:
+        try:
+            info = await self._stream.consumer_info(stream, consumer)
+            await self._stream.delete_consumer(stream, consumer)
+            if info.config.filter_subject:
+                await self._stream.purge_stream(stream, subject=info.config.filter_subject)
+        except NotFoundError:
+            return
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
+
+    async def read(self, subject: str) -> list[Mapping[str, Any]]:
+        found: list[Mapping[str, Any]] = []
+        try:
+            reader = await self._stream.subscribe(subject, stream=stream_of(subject), ordered_consumer=True)
+            waiting = (await reader.consumer_info()).num_pending or 0
+            delivered = 0
+            while delivered < waiting or reader.pending_msgs:
+                found.append(orjson.loads((await reader.next_msg(timeout=5)).data))
+                delivered += 1
+            await reader.unsubscribe()
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
+        return found
+
+    async def parked(self) -> list[Parked]:
+        try:
+            state = (await self._stream.stream_info("PARKED")).state
+            found = []
+            for sequence in range(state.first_seq, state.last_seq + 1) if state.messages else ():
+                with contextlib.suppress(NotFoundError):
+                    found.append(await self._read_parked(sequence))
+            return found
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
+
+    async def _read_parked(self, sequence: int) -> Parked:
+        raw = await self._stream.get_msg("PARKED", sequence)
+        headers = raw.headers or {}
+        _, stream, consumer = (raw.subject or "").split(".", 2)
+        try:
+            body = orjson.loads(raw.data or b"null")
+        except orjson.JSONDecodeError:
+            body = (raw.data or b"").decode(errors="replace")
+        return Parked(
+            sequence,
+            stream,
+            consumer,
+            headers.get("Parked-Subject", ""),
+            headers.get("Parked-Reason", ""),
+            float(headers.get("Parked-Time", 0)),
+            body,
+            {name: value for name, value in headers.items() if not name.startswith("Parked-")},
+        )
+
+    async def retry(self, id: int) -> None:
+        try:
+            parked = await self._read_parked(id)
+        except NotFoundError as error:
+            raise NotFound(f"there is no parked message {id}") from error
+        original = parked.headers.get("traceparent")
+        headers = {"traceparent": original} if original else None
+        await self.publish(parked.subject, parked.body, f"retry:{id}:{parked.parked}", headers)
+        await self._stream.delete_msg("PARKED", id)
+
+    @contextlib.asynccontextmanager
+    async def listen(self, subject: str) -> AsyncIterator[asyncio.Queue[Message]]:
+        queue: asyncio.Queue[Message] = asyncio.Queue(1000)
+
+        async def take(received: Msg) -> None:
+            message = Message(
+                (received.headers or {}).get("Nats-Msg-Id", ""),
+                received.subject,
+                orjson.loads(received.data),
+                received.headers or {},
+                Position("", 0),
+                time(),
+            )
+            with contextlib.suppress(asyncio.QueueFull):
+                queue.put_nowait(message)
+
+        subscription = await self._client.subscribe(subject, cb=take)
+        try:
+            yield queue
+        finally:
+            with contextlib.suppress(NatsError):
+                await subscription.unsubscribe()
+
+    async def ping(self) -> None:
+        if not self._client.is_connected:
+            raise Unavailable("NATS is not connected")
+        try:
+            await self._stream.account_info()
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
+
+    async def close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(NatsError, OSError, TimeoutError):
+            await self._client.close()
+
+
+@contextlib.asynccontextmanager
+async def _kept_alive(received: Msg, every: float) -> AsyncIterator[None]:
+    """While a handler works, tell the server so: a slow device must not bring its intent to a second worker."""
+
+    async def tell() -> None:
+        while True:
+            await asyncio.sleep(every)
+            with contextlib.suppress(NatsError, OSError):
+                await received.in_progress()
+
+    task = asyncio.create_task(tell())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+

@@ -1,0 +1,85 @@
+"""The lifecycles of TM Forum resources as one table: state -> the states it may move to (v4 lifecycle diagrams)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from convergedon.core.errors import Conflict
+
+
+@dataclass(frozen=True)
+class Lifecycle:
+    """``member`` holds the state; ``moves`` are all states with what may follow; ``initial`` are those at creation."""
+
+    member: str
+    initial: tuple[str, ...]
+    moves: Mapping[str, tuple[str, ...]]
+
+    def check(self, old: str | None, new: str) -> None:
+        """Raise Conflict, naming from, to and what is allowed, unless the move is in the table."""
+        if old == new:
+            return
+        allowed = self.initial if old is None else self.moves.get(old, ())
+        if new not in allowed:
+            begin = f"{self.member} cannot move from {old} to {new}" if old else f"{self.member} cannot begin as {new}"
+            raise Conflict(f"{begin}; allowed: {', '.join(allowed) or 'nothing, it is final'}")
+
+
+_ORDER: Mapping[str, tuple[str, ...]] = {
+    "acknowledged": ("inProgress", "pending"),
+    "inProgress": ("pending", "held", "assessingCancellation", "completed", "failed", "partial"),
+    "pending": ("inProgress", "assessingCancellation", "cancelled"),
+    "held": ("inProgress", "assessingCancellation", "cancelled"),
+    "assessingCancellation": ("inProgress", "pending", "held", "pendingCancellation"),
+    "pendingCancellation": ("cancelled",),
+    "rejected": (),
+    "completed": (),
+    "failed": (),
+    "partial": (),
+    "cancelled": (),
+}
+
+LIFECYCLES: Mapping[str, Lifecycle] = {
+    "productOrder": Lifecycle("state", ("acknowledged", "rejected"), _ORDER),
+    "productOrderItem": Lifecycle(
+        "state",
+        ("acknowledged", "rejected"),
+        {state: tuple(to for to in allowed if to != "partial") for state, allowed in _ORDER.items() if state != "partial"},
+    ),
+    "alarm": Lifecycle(
+        "state",
+        ("raised", "updated", "cleared"),
+        {"raised": ("updated", "cleared"), "updated": ("cleared",), "cleared": ()},
+    ),
+    "usage": Lifecycle(
+        "status",
+        ("received",),
+        {
+            "received": ("guided", "rejected"),
+            "guided": ("rated", "rejected"),
+            "rejected": ("recycled",),
+            "recycled": ("guided", "rejected"),
+            "rated": ("rerated", "billed"),
+            "rerated": ("rated",),
+            "billed": (),
+        },
+    ),
+    "customerBill": Lifecycle(
+        "state",
+        ("new",),
+        {
+            "new": ("onHold", "validated"),
+            "onHold": ("validated",),
+            "validated": ("sent",),
+            "sent": ("partiallyPaid", "settled"),
+            "partiallyPaid": ("settled",),
+            "settled": (),
+        },
+    ),
+    "customerBillOnDemand": Lifecycle(
+        "state",
+        ("inProgress",),
+        {"inProgress": ("done", "terminatedWithError", "rejected"), "done": (), "terminatedWithError": (), "rejected": ()},
+    ),
+}

@@ -1,0 +1,297 @@
+"""The in-memory twins of store and bus: same promises, same suite, nothing kept. For tests and benchmarks."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from time import time
+from typing import Any
+
+import orjson
+
+from convergedon.core import trace
+from convergedon.core.bus import Consumer, Message, Parked, Position, delay, dispose, stream_of
+from convergedon.core.errors import Conflict, NotFound, Stale
+from convergedon.core.store import Kind, Outgoing, Record, Unsent, Where, Written
+
+
+def values_at(document: Any, path: str) -> list[Any]:
+    """All values at a dotted path; an array on the way stands for each of its elements."""
+    found = [document]
+    for name in path.split("."):
+        step: list[Any] = []
+        for value in found:
+            for item in value if isinstance(value, list) else [value]:
+                if isinstance(item, Mapping) and name in item:
+                    step.append(item[name])
+        found = step
+    return found + [item for value in found if isinstance(value, list) for item in value]
+
+
+def _compare(way: Callable[[Any, Any], bool]) -> Callable[[list[Any], Any], bool]:
+    return lambda values, wanted: any(type(v) is type(wanted) and way(v, wanted) for v in values)
+
+
+OPERATORS: Mapping[str, Callable[[list[Any], Any], bool]] = {
+    "$eq": lambda values, wanted: wanted in values or (wanted is None and not values),
+    "$ne": lambda values, wanted: not (wanted in values or (wanted is None and not values)),
+    "$in": lambda values, wanted: any(v in wanted for v in values),
+    "$nin": lambda values, wanted: not any(v in wanted for v in values),
+    "$exists": lambda values, wanted: bool(values) == wanted,
+    "$gt": _compare(lambda a, b: a > b),
+    "$gte": _compare(lambda a, b: a >= b),
+    "$lt": _compare(lambda a, b: a < b),
+    "$lte": _compare(lambda a, b: a <= b),
+    "$regex": lambda values, wanted: any(isinstance(v, str) and re.search(wanted, v) for v in values),
+}
+
+
+def matches(document: Mapping[str, Any], where: Where) -> bool:
+    """Whether a document satisfies a filter in the part of MongoDB's language that the gateway uses."""
+    for path, wanted in where.items():
+        if path == "$and":
+            good = all(matches(document, part) for part in wanted)
+        elif path == "$or":
+            good = any(matches(document, part) for part in wanted)
+        else:
+            test = wanted if isinstance(wanted, Mapping) and all(k in OPERATORS for k in wanted) else {"$eq": wanted}
+            values = values_at(document, path)
+            good = all(OPERATORS[name](values, operand) for name, operand in test.items())
+        if not good:
+            return False
+    return True
+
+
+@dataclass
+class _Kept:
+    record: Record
+    waiting: float | None = None
+    gone: bool = False
+
+    @property
+    def document(self) -> dict[str, Any]:
+        r = self.record
+        return {"id": r.id, "tenant": r.tenant, "revision": r.revision, "body": r.body, "facts": r.facts}
+
+
+class MemoryStore:
+    def __init__(self, kinds: Iterable[Kind]) -> None:
+        self.written: Written = lambda _: None
+        self._kinds = {kind.name: kind for kind in kinds}
+        self._kept: dict[str, dict[str, _Kept]] = {name: {} for name in self._kinds}
+
+    def _refuse_twins(self, record: Record) -> None:
+        for path in self._kinds[record.kind].unique:
+            mine = values_at({"body": record.body, "facts": record.facts}, path)
+            for kept in self._kept[record.kind].values() if mine else ():
+                same = kept.record.tenant == record.tenant and values_at(kept.document, path) == mine
+                if same and kept.record.id != record.id:
+                    raise Conflict(f"it exists already: {path}")
+
+    async def create(self, record: Record, messages: Sequence[Outgoing] = ()) -> Record:
+        if record.id in self._kept[record.kind]:
+            raise Conflict(f"it exists already: {record.id}")
+        self._refuse_twins(record)
+        stored = replace(deepcopy(record), revision=1)
+        kept = self._kept[record.kind][record.id] = _Kept(stored)
+        return self._push(kept, messages)
+
+    async def append(self, records: Sequence[Record]) -> None:
+        for record in records:
+            kept = _Kept(replace(deepcopy(record), revision=1))
+            self._kept[record.kind].setdefault(record.id, kept)
+
+    async def get(self, kind: str, tenant: str, id: str) -> Record:
+        kept = self._kept[kind].get(id)
+        if kept is None or kept.gone or kept.record.tenant != tenant:
+            raise NotFound(f"there is no {kind} {id}")
+        return deepcopy(kept.record)
+
+    async def find(
+        self, kind: str, where: Where, sort: Sequence[tuple[str, int]] = (), skip: int = 0, limit: int = 0
+    ) -> list[Record]:
+        found = [k for k in self._kept[kind].values() if not k.gone and matches(k.document, where)]
+        for path, way in reversed(sort):
+            found.sort(key=lambda k, path=path: _order(values_at(k.document, path)), reverse=way < 0)  # type: ignore[misc]
+        return [deepcopy(k.record) for k in found[skip : skip + limit if limit else None]]
+
+    async def count(self, kind: str, where: Where) -> int:
+        return sum(1 for k in self._kept[kind].values() if not k.gone and matches(k.document, where))
+
+    async def replace(self, record: Record, messages: Sequence[Outgoing] = ()) -> Record:
+        kept = self._guarded(record)
+        self._refuse_twins(record)
+        kept.record = replace(deepcopy(record), revision=record.revision + 1, unsent=kept.record.unsent)
+        return self._push(kept, messages)
+
+    async def delete(self, record: Record, messages: Sequence[Outgoing] = ()) -> None:
+        kept = self._guarded(record)
+        kept.record = replace(kept.record, revision=record.revision + 1)
+        kept.gone = True
+        self._push(kept, messages)
+
+    def _guarded(self, record: Record) -> _Kept:
+        kept = self._kept[record.kind].get(record.id)
+        if kept is None or kept.gone or kept.record.revision != record.revision or kept.record.tenant != record.tenant:
+            raise Stale(f"{record.kind} {record.id} was changed by somebody else")
+        return kept
+
+    def _push(self, kept: _Kept, messages: Sequence[Outgoing]) -> Record:
+        now = kept.record = replace(kept.record, unsent=(*kept.record.unsent, *messages))
+        if messages or kept.gone:
+            kept.waiting = time()
+            self.written(Unsent(now.kind, now.id, now.revision, now.unsent, kept.gone))
+        return deepcopy(now)
+
+    async def unsent(self, older_than: float) -> list[Unsent]:
+        latest = time() - older_than
+        return [
+            Unsent(kind, id, kept.record.revision, kept.record.unsent, kept.gone)
+            for kind, records in self._kept.items()
+            for id, kept in records.items()
+            if kept.waiting is not None and kept.waiting < latest
+        ]
+
+    async def sent(self, done: Iterable[Unsent]) -> None:
+        for unsent in done:
+            kept = self._kept[unsent.kind].get(unsent.id)
+            if kept is None:
+                continue
+            ids = {message.id for message in unsent.messages}
+            left = tuple(message for message in kept.record.unsent if message.id not in ids)
+            kept.record = replace(kept.record, unsent=left)
+            if kept.record.revision == unsent.revision:
+                kept.waiting = None
+                if kept.gone:
+                    del self._kept[unsent.kind][unsent.id]
+
+    async def ping(self) -> None:
+        return None
+
+    async def close(self) -> None:
+        return None
+
+
+def _order(values: list[Any]) -> tuple[int, str, Any]:
+    value = values[0] if values else None
+    return (0, "", 0) if value is None else (1, type(value).__name__, value)
+
+
+@dataclass
+class _Queue:
+    """One durable consumer: what it has yet to take, and a bell."""
+
+    consumer: str
+    subject: str
+    waiting: list[Message] = field(default_factory=list)
+    bell: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class MemoryBus:
+    def __init__(self) -> None:
+        self._streams: dict[str, list[Message]] = defaultdict(list)
+        self._ids: dict[str, set[str]] = defaultdict(set)
+        self._queues: dict[str, _Queue] = {}
+        self._parked: dict[int, Parked] = {}
+        self._listeners: list[tuple[str, asyncio.Queue[Message]]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def publish(
+        self, subject: str, body: Mapping[str, Any], id: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        stream = stream_of(subject)
+        if id in self._ids[stream]:
+            return
+        self._ids[stream].add(id)
+        position = Position("memory", len(self._streams[stream]) + 1)
+        carried = {**trace.headers(), **(headers or {}), "Nats-Msg-Id": id}
+        message = Message(id, subject, orjson.loads(orjson.dumps(body)), carried, position, time())
+        self._streams[stream].append(message)
+        for queue in self._queues.values():
+            if subject_matches(subject, queue.subject):
+                queue.waiting.append(message)
+                queue.bell.set()
+        for wanted, listener in self._listeners:
+            if subject_matches(subject, wanted) and not listener.full():
+                listener.put_nowait(message)
+
+    def consume(self, consumer: Consumer) -> asyncio.Task[None]:
+        if consumer.name not in self._queues:
+            stored = self._streams[stream_of(consumer.subject)]
+            matching = [message for message in stored if subject_matches(message.subject, consumer.subject)]
+            self._queues[consumer.name] = _Queue(consumer.name, consumer.subject, matching)
+        task = asyncio.create_task(self._consume(consumer, self._queues[consumer.name]), name=consumer.name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _consume(self, consumer: Consumer, queue: _Queue) -> None:
+        attempt = 0
+        while True:
+            while not queue.waiting:
+                queue.bell.clear()
+                await queue.bell.wait()
+            message, attempt = queue.waiting[0], attempt + 1
+            what, reason = await dispose(consumer, message, attempt)
+            if what == "later":
+                await asyncio.sleep(delay(attempt))
+                continue
+            attempt = 0
+            queue.waiting.remove(message)
+            if what == "park":
+                self._park(consumer, message, reason)
+
+    def _park(self, consumer: Consumer, message: Message, reason: str) -> None:
+        id = len(self._parked) + 1
+        stream = stream_of(message.subject)
+        self._parked[id] = Parked(
+            id, stream, consumer.name, message.subject, reason, time(), message.body, message.headers
+        )
+
+    async def forget(self, stream: str, consumer: str) -> None:
+        self._queues.pop(consumer, None)
+
+    async def read(self, subject: str) -> list[Mapping[str, Any]]:
+        return [m.body for m in self._streams[stream_of(subject)] if subject_matches(m.subject, subject)]
+
+    async def parked(self) -> list[Parked]:
+        return list(self._parked.values())
+
+    async def retry(self, id: int) -> None:
+        if id not in self._parked:
+            raise NotFound(f"there is no parked message {id}")
+        parked = self._parked.pop(id)
+        await self.publish(parked.subject, parked.body, f"retry:{id}:{parked.parked}")
+
+    @asynccontextmanager
+    async def listen(self, subject: str) -> AsyncIterator[asyncio.Queue[Message]]:
+        entry: tuple[str, asyncio.Queue[Message]] = (subject, asyncio.Queue(1000))
+        self._listeners.append(entry)
+        try:
+            yield entry[1]
+        finally:
+            self._listeners.remove(entry)
+
+    async def ping(self) -> None:
+        return None
+
+    async def close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def subject_matches(subject: str, pattern: str) -> bool:
+    """NATS wildcards: ``*`` is one token, ``>`` the rest."""
+    said, wanted = subject.split("."), pattern.split(".")
+    for index, token in enumerate(wanted):
+        if token == ">":
+            return len(said) > index
+        if index >= len(said) or token not in ("*", said[index]):
+            return False
+    return len(said) == len(wanted)

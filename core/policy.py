@@ -1,0 +1,207 @@
+"""The one decision point: what may happen, asked on every path (REST calls, deliveries, intents to devices).
+
+A question is {subject, action, resource, body, before, channel, environment}; the answer is ``data.main.decision`` of the
+policies: {allow, reasons, filter}. A policy that cannot be asked says no: Unavailable, and nothing is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from time import time
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from convergedon.core import metrics
+from convergedon.core.errors import Forbidden, Misconfigured, Unavailable
+
+RULE = "data.main.decision"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Who acts: a client by its token, or the gateway itself (role system)."""
+
+    id: str
+    tenant: str
+    roles: tuple[str, ...]
+    party: str | None = None
+
+    @property
+    def document(self) -> dict[str, Any]:
+        named = {"id": self.id, "tenant": self.tenant, "roles": list(self.roles)}
+        return {**named, "party": self.party} if self.party else named
+
+
+def system(tenant: str) -> Subject:
+    return Subject("convergedon", tenant, ("system",))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """``filter`` narrows what may be seen: {"parties": [...]} lets through only what concerns one of them."""
+
+    id: str
+    allow: bool
+    reasons: tuple[str, ...]
+    filter: Mapping[str, Any]
+    revision: str
+
+    def require(self) -> Decision:
+        """Raise Forbidden with the reasons unless it is allowed."""
+        if not self.allow:
+            raise Forbidden(self.reasons, self.id)
+        return self
+
+
+class Engine(Protocol):
+    """Something that evaluates Rego. ``revision`` is the hash of the policies' content."""
+
+    revision: str
+
+    async def evaluate(self, question: Mapping[str, Any]) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The texts of policies and their data, by path below the policy folder."""
+
+    policies: Mapping[str, str]
+    data: Mapping[str, Any]
+    revision: str = field(default="")
+
+
+def read(folder: Path | None = None) -> Bundle:
+    """Read the policies of a folder, or those that ship. Raises Misconfigured when it has none."""
+    root = folder or files("convergedon.policies")
+    policies, data = dict(_texts(root)), root / "data.json"
+    if not policies:
+        raise Misconfigured(f"no policies (*.rego) in {root}")
+    try:
+        values = json.loads(data.read_text()) if data.is_file() else {}
+    except ValueError as error:
+        raise Misconfigured(f"{data} is not JSON: {error}") from error
+    content = json.dumps([policies, values], sort_keys=True).encode()
+    return Bundle(policies, values, hashlib.sha256(content).hexdigest()[:12])
+
+
+def _texts(folder: Any, prefix: str = "") -> Sequence[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        path = f"{prefix}{entry.name}"
+        if entry.is_dir():
+            found.extend(_texts(entry, f"{path}/"))
+        elif path.endswith(".rego"):
+            found.append((path, entry.read_text()))
+    return found
+
+
+class Embedded:
+    """The Rego engine in the process (regorus)."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        try:
+            import regorus  # noqa: PLC0415
+        except ImportError as error:
+            raise Misconfigured(
+                "there is no Rego engine for this machine: set CONVERGEDON_OPA_URL to an Open Policy Agent server"
+            ) from error
+        self.revision = bundle.revision
+        self._engine: Any = regorus.Engine()
+        try:
+            for path, text in bundle.policies.items():
+                self._engine.add_policy(path, text)
+            self._engine.add_data(bundle.data)
+        except Exception as error:
+            raise Misconfigured(f"policy does not compile: {error}") from error
+
+    async def evaluate(self, question: Mapping[str, Any]) -> Any:
+        return self.ask(RULE, question)
+
+    def ask(self, rule: str, question: Mapping[str, Any]) -> Any:
+        try:
+            self._engine.set_input_json(json.dumps(question))
+            return json.loads(self._engine.eval_rule_as_json(rule))
+        except Exception as error:
+            raise Unavailable(f"the policy could not be evaluated: {error}") from error
+
+
+class OpaServer:
+    """An Open Policy Agent server beside the gateway, which holds the same policies."""
+
+    def __init__(self, url: str, wait: float = 2.0) -> None:
+        from opa_client.opa_async import AsyncOpaClient  # noqa: PLC0415
+
+        parts = urlsplit(url)
+        self.revision = f"server {parts.hostname}:{parts.port or 8181}"
+        self._client = AsyncOpaClient(
+            host=parts.hostname or "127.0.0.1", port=parts.port or 8181, ssl=parts.scheme == "https", timeout=wait
+        )
+        self._wait = wait
+
+    async def evaluate(self, question: Mapping[str, Any]) -> Any:
+        try:
+            asked = self._client.query_rule(input_data=dict(question), package_path="main", rule_name="decision")
+            return (await asyncio.wait_for(asked, self._wait)).get("result")
+        except Exception as error:
+            raise Unavailable(f"the policy server does not answer: {type(error).__name__}") from error
+
+
+class Policy:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def revision(self) -> str:
+        return self._engine.revision
+
+    async def decide(
+        self,
+        subject: Subject,
+        action: str,
+        resource: Mapping[str, Any],
+        body: Any = None,
+        before: Any = None,
+        channel: str = "rest",
+    ) -> Decision:
+        """Ask. Raises Unavailable when there is no answer, or one that is not a decision."""
+        question = {
+            "subject": subject.document,
+            "action": action,
+            "resource": resource,
+            "body": body,
+            "before": before,
+            "channel": channel,
+            "environment": {"time": int(time())},
+        }
+        answer = await self._engine.evaluate(question)
+        if not isinstance(answer, Mapping) or not isinstance(answer.get("allow"), bool):
+            raise Unavailable("the policy gave no decision")
+        metrics.DECISIONS.labels(channel, str(answer["allow"]).lower()).inc()
+        reasons = tuple(str(reason) for reason in answer.get("reasons", ()))
+        return Decision(uuid4().hex, answer["allow"], reasons, answer.get("filter") or {}, self.revision)
+
+
+def run_tests(bundle: Bundle) -> list[tuple[str, bool]]:
+    """Evaluate every rule ``test_*`` of the packages whose name ends in ``_test``: (name, passed)."""
+    engine, results = Embedded(bundle), []
+    for text in bundle.policies.values():
+        lines = text.splitlines()
+        package = next(line.split()[1] for line in lines if line.startswith("package "))
+        names = {line.split()[0] for line in lines if line.startswith("test_")}
+        if package.endswith("_test"):
+            results += [(f"{package}.{name}", _passes(engine, f"data.{package}.{name}")) for name in sorted(names)]
+    return results
+
+
+def _passes(engine: Embedded, rule: str) -> bool:
+    try:
+        return engine.ask(rule, {}) is True
+    except Unavailable:
+        return False

@@ -1,0 +1,344 @@
+"""Records and their unsent messages, written together.
+
+A record and its outbox are one document, so one MongoDB write stores the change and the messages that tell of it, on any
+MongoDB and without a transaction. The relay publishes what is in the outbox and then marks it sent; a crash between any
+two lines loses nothing. ``MongoStore`` and ``memory.MemoryStore`` pass the same suite.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from time import time
+from typing import Any, Protocol, TypeVar
+
+import mongoengine
+import pymongo
+from bson.errors import BSONError
+from mongoengine import DictField, DynamicDocument, IntField, ListField, StringField
+from pymongo.errors import AutoReconnect, BulkWriteError, DocumentTooLarge, DuplicateKeyError, PyMongoError
+
+from convergedon.core.errors import Conflict, Invalid, NotFound, Stale, Unavailable
+
+T = TypeVar("T")
+Where = Mapping[str, Any]
+"""A filter in MongoDB's language over ``id``, ``tenant``, ``body.*`` and ``facts.*``."""
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A message that waits in an outbox. ``id`` stays the same however often it is published."""
+
+    id: str
+    subject: str
+    body: Mapping[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A resource as we keep it: ``body`` is what clients see, ``facts`` what only we know of it.
+
+    ``unsent`` is the outbox as it was read: the next change hands it on, so messages leave in their order even when
+    the process that wrote the earlier ones died before it published them.
+    """
+
+    kind: str
+    id: str
+    tenant: str
+    body: Mapping[str, Any]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    revision: int = 0
+    unsent: tuple[Outgoing, ...] = ()
+
+    def with_(self, body: Mapping[str, Any] | None = None, facts: Mapping[str, Any] | None = None) -> Record:
+        """The same record with members of body and facts replaced."""
+        return replace(self, body={**self.body, **(body or {})}, facts={**self.facts, **(facts or {})})
+
+
+@dataclass(frozen=True)
+class Unsent:
+    """What the relay needs: all messages in a record's outbox at a revision, in their order."""
+
+    kind: str
+    id: str
+    revision: int
+    messages: tuple[Outgoing, ...]
+    gone: bool = False
+
+
+Written = Callable[[Unsent], None]
+
+
+class Store(Protocol):
+    """Where records are kept. Every method raises Unavailable while the store cannot be reached."""
+
+    written: Written
+
+    async def create(self, record: Record, messages: Sequence[Outgoing] = ()) -> Record:
+        """Store a new record and its messages. Raises Conflict when its id, or a unique fact, exists."""
+        ...
+
+    async def append(self, records: Sequence[Record]) -> None:
+        """Store new records of one kind, without messages, in one write; those that exist already are left alone."""
+        ...
+
+    async def get(self, kind: str, tenant: str, id: str) -> Record:
+        """Raises NotFound, also when the record belongs to another tenant."""
+        ...
+
+    async def find(
+        self, kind: str, where: Where, sort: Sequence[tuple[str, int]] = (), skip: int = 0, limit: int = 0
+    ) -> list[Record]: ...
+
+    async def count(self, kind: str, where: Where) -> int: ...
+
+    async def replace(self, record: Record, messages: Sequence[Outgoing] = ()) -> Record:
+        """Store body and facts if the revision is still the one read; returns the record with its new revision.
+
+        Raises Stale when it is not, Conflict when a unique fact exists elsewhere.
+        """
+        ...
+
+    async def delete(self, record: Record, messages: Sequence[Outgoing] = ()) -> None: ...
+
+    async def unsent(self, older_than: float) -> list[Unsent]:
+        """Records whose outbox has waited for so many seconds, oldest first, some hundred at most."""
+        ...
+
+    async def sent(self, done: Iterable[Unsent]) -> None:
+        """Take published messages out of their outboxes."""
+        ...
+
+    async def ping(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A collection: its name, the paths that lists and flows look up, and facts that only one record may have.
+
+    A unique fact binds only while it is set, so an alarm gives its key free when it is cleared.
+    """
+
+    name: str
+    indexes: tuple[str, ...] = ()
+    unique: tuple[str, ...] = ()
+
+
+class _Stored(DynamicDocument):  # type: ignore[misc]
+    """The document: mongoengine declares it and its indexes; the hot path goes to its collection directly."""
+
+    meta = {"abstract": True, "auto_create_index": False, "index_background": True}  # noqa: RUF012
+    id = StringField(primary_key=True)
+    tenant = StringField(required=True)
+    revision = IntField(required=True)
+    body = DictField()
+    facts = DictField()
+    outbox = ListField(DictField())
+
+
+def _declare(kind: Kind, alias: str) -> Any:
+    indexes: list[Any] = [{"fields": ["tenant", path]} for path in kind.indexes]
+    indexes += [{"fields": ["tenant", path], "unique": True, "sparse": True} for path in kind.unique]
+    indexes += [{"fields": ["waiting"], "sparse": True}]
+    meta = {"collection": kind.name, "db_alias": alias, "indexes": indexes, "auto_create_index": False}
+    return type(kind.name[0].upper() + kind.name[1:], (_Stored,), {"meta": meta})
+
+
+def _outbox(messages: Sequence[Outgoing]) -> list[dict[str, Any]]:
+    return [{"id": m.id, "subject": m.subject, "body": m.body, "headers": m.headers} for m in messages]
+
+
+def _record(kind: str, document: Mapping[str, Any]) -> Record:
+    return Record(
+        kind,
+        document["_id"],
+        document["tenant"],
+        document["body"],
+        document["facts"],
+        document["revision"],
+        tuple(Outgoing(**message) for message in document["outbox"]),
+    )
+
+
+def _renamed(where: Where) -> dict[str, Any]:
+    return {"_id" if name == "id" else name: value for name, value in where.items()}
+
+
+class MongoStore:
+    """The store on MongoDB's wire protocol.
+
+    mongoengine is synchronous, so calls run in threads. No findAndModify and no sorted scans where a point lookup
+    does: the embedded store reads every match for them.
+    """
+
+    def __init__(self, url: str, database: str, kinds: Iterable[Kind], threads: int = 16) -> None:
+        self.written: Written = lambda _: None
+        self._alias = f"{database}-{id(self)}"
+        self._kinds = {kind.name: kind for kind in kinds}
+        self._documents = {name: _declare(kind, self._alias) for name, kind in self._kinds.items()}
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="store")
+        self._url, self._database = url, database
+
+    async def open(self) -> MongoStore:
+        """Connect and make the indexes. Raises Unavailable when the server does not answer."""
+        await self._call(self._open)
+        return self
+
+    def _open(self) -> None:
+        mongoengine.connect(
+            self._database,
+            alias=self._alias,
+            host=self._url,
+            serverSelectionTimeoutMS=5000,
+            connectTimeoutMS=5000,
+            socketTimeoutMS=20000,
+            uuidRepresentation="standard",
+            maxPoolSize=32,
+        )
+        for document in self._documents.values():
+            document.ensure_indexes()
+
+    def _collection(self, kind: str) -> pymongo.collection.Collection[dict[str, Any]]:
+        return self._documents[kind]._get_collection()  # type: ignore[no-any-return]
+
+    async def _call(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        except DuplicateKeyError as error:
+            raise Conflict(f"it exists already: {error.details.get('keyValue') if error.details else error}") from error
+        except (BSONError, OverflowError, DocumentTooLarge) as error:
+            raise Invalid(f"cannot be stored: {error}") from error
+        except AutoReconnect as error:
+            raise Unavailable(f"the store does not answer: {type(error).__name__}") from error
+        except PyMongoError as error:
+            raise Unavailable(f"the store refused: {type(error).__name__}: {error}") from error
+
+    async def create(self, record: Record, messages: Sequence[Outgoing] = ()) -> Record:
+        document: dict[str, Any] = {
+            "_id": record.id,
+            "tenant": record.tenant,
+            "revision": 1,
+            "body": record.body,
+            "facts": record.facts,
+            "outbox": _outbox(messages),
+        }
+        if messages:
+            document["waiting"] = time()
+        await self._call(lambda: self._collection(record.kind).insert_one(document))
+        return self._tell(replace(record, revision=1), messages)
+
+    def _tell(self, record: Record, messages: Sequence[Outgoing], gone: bool = False) -> Record:
+        now = replace(record, unsent=(*record.unsent, *messages))
+        if messages or gone:
+            self.written(Unsent(now.kind, now.id, now.revision, now.unsent, gone))
+        return now
+
+    async def append(self, records: Sequence[Record]) -> None:
+        documents = [
+            {"_id": r.id, "tenant": r.tenant, "revision": 1, "body": r.body, "facts": r.facts, "outbox": []}
+            for r in records
+        ]
+        collection = self._collection(records[0].kind)
+
+        def write() -> None:
+            try:
+                collection.insert_many(documents, ordered=False)
+            except BulkWriteError as error:
+                if any(failure.get("code") != 11000 for failure in error.details["writeErrors"]):
+                    raise
+
+        await self._call(write)
+
+    async def get(self, kind: str, tenant: str, id: str) -> Record:
+        where = {"_id": id, "tenant": tenant, "gone": None}
+        document = await self._call(lambda: self._collection(kind).find_one(where))
+        if document is None:
+            raise NotFound(f"there is no {kind} {id}")
+        return _record(kind, document)
+
+    async def find(
+        self, kind: str, where: Where, sort: Sequence[tuple[str, int]] = (), skip: int = 0, limit: int = 0
+    ) -> list[Record]:
+        def read() -> list[Record]:
+            cursor = self._collection(kind).find({**_renamed(where), "gone": None})
+            if sort:
+                cursor = cursor.sort([("_id" if path == "id" else path, way) for path, way in sort])
+            return [_record(kind, document) for document in cursor.skip(skip).limit(limit)]
+
+        return await self._call(read)
+
+    async def count(self, kind: str, where: Where) -> int:
+        return await self._call(lambda: self._collection(kind).count_documents({**_renamed(where), "gone": None}))
+
+    async def replace(self, record: Record, messages: Sequence[Outgoing] = ()) -> Record:
+        change: dict[str, Any] = {"body": record.body, "facts": record.facts}
+        return await self._guarded(record, change, messages)
+
+    async def delete(self, record: Record, messages: Sequence[Outgoing] = ()) -> None:
+        await self._guarded(record, {"gone": True}, messages, gone=True)
+
+    async def _guarded(
+        self, record: Record, change: dict[str, Any], messages: Sequence[Outgoing], gone: bool = False
+    ) -> Record:
+        update: dict[str, Any] = {"$set": change, "$inc": {"revision": 1}}
+        if messages or gone:
+            change["waiting"] = time()
+            update["$push"] = {"outbox": {"$each": _outbox(messages)}}
+        where = {"_id": record.id, "tenant": record.tenant, "revision": record.revision, "gone": None}
+        result = await self._call(lambda: self._collection(record.kind).update_one(where, update))
+        if result.matched_count == 0:
+            raise Stale(f"{record.kind} {record.id} was changed by somebody else")
+        return self._tell(replace(record, revision=record.revision + 1), messages, gone)
+
+    async def unsent(self, older_than: float) -> list[Unsent]:
+        latest = time() - older_than
+
+        def read() -> list[Unsent]:
+            return [
+                Unsent(
+                    kind,
+                    document["_id"],
+                    document["revision"],
+                    tuple(Outgoing(**message) for message in document["outbox"]),
+                    bool(document.get("gone")),
+                )
+                for kind in self._kinds
+                for document in self._collection(kind).find(
+                    {"waiting": {"$lt": latest}}, {"outbox": 1, "revision": 1, "gone": 1}
+                ).limit(200)
+            ]
+
+        return await self._call(read)
+
+    async def sent(self, done: Iterable[Unsent]) -> None:
+        by_kind: dict[str, list[Any]] = {}
+        for unsent in done:
+            by_kind.setdefault(unsent.kind, []).extend(self._marks(unsent))
+        for kind, marks in by_kind.items():
+            await self._call(lambda kind=kind, marks=marks: self._collection(kind).bulk_write(marks))  # type: ignore[misc]
+
+    def _marks(self, unsent: Unsent) -> list[Any]:
+        """At the revision that was published the outbox is empty now; a later revision has added messages, which stay."""
+        same = {"_id": unsent.id, "revision": unsent.revision}
+        if unsent.gone:
+            return [pymongo.DeleteOne(same)]
+        ids = [message.id for message in unsent.messages]
+        later = {"_id": unsent.id, "revision": {"$gt": unsent.revision}}
+        return [
+            pymongo.UpdateOne(same, {"$set": {"outbox": []}, "$unset": {"waiting": ""}}),
+            pymongo.UpdateOne(later, {"$pull": {"outbox": {"id": {"$in": ids}}}}),
+        ]
+
+    async def ping(self) -> None:
+        await self._call(lambda: mongoengine.get_connection(self._alias).admin.command("ping"))
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._pool, mongoengine.disconnect, self._alias)
+        self._pool.shutdown(wait=True)
+
+

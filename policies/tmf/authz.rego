@@ -1,0 +1,39 @@
+# Who may do what to which resource. Grants are data (roles in data.json): role -> resource -> actions.
+package tmf.authz
+
+default granted := false
+
+granted if some _ in granting_roles
+
+granting_roles contains role if {
+	some role in input.subject.roles
+	some kind in {input.resource.kind, "*"}
+	some action in {input.action, "*"}
+	action in data.roles[role][kind]
+}
+
+# A caller whose every granting role is the customer's reaches only what concerns its own party.
+own_things_only if granting_roles == {"customer"}
+
+reasons contains sprintf("none of the roles [%s] may %s a %s", [roles, input.action, input.resource.kind]) if {
+	not granted
+	roles := concat(", ", input.subject.roles)
+}
+
+reasons contains "the token names no tenant" if not input.subject.tenant
+
+reasons contains "this belongs to another tenant" if {
+	input.resource.tenant
+	input.resource.tenant != input.subject.tenant
+}
+
+reasons contains "a customer's token must name its party" if {
+	own_things_only
+	not input.subject.party
+}
+
+reasons contains "a customer reaches only what concerns its own party" if {
+	own_things_only
+	input.resource.parties
+	not input.subject.party in input.resource.parties
+}

@@ -1,0 +1,62 @@
+package tmf.authz_test
+
+import data.main
+import data.tmf.authz
+
+csr := {"id": "vendor", "tenant": "acme", "roles": ["csr"]}
+
+customer := {"id": "northwind-app", "tenant": "acme", "roles": ["customer"], "party": "northwind"}
+
+asked(subject, action, resource) := {"subject": subject, "action": action, "resource": resource, "body": null, "channel": "rest"}
+
+test_csr_creates_orders if {
+	main.decision.allow with input as asked(csr, "create", {"kind": "productOrder", "tenant": "acme"})
+}
+
+test_csr_touches_no_alarm if {
+	not main.decision.allow with input as asked(csr, "delete", {"kind": "alarm", "tenant": "acme"})
+}
+
+test_refusal_names_role_and_action if {
+	reasons := main.decision.reasons with input as asked(csr, "delete", {"kind": "alarm", "tenant": "acme"})
+	reasons == ["none of the roles [csr] may delete a alarm"]
+}
+
+test_other_tenant_is_out_of_reach if {
+	reasons := main.decision.reasons with input as asked(csr, "retrieve", {"kind": "productOrder", "tenant": "globex"})
+	reasons == ["this belongs to another tenant"]
+}
+
+test_customer_sees_its_own if {
+	main.decision.filter == {"parties": ["northwind"]} with input as asked(customer, "list", {"kind": "productOrder", "tenant": "acme"})
+}
+
+test_customer_hears_nothing_of_others if {
+	not main.decision.allow with input as asked(customer, "receive", {"kind": "event", "tenant": "acme", "parties": ["contoso"]})
+}
+
+test_customer_hears_of_itself if {
+	main.decision.allow with input as asked(customer, "receive", {"kind": "event", "tenant": "acme", "parties": ["northwind"]})
+}
+
+test_customer_without_party_is_refused if {
+	nobody := object.remove(customer, ["party"])
+	not main.decision.allow with input as asked(nobody, "list", {"kind": "productOrder", "tenant": "acme"})
+}
+
+test_no_role_no_way if {
+	not main.decision.allow with input as asked({"id": "x", "tenant": "acme", "roles": []}, "list", {"kind": "productOrder", "tenant": "acme"})
+}
+
+test_wider_role_is_not_narrowed if {
+	both := object.union(customer, {"roles": ["customer", "csr"]})
+	main.decision.filter == {} with input as asked(both, "list", {"kind": "productOrder", "tenant": "acme"})
+}
+
+test_empty_question_is_refused if {
+	not main.decision.allow with input as {}
+}
+
+test_granting_roles_are_named if {
+	authz.granting_roles == {"csr"} with input as asked(csr, "create", {"kind": "productOrder", "tenant": "acme"})
+}
