@@ -143,7 +143,10 @@ class _Stored(DynamicDocument):  # type: ignore[misc]
 
 def _declare(kind: Kind, alias: str) -> Any:
     indexes: list[Any] = [{"fields": ["tenant", path]} for path in kind.indexes]
-    indexes += [{"fields": ["tenant", path], "unique": True, "sparse": True} for path in kind.unique]
+    indexes += [
+        {"fields": ["tenant", path], "unique": True, "partialFilterExpression": {path: {"$exists": True}}}
+        for path in kind.unique
+    ]
     indexes += [{"fields": ["waiting"], "sparse": True}]
     meta = {"collection": kind.name, "db_alias": alias, "indexes": indexes, "auto_create_index": False}
     return type(kind.name[0].upper() + kind.name[1:], (_Stored,), {"meta": meta})

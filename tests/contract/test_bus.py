@@ -1,0 +1,190 @@
+"""What every bus promises; the twin in memory and the real one pass the same suite."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import pytest
+
+from convergedon.core.bus import Bus, Consumer, Message, NatsBus
+from convergedon.core.errors import Invalid, Unavailable
+from convergedon.core.memory import MemoryBus
+
+
+@pytest.fixture(params=["memory", "nats"])
+async def bus(request: pytest.FixtureRequest) -> AsyncIterator[Bus]:
+    if request.param == "memory":
+        memory = MemoryBus()
+        yield memory
+        await memory.close()
+        return
+    real = await NatsBus(request.getfixturevalue("nats_url"), "test").open()
+    yield real
+    await real.close()
+
+
+@pytest.fixture
+def tenant() -> str:
+    """A tenant of this test's own: the real bus keeps what other tests published."""
+    return uuid4().hex[:10]
+
+
+def subject(tenant: str) -> str:
+    return f"event.0.{tenant}.Thing"
+
+
+class Taker:
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.bell = asyncio.Event()
+
+    async def __call__(self, message: Message) -> None:
+        self.messages.append(message)
+        self.bell.set()
+
+    async def until(self, count: int) -> list[Message]:
+        async with asyncio.timeout(20):
+            while len(self.messages) < count:
+                self.bell.clear()
+                await self.bell.wait()
+        return self.messages
+
+
+async def test_messages_come_in_order_with_what_they_carry(bus: Bus, tenant: str) -> None:
+    for n in range(20):
+        await bus.publish(subject(tenant), {"n": n}, f"{tenant}-{n}", {"traceparent": "00-" + "1" * 32 + "-" + "2" * 16 + "-01"})
+    taker = Taker()
+    bus.consume(Consumer(f"c-{tenant}", subject(tenant), taker))
+
+    taken = await taker.until(20)
+
+    assert [m.body["n"] for m in taken] == list(range(20))
+    assert taken[0].id == f"{tenant}-0"
+    assert taken[0].headers["traceparent"].split("-")[1] == "1" * 32
+    assert [m.position.sequence for m in taken] == sorted(m.position.sequence for m in taken)
+    assert len({m.position.epoch for m in taken}) == 1
+
+
+async def test_a_message_published_twice_comes_once(bus: Bus, tenant: str) -> None:
+    taker = Taker()
+    bus.consume(Consumer(f"c-{tenant}", subject(tenant), taker))
+    for id in ("a", "a", "b"):
+        await bus.publish(subject(tenant), {"id": id}, f"{tenant}-{id}")
+
+    assert [m.body["id"] for m in await taker.until(2)] == ["a", "b"]
+
+
+async def test_what_may_succeed_later_comes_back_before_the_next(bus: Bus, tenant: str) -> None:
+    seen: list[int] = []
+    done = asyncio.Event()
+
+    async def handle(message: Message) -> None:
+        seen.append(message.body["n"])
+        if seen.count(0) < 3 and message.body["n"] == 0:
+            raise Unavailable("not yet")
+        if message.body["n"] == 1:
+            done.set()
+
+    for n in range(2):
+        await bus.publish(subject(tenant), {"n": n}, f"{tenant}-{n}")
+    bus.consume(Consumer(f"c-{tenant}", subject(tenant), handle))
+    await asyncio.wait_for(done.wait(), 20)
+
+    assert seen == [0, 0, 0, 1]
+
+
+async def test_what_cannot_succeed_is_parked_with_its_reason_and_can_be_retried(bus: Bus, tenant: str) -> None:
+    mended, done = False, asyncio.Event()
+
+    async def handle(message: Message) -> None:
+        if not mended:
+            raise Invalid("no such thing")
+        done.set()
+
+    bus.consume(Consumer(f"c-{tenant}", subject(tenant), handle))
+    await bus.publish(subject(tenant), {"n": 1}, f"{tenant}-1")
+    async with asyncio.timeout(20):
+        while not (mine := [p for p in await bus.parked() if p.consumer == f"c-{tenant}"]):
+            await asyncio.sleep(0.01)
+
+    assert (mine[0].reason, mine[0].subject, mine[0].body) == ("no such thing", subject(tenant), {"n": 1})
+    mended = True
+    await bus.retry(mine[0].id)
+    await asyncio.wait_for(done.wait(), 20)
+    assert not [p for p in await bus.parked() if p.consumer == f"c-{tenant}"]
+
+
+async def test_our_own_fault_is_tried_again_and_then_parked(bus: Bus, tenant: str) -> None:
+    attempts = 0
+
+    async def handle(message: Message) -> None:
+        nonlocal attempts
+        attempts += 1
+        raise KeyError("bug")
+
+    bus.consume(Consumer(f"c-{tenant}", subject(tenant), handle, attempts=2))
+    await bus.publish(subject(tenant), {}, f"{tenant}-1")
+    async with asyncio.timeout(20):
+        while not (mine := [p for p in await bus.parked() if p.consumer == f"c-{tenant}"]):
+            await asyncio.sleep(0.01)
+
+    assert attempts == 2
+    assert "KeyError" in mine[0].reason
+
+
+async def test_several_takers_of_one_consumer_keep_the_order(bus: Bus, tenant: str) -> None:
+    running, most, seen = 0, 0, []
+    done = asyncio.Event()
+
+    async def handle(message: Message) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        seen.append(message.body["n"])
+        running -= 1
+        if len(seen) == 30:
+            done.set()
+
+    consumer = Consumer(f"c-{tenant}", subject(tenant), handle)
+    takers = [consumer] if isinstance(bus, MemoryBus) else [consumer, consumer, consumer]
+    for taker in takers:
+        bus.consume(taker)
+    for n in range(30):
+        await bus.publish(subject(tenant), {"n": n}, f"{tenant}-{n}")
+    await asyncio.wait_for(done.wait(), 20)
+
+    assert seen == list(range(30))
+    assert most == 1
+
+
+async def test_a_forgotten_consumer_leaves_nothing(bus: Bus, tenant: str) -> None:
+    taker = Taker()
+    task = bus.consume(Consumer(f"hub-{tenant}", f"delivery.{tenant}", taker))
+    await bus.publish(f"delivery.{tenant}", {}, f"{tenant}-1")
+    await taker.until(1)
+    task.cancel()
+
+    await bus.forget("DELIVERY", f"hub-{tenant}")
+    await bus.forget("DELIVERY", f"hub-{tenant}")
+
+
+async def test_stored_messages_can_be_read_again(bus: Bus, tenant: str) -> None:
+    for n in range(3):
+        await bus.publish(f"audit.{tenant}", {"n": n}, f"{tenant}-{n}")
+
+    assert [body["n"] for body in await bus.read(f"audit.{tenant}")] == [0, 1, 2]
+    assert await bus.read(f"audit.none-{tenant}") == []
+
+
+async def test_a_watcher_sees_what_is_published_from_now_on(bus: Bus, tenant: str) -> None:
+    await bus.publish(subject(tenant), {"n": 0}, f"{tenant}-0")
+    async with bus.listen("event.>") as queue:
+        await bus.publish(subject(tenant), {"n": 1}, f"{tenant}-1")
+        async with asyncio.timeout(20):
+            while (seen := await queue.get()).subject != subject(tenant):
+                pass
+
+    assert seen.body == {"n": 1}

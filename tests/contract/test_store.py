@@ -1,0 +1,174 @@
+"""What every store promises; the twin in memory and the real one pass the same suite."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import pytest
+
+from convergedon.core.errors import Conflict, Invalid, NotFound, Stale
+from convergedon.core.memory import MemoryStore
+from convergedon.core.store import Kind, MongoStore, Outgoing, Record, Store, Unsent
+
+KINDS = [Kind("thing", ("body.state", "facts.parties"), ("facts.openKey",))]
+
+
+@pytest.fixture(params=["memory", "mongodb"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    if request.param == "memory":
+        yield MemoryStore(KINDS)
+        return
+    url = request.getfixturevalue("mongodb_url")
+    real = await MongoStore(url, f"test{uuid4().hex[:8]}", KINDS).open()
+    yield real
+    await real.close()
+
+
+def thing(id: str = "1", tenant: str = "acme", **body: object) -> Record:
+    return Record("thing", id, tenant, body, {"parties": ["northwind"]})
+
+
+def message(id: str) -> Outgoing:
+    return Outgoing(id, "event.0.acme.Thing", {"id": id}, {"traceparent": "00-1-1-01"})
+
+
+async def test_what_was_stored_is_read(store: Store) -> None:
+    await store.create(thing(state="new", nested={"a.b": [1, {"$c": None}]}))
+
+    found = await store.get("thing", "acme", "1")
+    assert found.body == {"state": "new", "nested": {"a.b": [1, {"$c": None}]}}
+    assert found.revision == 1
+
+
+async def test_other_tenants_record_does_not_exist(store: Store) -> None:
+    await store.create(thing())
+
+    with pytest.raises(NotFound):
+        await store.get("thing", "globex", "1")
+
+
+async def test_an_id_is_stored_once(store: Store) -> None:
+    await store.create(thing(state="first"))
+
+    with pytest.raises(Conflict):
+        await store.create(thing(state="second"))
+    assert (await store.get("thing", "acme", "1")).body == {"state": "first"}
+
+
+async def test_a_unique_fact_binds_while_it_is_set(store: Store) -> None:
+    first = await store.create(thing("1").with_(facts={"openKey": "link:1"}))
+    with pytest.raises(Conflict):
+        await store.create(thing("2").with_(facts={"openKey": "link:1"}))
+
+    await store.create(thing("3", tenant="globex").with_(facts={"openKey": "link:1"}))
+    facts = {name: value for name, value in first.facts.items() if name != "openKey"}
+    await store.replace(Record(first.kind, first.id, first.tenant, first.body, facts, first.revision))
+    await store.create(thing("4").with_(facts={"openKey": "link:1"}))
+    await store.create(thing("5"))
+    await store.create(thing("6"))
+
+
+async def test_only_the_revision_that_was_read_can_be_replaced(store: Store) -> None:
+    await store.create(thing(n=0))
+    mine, yours = await store.get("thing", "acme", "1"), await store.get("thing", "acme", "1")
+    await store.replace(mine.with_({"n": 1}))
+
+    with pytest.raises(Stale):
+        await store.replace(yours.with_({"n": 2}))
+    assert (await store.get("thing", "acme", "1")).body == {"n": 1}
+
+
+async def test_of_many_writers_exactly_one_wins_each_revision(store: Store) -> None:
+    await store.create(thing(n=0))
+
+    async def add() -> None:
+        while True:
+            record = await store.get("thing", "acme", "1")
+            try:
+                await store.replace(record.with_({"n": record.body["n"] + 1}))
+                return
+            except Stale:
+                continue
+
+    await asyncio.gather(*(add() for _ in range(20)))
+
+    assert (await store.get("thing", "acme", "1")).body == {"n": 20}
+
+
+async def test_messages_wait_until_they_are_sent(store: Store) -> None:
+    told: list[Unsent] = []
+    store.written = told.append
+    first = await store.create(thing(), [message("a")])
+    await store.replace(first.with_({"n": 1}), [message("b")])
+
+    waiting = await store.unsent(-1)
+    assert [[m.id for m in u.messages] for u in waiting] == [["a", "b"]]
+    assert waiting[0].messages[0] == message("a")
+    await store.sent(told[:1])
+    assert [[m.id for m in u.messages] for u in await store.unsent(-1)] == [["b"]]
+    await store.sent(told[1:])
+    assert await store.unsent(-1) == []
+    assert await store.unsent(60) == []
+
+
+async def test_marking_in_any_order_forgets_nothing(store: Store) -> None:
+    told: list[Unsent] = []
+    store.written = told.append
+    first = await store.create(thing(), [message("a")])
+    await store.replace(first.with_({"n": 1}), [message("b")])
+
+    await store.sent(told[1:])
+    await store.sent(told[:1])
+    assert await store.unsent(-1) == []
+
+
+async def test_a_later_writer_hands_on_what_an_earlier_one_left(store: Store) -> None:
+    await store.create(thing(), [message("a")])
+    told: list[Unsent] = []
+    store.written = told.append
+
+    await store.replace((await store.get("thing", "acme", "1")).with_({"n": 1}), [message("b")])
+
+    assert [m.id for m in told[0].messages] == ["a", "b"]
+
+
+async def test_deleted_is_gone_at_once_and_removed_when_its_message_is_out(store: Store) -> None:
+    record = await store.create(thing())
+    await store.delete(record, [message("deleted")])
+
+    with pytest.raises(NotFound):
+        await store.get("thing", "acme", "1")
+    assert await store.count("thing", {"tenant": "acme"}) == 0
+    waiting = await store.unsent(-1)
+    assert [m.id for m in waiting[0].messages] == ["deleted"]
+    await store.sent(waiting)
+    assert await store.unsent(-1) == []
+    await store.create(thing())
+
+
+async def test_lists_filter_sort_and_page(store: Store) -> None:
+    for n in range(5):
+        await store.create(thing(str(n), n=n, state="even" if n % 2 == 0 else "odd"))
+
+    even = {"tenant": "acme", "body.state": "even"}
+    assert [r.id for r in await store.find("thing", even, [("body.n", -1)])] == ["4", "2", "0"]
+    assert [r.id for r in await store.find("thing", {}, [("id", 1)], skip=1, limit=2)] == ["1", "2"]
+    assert await store.count("thing", {"facts.parties": {"$in": ["northwind"]}}) == 5
+    assert await store.count("thing", {"body.n": {"$gte": 3}}) == 2
+    assert await store.count("thing", {"$or": [{"body.n": 0}, {"body.state": "odd"}]}) == 3
+
+
+async def test_appending_twice_is_appending_once(store: Store) -> None:
+    await store.append([thing("1"), thing("2")])
+    await store.append([thing("2"), thing("3")])
+
+    assert await store.count("thing", {}) == 3
+
+
+async def test_what_the_store_cannot_hold_is_refused(store: Store, request: pytest.FixtureRequest) -> None:
+    if "mongodb" not in request.node.name:
+        pytest.skip("memory holds any Python value")
+    with pytest.raises(Invalid):
+        await store.create(thing(number=2**70))
