@@ -1,0 +1,176 @@
+"""What a trap means: mapping.yaml, read once and strictly, and the observation content it makes of a notification."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Annotated, Any, Literal, Self
+
+from convergedon.adapters import strict
+from convergedon.adapters.contract import ObservationKind
+from convergedon.adapters.snmp import ber
+from convergedon.core.errors import Misconfigured
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+SHIPPED = files("convergedon.adapters.snmp") / "mapping.yaml"
+LONGEST_OBJECT = 255
+# sysUpTime.0 and snmpTrapOID.0 say nothing that the alarm does not; the community is a secret
+NOT_DETAILS = frozenset({ber.UPTIME, ber.TRAP_OID, ber.TRAP_COMMUNITY})
+
+Oid = Annotated[str, StringConstraints(pattern=r"^[0-2](\.(0|[1-9]\d*))+$")]
+Word = Annotated[str, StringConstraints(pattern=r"^[a-z][A-Za-z0-9]*$")]
+Text = Annotated[str, StringConstraints(min_length=1)]
+AlarmType = Literal[
+    "communicationsAlarm",
+    "processingErrorAlarm",
+    "environmentalAlarm",
+    "qualityOfServiceAlarm",
+    "equipmentAlarm",
+    "integrityViolation",
+    "operationalViolation",
+    "physicalViolation",
+    "securityService",
+    "mechanismViolation",
+    "timeDomainViolation",
+]
+Severity = Literal["critical", "major", "minor", "warning", "indeterminate", "cleared"]
+
+
+class Index(strict.Strict):
+    """Take the index of a varbind below an OID, by the device's own names or as a text with {index}."""
+
+    index: Oid
+    form: Text | None = Field(None, alias="as")
+    names: Literal["interfaces"] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.form is None and self.names is None:
+            raise ValueError("as or names is needed")
+        if self.form is not None and _placeholders(self.form) != {"index"}:
+            raise ValueError("as must have {index} in it and no other placeholder")
+        return self
+
+
+class Entry(strict.Strict):
+    """What one notification means."""
+
+    name: Text
+    kind: Literal["fault", "clear"]
+    alarmType: AlarmType
+    perceivedSeverity: Severity
+    probableCause: Word
+    specificProblem: Text
+    object: tuple[Oid | Index, ...] = Field((), strict=False)
+    key: Text
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if (self.kind == "clear") != (self.perceivedSeverity == "cleared"):
+            raise ValueError("perceivedSeverity is cleared for a clear and for nothing else")
+        if self.object and _placeholders(self.key) != {"object"}:
+            raise ValueError("key must have {object} in it: two parts of a device would share one condition")
+        if not self.object and _placeholders(self.key):
+            raise ValueError("key names {object} and there is no object list to take it from")
+        return self
+
+
+class Mapped(strict.Strict):
+    """The file as a whole."""
+
+    notifications: dict[Oid, Entry]
+
+    @field_validator("notifications")
+    @classmethod
+    def _clears_something(cls, found: dict[str, Entry]) -> dict[str, Entry]:
+        faults = {entry.key for entry in found.values() if entry.kind == "fault"}
+        for oid, entry in found.items():
+            if entry.kind == "clear" and entry.key not in faults:
+                raise ValueError(f"{oid}.key: no fault has the key {entry.key} that {entry.name} would clear")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What of an observation the notification itself decides."""
+
+    kind: ObservationKind
+    object: str
+    key: str
+    attributes: Mapping[str, Any]
+
+
+def load(file: Traversable = SHIPPED) -> Mapping[str, Entry]:
+    """Read the mapping. Raises Misconfigured with the file and the key."""
+    return strict.read(Mapped, file).notifications
+
+
+def interpret(
+    notification: ber.Notification, mapping: Mapping[str, Entry], interfaces: Mapping[int, str], source: str
+) -> Meaning:
+    """Say what a notification means; one that the mapping does not know is ``unmapped`` and keeps all it carried."""
+    told = {
+        "oid": notification.oid,
+        "source": source,
+        "details": {
+            name: ber.text(tag, value) for name, tag, value in notification.varbinds if name not in NOT_DETAILS
+        },
+    }
+    entry = mapping.get(notification.oid)
+    if entry is None:
+        return Meaning("unmapped", "", f"unmapped:{notification.oid}", {**UNMAPPED, **told})
+    found = _object(entry, notification.varbinds, interfaces)
+    words = {
+        "notification": entry.name,
+        "alarmType": entry.alarmType,
+        "perceivedSeverity": entry.perceivedSeverity,
+        "probableCause": entry.probableCause,
+        "specificProblem": entry.specificProblem,
+    }
+    return Meaning(entry.kind, found, entry.key.replace("{object}", found), {**words, **told})
+
+
+UNMAPPED = {
+    "alarmType": "processingErrorAlarm",
+    "perceivedSeverity": "indeterminate",
+    "probableCause": "indeterminate",
+    "specificProblem": "a notification that the mapping does not know",
+}
+
+
+def _object(entry: Entry, varbinds: tuple[ber.Varbind, ...], interfaces: Mapping[int, str]) -> str:
+    for choice in entry.object:
+        column = choice if isinstance(choice, str) else choice.index
+        for name, tag, value in varbinds:
+            if name.startswith(column) and name[len(column) : len(column) + 1] == ".":
+                words = (
+                    ber.text(tag, value).strip()
+                    if isinstance(choice, str)
+                    else _indexed(choice, name[len(column) + 1 :], interfaces)
+                )
+                if words:
+                    return words[:LONGEST_OBJECT]
+    return ""
+
+
+def _indexed(choice: Index, index: str, interfaces: Mapping[int, str]) -> str:
+    if choice.names and index.isdigit() and (name := interfaces.get(int(index))):
+        return name
+    return choice.form.replace("{index}", index) if choice.form else ""
+
+
+def _placeholders(template: str) -> set[str]:
+    return set(re.findall(r"\{(.*?)\}", template))
+
+
+def interfaces(settings: Mapping[str, Any], device: str) -> Mapping[int, str]:
+    """The device's own names of its interfaces by ifIndex. Raises Misconfigured."""
+    found = settings.get("interfaces", {})
+    if not isinstance(found, Mapping) or any(
+        not isinstance(index, int) or not isinstance(name, str) or not name for index, name in found.items()
+    ):
+        raise Misconfigured(f"device {device}: snmp.interfaces: must map an ifIndex to a name")
+    return found

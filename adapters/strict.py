@@ -1,0 +1,62 @@
+"""Reading the files an operator writes: YAML that says nothing twice, held against a model that knows every key.
+
+Whatever is wrong is one Misconfigured sentence with the file and the key, and never with a value: it may be a secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from importlib.resources.abc import Traversable
+from typing import Any, TypeVar
+
+import yaml
+from convergedon.core.errors import Misconfigured
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+Model = TypeVar("Model", bound="Strict")
+
+
+class Strict(BaseModel):
+    """A section of a file: no unknown keys, no number where text is meant, nothing changed after reading."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+
+
+def read(model: type[Model], file: Traversable) -> Model:
+    """Read a file as the model says. Raises Misconfigured."""
+    try:
+        given = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # noqa: S506 it is a SafeLoader
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured(
+            f"{file}: cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
+        ) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise Misconfigured(f"{file}{where}: {getattr(error, 'problem', None) or 'this is no YAML'}") from None
+    try:
+        return model.model_validate({} if given is None else given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(str(part) for part in first["loc"] if part != "[key]")
+        raise Misconfigured(f"{file}: {key or 'the file'}: {_words(first['type'], first['msg'])}") from None
+
+
+def _words(kind: str, words: str) -> str:
+    known = {"extra_forbidden": "this key is not known", "missing": "this key is missing"}
+    return known.get(kind, words.removeprefix("Value error, "))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe subset in which a key that is given twice is an error instead of the last one winning."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Hashable] = set()
+        for key, _ in node.value:
+            name = self.construct_object(key, deep=True)
+            if not isinstance(name, Hashable):
+                continue  # the loader itself refuses it
+            if name in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {name!r} is given twice", key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
