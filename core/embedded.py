@@ -111,7 +111,7 @@ def mongodb_command(folder: Path, port: int = 0) -> Command:
     port = _port("the store", folder, port)
     config = folder / "secantusd.toml"
     config.touch()  # naming one keeps the server from reading somebody's ~/.secantus
-    url = f"mongodb://{HOST}:{port}/?directConnection=true"
+    url = mongodb_url(f"{HOST}:{port}")
     options = ("--config", str(config), "--host", HOST, "--port", str(port), "--storage-path", str(folder / "store"))
     # without --sync-on-commit 40 of 1,266 acknowledged writes were lost to a kill -9
     return Command(
@@ -122,6 +122,10 @@ def mongodb_command(folder: Path, port: int = 0) -> Command:
         log=folder / "mongodb.log",
         answers=lambda pid: _mongodb_pid(url) == pid,
     )
+
+
+def mongodb_url(address: str) -> str:
+    return f"mongodb://{address}/?directConnection=true"
 
 
 @contextmanager

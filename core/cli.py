@@ -1,0 +1,292 @@
+"""The command line. Each command says what it needs and hands over to core/app.py, imported only then: it is large."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from convergedon.core.errors import ConvergedonError, Misconfigured
+
+if TYPE_CHECKING:
+    from convergedon.core.settings import Settings
+    from convergedon.core.supervisor import Component
+    from convergedon.core.up import Connection
+
+Answer = TypeVar("Answer")
+SIMULATION = "loopback"
+"""The adapter that only tests and the lab's own checks use."""
+
+
+class Commands(click.Group):
+    """Commands whose errors end as one sentence, and with 78 where the operator must change something."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConvergedonError as error:
+            _refuse(ctx, error)
+        except BaseExceptionGroup as group:
+            ours = _first(group)
+            if ours is None:
+                raise
+            _refuse(ctx, ours)
+
+
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Folder of the system (CONVERGEDON_DATA, else ./convergedon-data).",
+)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="convergedon", message="convergedon %(version)s")
+def main() -> None:
+    """ConvergedON joins business systems and networks through TM Forum Open APIs."""
+
+
+@main.command()
+@data_option
+@click.option("--port", type=click.IntRange(0, 65535), help="Port of the gateway; 0 takes a free one.  [default: 8080]")
+@click.option("--trap-port", type=click.IntRange(0, 65535), help="UDP port for SNMP traps.  [default: 1162]")
+@click.option("--flow-port", type=click.IntRange(0, 65535), help="UDP port for flow records.  [default: 2055]")
+@click.option("--lab", is_flag=True, help="Add simulated network elements.")
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Worker processes.")
+def up(
+    data: Path | None, port: int | None, trap_port: int | None, flow_port: int | None, lab: bool, workers: int
+) -> None:
+    """Run everything on this machine until Ctrl-C."""
+    from convergedon.core import settings
+
+    read = settings.load(data=data, port=port, trap_port=trap_port, flow_port=flow_port)
+    asyncio.run(_until_told(_up(read, lab, workers)))
+
+
+async def _up(settings: Settings, lab: bool, workers: int) -> None:
+    from convergedon.core.up import system
+
+    async with system(settings, lab=lab, workers=workers, adapters=adapter_names(), changed=_report) as running:
+        found = running.connection
+        for what, where in {
+            "gateway": found.gateway,
+            "console": f"{found.gateway}/console",
+            "traps": f"{found.trap} (UDP)" if found.trap else "",
+            "flows": f"{found.flow} (UDP)" if found.flow else "",
+            "data": settings.data.absolute(),
+        }.items():
+            click.echo(f"{what:<9}{where or 'not running'}")
+        click.echo("ready")
+        await running.supervisor.watch()
+
+
+def _report(name: str, component: Component) -> None:
+    if component.state == "restarting":
+        click.echo(f"{name} stopped ({component.reason}) and is started again", err=True)
+
+
+def adapter_names() -> list[str]:
+    """The adapters that `up` runs: all that are installed but the simulation."""
+    from convergedon.adapters import discovery
+
+    return sorted(name for name in discovery.adapters() if name != SIMULATION)
+
+
+@main.command()
+@data_option
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.")
+def gateway(data: Path | None, port: int | None) -> None:
+    """Answer the TM Forum APIs."""
+    _role(lambda app, settings: app.gateway(settings, _announce), _connected(data, port=port))
+
+
+@main.command()
+@data_option
+def worker(data: Path | None) -> None:
+    """Do what orders, alarms and usage ask for."""
+    _role(lambda app, settings: app.worker(settings, _announce), _connected(data))
+
+
+@main.command()
+@click.argument("name")
+@data_option
+def adapter(name: str, data: Path | None) -> None:
+    """Speak one protocol with the network."""
+    _role(lambda app, settings: app.adapter(settings, name, _announce), _connected(data))
+
+
+@main.command(hidden=True)
+@data_option
+def lab(data: Path | None) -> None:
+    """Simulate network elements."""
+    _role(lambda app, settings: app.lab(settings, _announce), _settings(data))
+
+
+@main.command()
+@click.option("--tenant", required=True, help="Tenant the token is for.")
+@click.option("--role", required=True, help="csr, noc, mediation, billing, customer, reader or admin.")
+@click.option("--party", help="Party the token is for: a customer sees its own things alone.")
+@data_option
+def token(tenant: str, role: str, party: str | None, data: Path | None) -> None:
+    """Print a token of the local development issuer."""
+    _show(_ask(lambda app, settings: app.token(settings, tenant, role, party), _settings(data)))
+
+
+@main.group()
+def audit() -> None:
+    """The record of what was done."""
+
+
+@audit.command("verify")
+@data_option
+def audit_verify(data: Path | None) -> None:
+    """Check that no record was changed, added or cut off."""
+    _show(_ask(lambda app, settings: app.audit_verify(settings), _connected(data)))
+
+
+@main.group()
+def policy() -> None:
+    """The rules that everything is checked by."""
+
+
+@policy.command("test")
+@data_option
+def policy_test(data: Path | None) -> None:
+    """Run the tests beside the policies."""
+    _show(_ask(lambda app, settings: app.policy_test(settings), _settings(data)))
+
+
+@main.group()
+def parked() -> None:
+    """Messages that could not succeed."""
+
+
+@parked.command("list")
+@data_option
+def parked_list(data: Path | None) -> None:
+    """Show what is parked, and why."""
+    _show(_ask(lambda app, settings: app.parked_list(settings), _connected(data)))
+
+
+@parked.command("retry")
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@data_option
+def parked_retry(ids: tuple[str, ...], data: Path | None) -> None:
+    """Try parked messages again: those named, or all."""
+    _show(_ask(lambda app, settings: app.parked_retry(settings, list(ids)), _connected(data)))
+
+
+@main.command()
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the results here.")
+@click.option("--url", help="Gateway to use, instead of starting a system.")
+@data_option
+def demo(json_file: Path | None, url: str | None, data: Path | None) -> None:
+    """Show the three lines from end to end on simulated network elements."""
+    from importlib import import_module
+
+    settings = _settings(data)
+    running = _find(settings) if url is None else None
+    run = import_module("convergedon.core.demo").run
+    if not asyncio.run(_until_told(run(settings, url or (running.gateway if running else None), json_file))):
+        sys.exit(1)
+
+
+def _settings(data: Path | None, **given: object) -> Settings:
+    from convergedon.core import settings
+
+    return settings.load(data=data, **given)
+
+
+def _connected(data: Path | None, **given: object) -> Settings:
+    """The settings, with the servers of the system that runs on the folder where they name none.
+
+    Raises Misconfigured when there are none.
+    """
+    settings = _settings(data, **given)
+    unnamed = [url for url in ("nats_url", "mongodb_url") if not getattr(settings, url).get_secret_value()]
+    if not unnamed:
+        return settings
+    found = _find(settings)
+    if found is None:
+        raise Misconfigured(
+            f"no system runs in {settings.data}: start it with `convergedon up --data {settings.data}`, "
+            "or set CONVERGEDON_NATS_URL and CONVERGEDON_MONGODB_URL"
+        )
+    return _settings(data, **given, **{url: getattr(found, url.removesuffix("_url")) for url in unnamed})
+
+
+def _find(settings: Settings) -> Connection | None:
+    from convergedon.core.up import find
+
+    return find(settings.data)
+
+
+def _role(work: Callable[[Any, Settings], Coroutine[Any, Any, None]], settings: Settings) -> None:
+    """Run one role until it is told to stop."""
+    from importlib import import_module
+
+    run = asyncio.run if sys.platform == "win32" else import_module("uvloop").run
+    run(_until_told(work(import_module("convergedon.core.app"), settings)))
+
+
+def _ask(question: Callable[[Any, Settings], Coroutine[Any, Any, Answer]], settings: Settings) -> Answer | None:
+    from importlib import import_module
+
+    return asyncio.run(_until_told(question(import_module("convergedon.core.app"), settings)))
+
+
+async def _until_told(work: Coroutine[Any, Any, Answer]) -> Answer | None:
+    """Work until done, or until SIGTERM or Ctrl-C: the first cancels the work, which then has time to clean up."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+
+    def stop(number: int, _: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        loop.call_soon_threadsafe(task.cancel)
+
+    # not loop.add_signal_handler: a web server that replaces a handler by signal.signal would leave that one alive too
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return None
+
+
+def _announce(address: str) -> None:
+    """Tell the supervisor, or a script, that the role is ready. Standard output is for this line alone."""
+    os.write(sys.stdout.fileno(), (json.dumps({"ready": True, "address": address}) + "\n").encode())
+
+
+def _show(answer: str | Iterable[Mapping[str, Any]] | None) -> None:
+    """Print a sentence as it is and records as a JSON object a line."""
+    if isinstance(answer, str):
+        click.echo(answer)
+        return
+    for record in answer or ():
+        click.echo(json.dumps(record, default=str))
+
+
+def _refuse(ctx: click.Context, error: ConvergedonError) -> None:
+    click.echo(" ".join(str(error).split()), err=True)
+    ctx.exit(os.EX_CONFIG if isinstance(error, Misconfigured) else 1)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> ConvergedonError | None:
+    """The first of our errors in a group that a task group raised."""
+    for error in group.exceptions:
+        found = _first(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, ConvergedonError):
+            return found
+    return None
+
+
+if __name__ == "__main__":
+    main()
