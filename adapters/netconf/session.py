@@ -1,0 +1,276 @@
+"""One NETCONF session with a device: ncclient without its waiting, and calls that end, are timed and traced.
+
+ncclient 0.7.1 hands each message to a thread that looks at its queue every 100 ms. ``PromptSession`` writes from the
+caller's thread instead and lets the session's thread only read, which needs neither selector nor wake-up pipe (one
+descriptor a session instead of five). It leans on private parts of the pinned version; test_netconf_adapter notices
+when they change.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import paramiko  # type: ignore[import-untyped]
+from convergedon.core import trace
+from convergedon.core.errors import Misconfigured, Unavailable
+from convergedon.core.metrics import RPC_SECONDS
+from lxml import etree  # type: ignore[import-untyped]
+from ncclient import NCClientError  # type: ignore[import-untyped]
+from ncclient.manager import Manager, make_device_handler  # type: ignore[import-untyped]
+from ncclient.operations import RaiseMode, RPCError  # type: ignore[import-untyped]
+from ncclient.transport.errors import (  # type: ignore[import-untyped]
+    AuthenticationError,
+    SessionCloseError,
+    SSHUnknownHostError,
+    TransportError,
+)
+from ncclient.transport.session import NetconfBase  # type: ignore[import-untyped]
+from ncclient.transport.ssh import SSHSession  # type: ignore[import-untyped]
+
+CONNECT_SECONDS = 10.0
+RPC_TIMEOUT = 30.0
+WORDS = 2_000
+BUSY = frozenset({"lock-denied", "in-use", "resource-denied"})
+CAPABILITIES = [
+    "urn:ietf:params:netconf:capability:confirmed-commit:1.1",
+    "urn:ietf:params:netconf:capability:validate:1.1",
+]
+_READ = 65_536
+_SETTINGS = ("host", "port", "username", "password", "keyFile", "hostKey", "trustFirstUse")
+
+
+@dataclass(frozen=True)
+class Access:
+    """Where a device answers NETCONF and who we are to it."""
+
+    device: str
+    host: str
+    port: int
+    username: str
+    password: str | None = field(repr=False)
+    key_file: str | None
+    host_key: str | None
+
+    @classmethod
+    def of(cls, device: str, address: str, given: Mapping[str, Any]) -> Access:
+        """Read the netconf settings of a device. Raises Misconfigured with device and key, never with a value."""
+
+        def wrong(key: str, words: str) -> Misconfigured:
+            return Misconfigured(f"device {device}: netconf.{key}: {words}")
+
+        def text(key: str) -> str | None:
+            value = given.get(key)
+            if value is not None and (not isinstance(value, str) or not value):
+                raise wrong(key, "must be text")
+            return value
+
+        for key in given:
+            if key not in _SETTINGS:
+                raise wrong(key, f"unknown key; known are {', '.join(_SETTINGS)}")
+        port = given.get("port", 830)
+        if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65_536:
+            raise wrong("port", "must be a TCP port")
+        username = text("username")
+        if not username:
+            raise wrong("username", "is missing")
+        password, key_file, host_key = text("password"), text("keyFile"), text("hostKey")
+        if not (password or key_file):
+            raise wrong("password", "is missing; a password or a keyFile is needed")
+        if key_file and not Path(key_file).is_file():
+            raise wrong("keyFile", "there is no such file")
+        if not host_key and given.get("trustFirstUse") is not True:
+            raise wrong(
+                "hostKey", "is missing; take the device's public key from ssh-keyscan, or set trustFirstUse: true"
+            )
+        if host_key and not _is_host_key(host_key):
+            raise wrong("hostKey", "must be the base64 part of an ed25519, ecdsa or rsa public key")
+        return cls(device, text("host") or address, port, username, password, key_file, host_key)
+
+
+class Denied(Exception):
+    """The device answered a call with errors. ``words`` are its own, with what must stay secret taken out."""
+
+    def __init__(self, rpc: str, errors: Sequence[RPCError], secrets: Sequence[str]) -> None:
+        words = "; ".join(_sentence(error) for error in errors)
+        for secret in secrets:
+            words = words.replace(secret, "***")
+        self.words = f"{rpc.replace('_', '-')} refused: {words}"[:WORDS]
+        super().__init__(self.words)
+        self.busy = any(error.tag in BUSY for error in errors)
+        self.holder = next((holder for error in errors if (holder := _holder(error)) is not None), None)
+
+
+class PromptSession(SSHSession):  # type: ignore[misc]
+    """ncclient's SSH session with messages written at once, by the thread that has them."""
+
+    def __init__(self, handler: Any) -> None:
+        super().__init__(handler)
+        self._lost = False
+
+    def send(self, message: str) -> None:
+        channel = self._channel
+        if not self.connected or channel is None:
+            raise TransportError("not connected to the NETCONF server")
+        body = message.encode()
+        chunked = self._base == NetconfBase.BASE_11
+        channel.sendall(b"\n#%d\n%s\n##\n" % (len(body), body) if chunked else body + b"]]>]]>")
+        if self._lost:  # the call registered after the loss was told to all others would wait its whole time-out
+            raise SessionCloseError(b"")
+
+    def run(self) -> None:
+        try:
+            while received := self._channel.recv(_READ):
+                self.parser.parse(received)
+            if not self._closing.is_set():
+                raise SessionCloseError(b"")
+        except Exception as error:
+            self._lost = True
+            self._dispatch_error(error)
+            self.close()
+
+
+class Connection:
+    """A session that is open; after ``Unavailable`` from any call it is closed and of no more use."""
+
+    def __init__(self, access: Access, manager: Manager, session: PromptSession, link: socket.socket) -> None:
+        self._access = access
+        self._manager = manager
+        self._session = session
+        self._link = link
+        self.capabilities = manager.server_capabilities
+        self.host_key: str = session.transport.get_remote_server_key().get_base64()
+
+    @property
+    def alive(self) -> bool:
+        return bool(self._session.connected and self._session.is_alive() and self._session.transport.is_active())
+
+    def call(self, rpc: str, *arguments: Any, within: float = RPC_TIMEOUT, **named: Any) -> Any:
+        """Make one call and return ncclient's reply.
+
+        Raises Denied when the device answers with errors, Unavailable when it does not answer.
+        """
+        self._manager.timeout = within
+        try:
+            with trace.span(f"netconf {rpc}"), RPC_SECONDS.labels("netconf", rpc).time():
+                reply = getattr(self._manager, rpc)(*arguments, **named)
+        except (NCClientError, paramiko.SSHException, OSError, EOFError) as error:
+            self.close()
+            raise Unavailable(
+                f"{self._access.device}: no answer to {rpc.replace('_', '-')} ({_reason(error)}); it is asked again later"
+            ) from error
+        if errors := [error for error in reply.errors if error.severity != "warning"]:
+            raise Denied(rpc, errors, [self._access.password] if self._access.password else [])
+        return reply
+
+    def close(self) -> None:
+        """End the session."""
+        self._session.close()
+        self._link.close()
+
+    def leave(self) -> None:
+        """End the session as the protocol wants it; a device that does not answer is left all the same."""
+        self._manager.timeout = 1.0
+        try:
+            self._manager.close_session()
+        except (NCClientError, paramiko.SSHException, OSError, EOFError):
+            pass
+        finally:
+            self.close()
+
+
+def dial(access: Access, dialled: Callable[[Callable[[], None]], None], within: float = CONNECT_SECONDS) -> Connection:
+    """Open a session. Raises Unavailable with what to do; takes no longer than ``within`` however silent the peer.
+
+    ``dialled`` is given a function that any thread may call to cut the link: what waits for the peer fails at once.
+    """
+    where = f"{access.device} ({access.host}:{access.port})"
+    try:
+        link = socket.create_connection((access.host, access.port), timeout=within)
+    except OSError as error:
+        raise Unavailable(
+            f"{where} does not accept connections ({_reason(error)}): check that it is up and its port"
+        ) from error
+    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    dialled(lambda: _shut(link))
+    handler = make_device_handler({"name": "default"})
+    handler.add_additional_netconf_params({"capabilities": list(CAPABILITIES)})
+    session = PromptSession(handler)
+    bound = threading.Timer(within, _shut, [link])  # ncclient's own time-outs bound neither login nor key exchange
+    bound.daemon = True
+    bound.start()
+    try:
+        session.connect(
+            host=access.host,
+            port=access.port,
+            sock=link,
+            timeout=within,
+            username=access.username,
+            password=access.password,
+            key_filename=access.key_file,
+            allow_agent=False,
+            look_for_keys=False,
+            hostkey_verify=access.host_key is not None,
+            hostkey_b64=access.host_key,
+        )
+        return Connection(access, Manager(session, handler, timeout=within, raise_mode=RaiseMode.NONE), session, link)
+    except (NCClientError, paramiko.SSHException, OSError, EOFError) as error:
+        refused = isinstance(error, AuthenticationError) and session.transport.is_active()
+        if session.transport:
+            session.close()
+        link.close()
+        if isinstance(error, SSHUnknownHostError):
+            words = "shows another host key than the one we know: if it was replaced on purpose, change netconf.hostKey"
+        elif refused:
+            words = f"refuses the credentials of {access.username}: check netconf.username, password and keyFile"
+        else:
+            words = f"opens no NETCONF session ({_reason(error)}): check that it serves NETCONF over SSH there"
+        raise Unavailable(f"{where} {words}") from error
+    finally:
+        bound.cancel()
+
+
+def _shut(link: socket.socket) -> None:
+    try:
+        link.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return  # it is closed already
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, SessionCloseError):
+        return "the session ended"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _sentence(error: RPCError) -> str:
+    message = " ".join((error.message or "").split()) or error.app_tag or error.tag or "no reason given"
+    return f"{error.path.strip()}: {message}" if error.path and error.path.strip() else message
+
+
+def _holder(error: RPCError) -> str | None:
+    if not error.info:
+        return None
+    return next((node.text for node in etree.fromstring(error.info).iter("{*}session-id")), None)
+
+
+def _is_host_key(text: str) -> bool:
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        return False
+    for kind in (paramiko.Ed25519Key, paramiko.RSAKey, paramiko.ECDSAKey):
+        try:
+            kind(data=raw)
+        except (paramiko.SSHException, ValueError, UnicodeDecodeError):
+            continue
+        return True
+    return False
