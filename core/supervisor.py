@@ -91,6 +91,7 @@ class Supervisor:
         self._patience = patience
         self._been_ready = {child.name: asyncio.Event() for child in children}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._stopping = False
         self._kill_at = 0.0
 
     async def __aenter__(self) -> Self:
@@ -101,6 +102,7 @@ class Supervisor:
         return self
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._stopping = True
         deadline = time.monotonic() + self._patience.stop
         groups = [list(group) for _, group in groupby(reversed(self._children.values()), lambda c: c.group or c.name)]
         for later, group in zip(reversed(range(len(groups))), groups, strict=True):
@@ -150,6 +152,8 @@ class Supervisor:
                 code, reason = await self._live(child)
             except OSError as error:  # no more processes or descriptors: as bad as a crash, and as passing
                 code, reason = os.EX_OSERR, f"cannot be started: {error.strerror}"
+            if self._stopping:
+                return
             if not self._been_ready[child.name].is_set() and (child.ready or code == os.EX_CONFIG):
                 self._become(child, "failed", reason)
                 raise Misconfigured(self._sentence(child))
@@ -344,8 +348,9 @@ async def _finish(task: asyncio.Task[None], patience: float) -> None:
     """Give a task time to end by itself, then cancel it; what went wrong in it is raised."""
     await asyncio.wait([task], timeout=patience)
     task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
 
 
 async def _line(stream: asyncio.StreamReader) -> bytes:
