@@ -1,0 +1,295 @@
+"""Our documents are sound in themselves, and connexion can serve them as they are."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any
+
+import httpx
+import jsonschema_rs
+import pytest
+import yaml
+from convergedon import openapi
+from openapi_spec_validator import validate
+
+with warnings.catch_warnings():  # starlette's test client, which connexion imports, wants a renamed httpx
+    warnings.simplefilter("ignore")
+    from connexion import AsyncApp
+    from connexion.resolver import Resolver
+
+METHODS = {"get", "post", "put", "patch", "delete"}
+FILES = sorted(file.name for file in files(openapi.__name__).iterdir() if file.name.endswith(".yaml"))
+every_document = pytest.mark.parametrize("name", openapi.NAMES)
+
+
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in document["paths"].items():
+        for method in item.keys() & METHODS:
+            yield path, method, item[method]
+
+
+def _inside(node: Any) -> Iterator[dict[str, Any]]:
+    """Every object in a document, the outermost first."""
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    if isinstance(node, list):
+        for value in node:
+            yield from _inside(value)
+
+
+def _followed(document: dict[str, Any], node: dict[str, Any]) -> Any:
+    if "$ref" not in node:
+        return node
+    found: Any = document
+    for key in node["$ref"].removeprefix("#/").split("/"):
+        found = found[key]
+    return found
+
+
+def _validator(document: dict[str, Any], schema: dict[str, Any]) -> jsonschema_rs.Draft4Validator:
+    return jsonschema_rs.Draft4Validator({**schema, "components": document["components"]}, validate_formats=True)
+
+
+def test_the_folder_says_which_documents_there_are() -> None:
+    """A document is added by its file."""
+    assert {*FILES} == {openapi.COMMON, *(f"{name}.yaml" for name in openapi.NAMES)}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_no_key_is_written_twice(file: str) -> None:
+    """YAML forbids it, and the reader we use would silently keep the last."""
+    pending = [yaml.compose(files(openapi.__name__).joinpath(file).read_text(encoding="utf-8"))]
+    twice = []
+    while pending:
+        node = pending.pop()
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value]
+            twice.extend(f"{key} at line {node.start_mark.line + 1}" for key in {*keys} if keys.count(key) > 1)
+            pending.extend(value for _, value in node.value)
+        elif isinstance(node, yaml.SequenceNode):
+            pending.extend(node.value)
+
+    assert twice == []
+
+
+@every_document
+def test_document_is_valid_and_plain_json(name: str) -> None:
+    """It can be served as openapi.json and read by any tool for OpenAPI 3.0."""
+    document = openapi.document(name)
+
+    validate(document)
+    assert json.loads(json.dumps(document)) == document
+
+
+@every_document
+def test_document_stands_alone(name: str) -> None:
+    """Every reference points at something in the document itself."""
+    document = openapi.document(name)
+
+    references = [node for node in _inside(document) if "$ref" in node]
+    assert references
+    for reference in references:
+        assert reference["$ref"].startswith("#/components/")
+        assert isinstance(_followed(document, reference), dict)
+
+
+def test_nothing_shared_is_unused() -> None:
+    """What no document uses does not belong in common.yaml."""
+    common = yaml.safe_load(files(openapi.__name__).joinpath(openapi.COMMON).read_text(encoding="utf-8"))
+    used = {
+        (section, key)
+        for name in openapi.NAMES
+        for section, parts in openapi.document(name)["components"].items()
+        for key in parts
+    }
+
+    assert {(section, key) for section, parts in common["components"].items() for key in parts} <= used
+
+
+@every_document
+def test_no_component_is_unused(name: str) -> None:
+    """Everything in a document is reached from an operation, an event or the security requirement."""
+    document = openapi.document(name)
+    pending = [document["paths"], *(s for k, s in document["components"]["schemas"].items() if k.endswith("Event"))]
+    reached: set[str] = set()
+    while pending:
+        for node in _inside(pending.pop()):
+            if "$ref" in node and node["$ref"] not in reached:
+                reached.add(node["$ref"])
+                pending.append(_followed(document, node))
+
+    idle = {
+        f"#/components/{section}/{key}"
+        for section, parts in document["components"].items()
+        for key in parts
+        if section != "securitySchemes" and not key.endswith("Event")
+    } - reached
+    assert idle == set()
+
+
+@every_document
+def test_every_operation_has_a_name_of_its_own_and_needs_a_token(name: str) -> None:
+    """The name is what policies and audit records call it."""
+    document = openapi.document(name)
+
+    identities = [operation["operationId"] for _, _, operation in _operations(document)]
+    assert len(identities) == len({*identities})
+    for _, _, operation in _operations(document):
+        assert operation.get("security", document["security"]) == [{"bearerAuth": []}]
+    assert document["components"]["securitySchemes"]["bearerAuth"]["scheme"] == "bearer"
+
+
+@every_document
+def test_every_operation_says_how_it_fails(name: str) -> None:
+    """Every refusal has the one body that TM Forum clients know."""
+    document = openapi.document(name)
+
+    for path, method, operation in _operations(document):
+        failures = {code: answer for code, answer in operation["responses"].items() if code[0] in "45"}
+        expected = {"400", "401", "403", "405", "429", "500", "503"}
+        expected |= {"404"} if "{id}" in path else set()
+        expected |= {"406"} if method != "delete" else set()
+        expected |= {"409", "413", "415", "422"} if "requestBody" in operation else set()
+        expected |= {"409", "412"} if method in {"patch", "delete"} and path != "/hub/{id}" else set()
+        assert failures.keys() == expected, f"{method} {path}"
+        for answer in failures.values():
+            schema = _followed(document, answer)["content"]["application/json"]["schema"]
+            assert schema == {"$ref": "#/components/schemas/Error"}
+
+
+@every_document
+def test_every_operation_has_the_shape_of_its_kind(name: str) -> None:
+    """Handlers are written once for all APIs (decision 1), so no document may go its own way."""
+    document = openapi.document(name)
+    kinds: dict[tuple[str, bool], set[str]] = {
+        ("get", False): {"200", "206"},
+        ("get", True): {"200"},
+        ("post", False): {"201"},
+        ("patch", True): {"200"},
+        ("delete", True): {"204"},
+    }
+
+    for path, method, operation in _operations(document):
+        at_id = path.endswith("/{id}")
+        answers = {code: _followed(document, answer) for code, answer in operation["responses"].items()}
+        assert {code for code in answers if code[0] == "2"} == kinds[method, at_id], f"{method} {path}"
+        parameters = [_followed(document, parameter)["name"] for parameter in operation.get("parameters", [])]
+        if (method, at_id) == ("get", False):
+            assert parameters == ["fields", "offset", "limit"]
+            assert answers["200"]["headers"].keys() == {"X-Total-Count", "X-Result-Count", "Link"}
+        if method == "post":
+            assert "Location" in answers["201"]["headers"]
+        if method == "patch":
+            assert operation["requestBody"]["content"].keys() == {"application/json", "application/merge-patch+json"}
+
+
+@every_document
+def test_what_may_be_written_is_part_of_what_is_read(name: str) -> None:
+    """X_Create and X_Update leave members out and add none."""
+    schemas = openapi.document(name)["components"]["schemas"]
+
+    for written, schema in schemas.items():
+        resource, _, variant = written.partition("_")
+        if variant:
+            read = schemas[resource]["properties"]
+            assert variant in {"Create", "Update"}
+            assert {key: read.get(key) for key in schema["properties"]} == schema["properties"]
+            assert not schema["properties"].keys() & {"id", "href"}
+
+
+@every_document
+def test_every_event_names_itself_and_carries_its_resource(name: str) -> None:
+    """A delivery is checked against the schema that its eventType names."""
+    document = openapi.document(name)
+    schemas = document["components"]["schemas"]
+    events = [key for key in schemas if key.endswith("Event") and key != "Event"]
+
+    assert events
+    for event in events:
+        resource = next(r for r in sorted(schemas, key=len, reverse=True) if event.startswith(r) and r != event)
+        member = resource[0].lower() + resource[1:]
+        check = _validator(document, {"$ref": f"#/components/schemas/{event}"})
+        delivery = {"eventId": "1", "eventTime": "2026-02-20T09:31:04Z", "eventType": event, "event": {member: {}}}
+        minimal = dict.fromkeys(schemas[resource].get("required", []), "1")
+        assert list(check.iter_errors(delivery | {"event": {member: minimal}})) == []
+        assert not check.is_valid(delivery | {"eventType": "SomethingElse"})
+        assert not check.is_valid(delivery | {"event": {}})
+
+
+@every_document
+def test_every_example_is_valid(name: str) -> None:
+    """What the API page shows can be sent as it is."""
+    document = openapi.document(name)
+    shown = [media for media in _inside(document["paths"]) if "schema" in media and "example" in media]
+    created = [operation for _, method, operation in _operations(document) if method == "post"]
+
+    assert all("example" in create["requestBody"]["content"]["application/json"] for create in created)
+    for media in shown:
+        assert list(_validator(document, media["schema"]).iter_errors(media["example"])) == []
+
+
+class _AnyToken:
+    """Let every bearer through: who may do what is not a question for a document."""
+
+    def get_fn(self, scheme: dict[str, Any], scopes: list[str]) -> Any:
+        async def accept(request: Any) -> dict[str, Any]:
+            return {}
+
+        return accept
+
+
+class _Echo(Resolver):
+    """Answer every operation with the body it was sent."""
+
+    def resolve_function_from_operation_id(self, operation_id: str) -> Any:
+        async def echo(body: Any = None, id: str = "") -> tuple[Any, int]:
+            return body, 201
+
+        return echo
+
+
+def _client(name: str) -> httpx.AsyncClient:
+    app = AsyncApp(__name__, security_map={"bearer": _AnyToken})
+    document = json.loads(json.dumps(openapi.document(name)))
+    app.add_api(document, base_path="/api", resolver=_Echo(), swagger_ui_options=None, validate_responses=True)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://gateway.example/api")
+
+
+@every_document
+async def test_connexion_takes_every_create_example(name: str) -> None:
+    """What is valid by the document reaches the handler and comes back."""
+    async with _client(name) as client:
+        for path, method, operation in _operations(openapi.document(name)):
+            if method == "post" and path != "/hub":
+                example = operation["requestBody"]["content"]["application/json"]["example"]
+                answer = await client.post(path, json=example)
+
+                assert (answer.status_code, answer.json()) == (201, example), answer.text
+
+
+async def test_connexion_checks_an_item_within_an_item() -> None:
+    """A recursive schema holds at any depth."""
+    name = "TMF622-ProductOrdering-v4"
+    item = {"id": "1", "action": "add", "productOrderItem": [{"id": "1.1", "action": "whatever"}]}
+
+    async with _client(name) as client:
+        refused = await client.post("/productOrder", json={"productOrderItem": [item]})
+        item["productOrderItem"] = [{"id": "1.1", "action": "noChange"}]
+        taken = await client.post("/productOrder", json={"productOrderItem": [item]})
+
+    assert (refused.status_code, taken.status_code) == (400, 201)
+
+
+async def test_connexion_takes_a_patch_of_the_state_alone() -> None:
+    """Both media types reach the handler."""
+    async with _client("TMF622-ProductOrdering-v4") as client:
+        for media_type in ("application/json", "application/merge-patch+json"):
+            answer = await client.patch(
+                "/productOrder/1", content='{"state": "cancelled"}', headers={"content-type": media_type}
+            )
+
+            assert answer.json() == {"state": "cancelled"}
