@@ -111,7 +111,7 @@ class Misconfigured(ConvergedonError):
     pass
 
 
-def body(error: ConvergedonError, base: str = "") -> Mapping[str, Any]:
+def body(error: ConvergedonError) -> Mapping[str, Any]:
     """The TM Forum Error body of an error (TMF630 part 1: code and reason are mandatory, all values strings)."""
     return {
         "code": f"ERR{error.status}",

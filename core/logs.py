@@ -66,6 +66,7 @@ QUIET = {
     "asyncssh": logging.WARNING,
     "connexion": logging.WARNING,
     "connexion.decorators.parameter": logging.CRITICAL,
+    "connexion.operations": logging.ERROR,
     "pymongo": logging.WARNING,
     "httpx": logging.WARNING,
     "uvicorn.access": logging.WARNING,

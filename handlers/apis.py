@@ -1,0 +1,17 @@
+"""Every API that is served. A new one is its document, its declaration module and one line here."""
+
+from __future__ import annotations
+
+from convergedon.core.store import Kind
+from convergedon.handlers import alarms, customer_bills, customer_notifications, product_ordering, usage
+from convergedon.handlers.resource import HUB, Api
+
+APIS: tuple[Api, ...] = (
+    product_ordering.API,
+    alarms.API,
+    usage.API,
+    customer_bills.API,
+    customer_notifications.API,
+)
+
+KINDS: tuple[Kind, ...] = (HUB, *(resource.kind for api in APIS for resource in api.resources))

@@ -1,0 +1,193 @@
+"""The ASGI application: the APIs by connexion, health, metrics and documents beside them, the console mounted under it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import orjson
+import structlog
+from connexion import AsyncApp
+from connexion.exceptions import ProblemException
+from connexion.lifecycle import ConnexionRequest, ConnexionResponse
+from connexion.middleware.context import ContextMiddleware
+from connexion.middleware.exceptions import ExceptionMiddleware
+from connexion.middleware.lifespan import LifespanMiddleware
+from connexion.middleware.request_validation import RequestValidationMiddleware
+from connexion.middleware.routing import RoutingMiddleware
+from connexion.middleware.security import SecurityMiddleware
+from connexion.middleware.server_error import ServerErrorMiddleware
+from connexion.validators import ParameterValidator
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest, multiprocess
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from convergedon.core import errors
+from convergedon.core.tokens import Verifier
+from convergedon.handlers import documents
+from convergedon.handlers.operations import Operations, answer
+from convergedon.handlers.resolver import ShapeResolver
+from convergedon.handlers.resource import Api
+from convergedon.handlers.security import security_map
+from convergedon.openapi import document
+
+log = structlog.get_logger()
+
+Readiness = Callable[[], Awaitable[tuple[bool, Mapping[str, Any]]]]
+
+# What a request needs. Swagger UI fails on recursive schemas and responses are checked in tests, so neither is here:
+# the shorter list answers a sixth more requests.
+MIDDLEWARES = [
+    ServerErrorMiddleware,
+    ExceptionMiddleware,
+    RoutingMiddleware,
+    SecurityMiddleware,
+    RequestValidationMiddleware,
+    LifespanMiddleware,
+    ContextMiddleware,
+]
+
+
+def application(
+    apis: Sequence[Api],
+    operations: Operations,
+    verifier: Verifier,
+    readiness: Readiness,
+    body_limit: int,
+    mounts: Sequence[BaseRoute] = (),
+    lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]] | None = None,
+) -> ASGIApp:
+    app = AsyncApp(
+        "convergedon.handlers",
+        middlewares=list(MIDDLEWARES),
+        security_map=security_map(verifier),
+        # bodies are checked by the operations, with schemas compiled once; connexion would resolve them at each request
+        validator_map={"parameter": ParameterValidator, "body": {}, "response": {}},
+    )
+    for api in apis:
+        app.add_api(document(api.document), base_path=api.base, name=api.document, resolver=ShapeResolver(api, operations))
+        for resource in api.resources:
+            documents.shape(api.document, resource.schema)
+    for kind in (errors.ConvergedonError, ProblemException, HTTPException, Exception):
+        app.add_error_handler(kind, _Answer(apis))
+
+    async def healthz(_: Request) -> Response:
+        return answer({"state": "alive"})
+
+    async def readyz(_: Request) -> Response:
+        ready, components = await readiness()
+        return answer({"ready": ready, "components": components}, 200 if ready else 503)
+
+    routes: list[BaseRoute] = [
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/metrics", _metrics),
+        *(Route(f"{api.base}/openapi.json", _document(api)) for api in apis),
+        *mounts,
+        Mount("/", _Limited(app, body_limit)),
+    ]
+    return Starlette(routes=routes, lifespan=lifespan)
+
+
+def _document(api: Api) -> Callable[[Request], Awaitable[Response]]:
+    whole = {**document(api.document), "servers": [{"url": api.base}]}
+    content = orjson.dumps(whole)
+
+    async def serve(_: Request) -> Response:
+        return Response(content, media_type="application/json")
+
+    return serve
+
+
+async def _metrics(_: Request) -> Response:
+    """Of all processes that share PROMETHEUS_MULTIPROC_DIR, else of this one."""
+    registry = REGISTRY
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+class _Answer:
+    """Every error as a TM Forum Error body, in connexion's and Starlette's cases too."""
+
+    def __init__(self, apis: Sequence[Api]) -> None:
+        self._apis = apis
+
+    async def __call__(self, request: ConnexionRequest, error: Exception) -> ConnexionResponse:
+        if isinstance(error, errors.ConvergedonError):
+            status, reason, message = error.status, error.reason, str(error)
+        elif isinstance(error, HTTPException):
+            status, reason = error.status_code, _REASONS.get(error.status_code, "Error")
+            message = str(getattr(error, "detail", None) or reason)
+        else:
+            log.error("request failed", path=request.url.path, exc_info=error)
+            status, reason, message = 500, "Internal Server Error", "the gateway failed; its log says why"
+        headers = self._headers(request, error, status)
+        body = {"code": f"ERR{status}", "reason": reason, "message": message, "status": str(status), "@type": "Error"}
+        if isinstance(error, errors.Forbidden) and error.decision:
+            body["referenceError"] = f"urn:convergedon:decision:{error.decision}"
+        return ConnexionResponse(
+            status_code=status, content_type="application/json", body=orjson.dumps(body), headers=headers
+        )
+
+    def _headers(self, request: ConnexionRequest, error: Exception, status: int) -> dict[str, str]:
+        if status == 401:
+            return {"WWW-Authenticate": 'Bearer realm="convergedon"'}
+        if status == 503:
+            return {"Retry-After": "2"}
+        if status == 405:
+            return {"Allow": ", ".join(self._methods(request.url.path))}
+        return {}
+
+    def _methods(self, path: str) -> list[str]:
+        """What a path takes. Starlette names only the first of the routes that share it."""
+        for api in self._apis:
+            if path.startswith(f"{api.base}/"):
+                name, _, rest = path.removeprefix(f"{api.base}/").rstrip("/").partition("/")
+                item = document(api.document)["paths"].get(f"/{name}/{{id}}" if rest else f"/{name}", {})
+                return sorted(m.upper() for m in item if m in ("get", "post", "patch", "put", "delete"))
+        return []
+
+
+_REASONS = {
+    kind.status: kind.reason for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "status")
+} | {429: "Too Many Requests"}
+
+
+class _Limited:
+    """Refuses bodies above the limit, whether or not the request tells its length."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app, self._limit = app, limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if length.isdigit() and int(length) > self._limit:
+            await _refuse(scope, receive, send, self._limit)
+            return
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self._limit:
+                raise errors.TooLarge(f"a body has at most {self._limit} bytes")
+            return message
+
+        await self._app(scope, counted, send)
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+    error = errors.TooLarge(f"a body has at most {limit} bytes")
+    await answer(errors.body(error), 413)(scope, receive, send)

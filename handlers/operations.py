@@ -1,0 +1,208 @@
+"""The operations of every TM Forum API, written once: list, retrieve, create, patch, delete, and the hub's two.
+
+Each one asks the policy, does its work on records, leaves an audit record and answers. The resolver binds them to paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from connexion.lifecycle import ConnexionRequest
+from starlette.responses import Response
+
+from convergedon.core.audit import Audit
+from convergedon.core.errors import Forbidden, Invalid, NotFound, PreconditionFailed, UnsupportedMediaType
+from convergedon.core.policy import Decision, Policy, Subject
+from convergedon.core.settings import Settings
+from convergedon.core.store import Record
+from convergedon.handlers import documents, hub, query
+from convergedon.handlers.resource import HUB, Api, Resource, Resources
+
+MERGE_PATCH = ("application/json", "application/merge-patch+json")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request to one resource of one API."""
+
+    api: Api
+    resource: Resource
+    request: ConnexionRequest
+    subject: Subject
+    id: str
+
+    @property
+    def url(self) -> str:
+        """Where the client reached us, as the request says."""
+        return f"{self.request.url.scheme}://{self.request.url.netloc}"
+
+    @property
+    def parameters(self) -> list[tuple[str, str]]:
+        return list(self.request.query_params.multi_items())
+
+    @property
+    def shape(self) -> documents.Shape:
+        return documents.shape(self.api.document, self.resource.schema)
+
+    async def body(self) -> Any:
+        raw = await self.request.body()
+        body = self.request.scope.get("convergedon.body")
+        if body is None:
+            try:
+                body = orjson.loads(raw)
+            except orjson.JSONDecodeError as error:
+                raise Invalid(f"the body is not JSON: {error}") from error
+        documents.check_depth(raw, body)
+        return body
+
+
+def answer(content: Any, status: int = 200, **headers: str) -> Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Response(orjson.dumps(content), status, named, "application/json")
+
+
+class Operations:
+    def __init__(self, resources: Resources, policy: Policy, audit: Audit, settings: Settings) -> None:
+        self._resources, self._store = resources, resources.store
+        self._policy, self._audit, self._settings = policy, audit, settings
+
+    async def _allowed(self, call: Call, action: str, kind: str = "", body: Any = None, before: Any = None) -> Decision:
+        """Ask whether the caller may. Raises Forbidden, recorded, when not."""
+        kind = kind or call.resource.name
+        resource = {"api": call.api.base, "kind": kind, "tenant": call.subject.tenant, "id": call.id}
+        decision = await self._policy.decide(call.subject, action, resource, body, before)
+        if not decision.allow:
+            self._record(call, action, f"{kind}/{call.id}", "refused", decision, reasons=list(decision.reasons))
+            raise Forbidden(decision.reasons, decision.id)
+        return decision
+
+    def _record(self, call: Call, action: str, on: str, outcome: str, decision: Decision, **detail: Any) -> None:
+        told = {"decision": decision.id, "revision": decision.revision, **detail}
+        self._audit.record(f"call.{action}", call.subject.tenant, call.subject.id, on, outcome, **told)
+
+    def _visible(self, call: Call, decision: Decision) -> dict[str, Any]:
+        """What the caller may see at all: its tenant's, and what the policy's filter leaves of that."""
+        where: dict[str, Any] = {"tenant": call.subject.tenant}
+        if "parties" in decision.filter:
+            where["facts.parties"] = {"$in": list(decision.filter["parties"])}
+        return where
+
+    async def _read(self, call: Call, decision: Decision) -> Record:
+        """The record that the path names, as far as the caller may see it. Raises NotFound, for hidden ones too."""
+        record = await self._store.get(call.resource.name, call.subject.tenant, call.id)
+        parties = decision.filter.get("parties")
+        if parties is not None and not set(parties) & set(record.facts.get("parties", [])):
+            raise NotFound(f"there is no {call.resource.name} {call.id}")
+        return record
+
+    async def list(self, call: Call) -> Response:
+        decision = await self._allowed(call, "list")
+        asked = query.parse(call.parameters, call.shape)
+        where = {"$and": [self._visible(call, decision), asked.where]} if asked.where else self._visible(call, decision)
+        found = await self._store.find(
+            call.resource.name, where, asked.sort, asked.offset, query.MOST if asked.limit is None else asked.limit
+        ) if asked.limit != 0 else []
+        whole = asked.limit is None and asked.offset == 0 and len(found) < query.MOST
+        total = len(found) if whole else await self._store.count(call.resource.name, where)
+        content = [query.select(self._resources.present(record, call.url), asked.fields) for record in found]
+        self._record(call, "list", call.resource.name, "done", decision, count=len(found))
+        headers = {"X-Total-Count": str(total), "X-Result-Count": str(len(found))}
+        if asked.limit is None and len(found) == total - asked.offset:
+            return answer(content, 200, **headers)
+        page = asked if asked.limit is not None else query.Query(asked.where, asked.sort, asked.offset, query.MOST, None)
+        url = f"{call.url}{call.api.base}/{call.resource.name}"
+        headers["Link"] = query.links(url, call.parameters, page, total)
+        return answer(content, 206 if len(found) < total else 200, **headers)
+
+    async def retrieve(self, call: Call) -> Response:
+        decision = await self._allowed(call, "retrieve")
+        record = await self._read(call, decision)
+        content = query.select(
+            self._resources.present(record, call.url), query.fields(call.parameters, call.shape)
+        )
+        self._record(call, "retrieve", f"{call.resource.name}/{call.id}", "done", decision)
+        return answer(content, ETag=f'"{record.revision}"')
+
+    async def create(self, call: Call) -> Response:
+        body = await call.body()
+        documents.schema(call.api.document, f"{call.resource.schema}_Create").check(body)
+        decision = await self._allowed(call, "create", body=body)
+        given = {name: value for name, value in body.items() if name in call.shape.creatable or name.startswith("@")}
+        record = await self._resources.create(call.resource, call.subject.tenant, given)
+        self._record(call, "create", f"{call.resource.name}/{record.id}", "done", decision)
+        content = self._resources.present(record, call.url)
+        return answer(content, 201, Location=content["href"], ETag='"1"')
+
+    async def patch(self, call: Call) -> Response:
+        type_ = (call.request.headers.get("content-type") or "application/json").split(";")[0].strip().lower()
+        if type_ not in MERGE_PATCH:
+            raise UnsupportedMediaType(f"PATCH takes {' or '.join(MERGE_PATCH)}, not {type_}")
+        body = await call.body()
+        if not isinstance(body, dict):
+            raise Invalid("a merge patch must be a JSON object (RFC 7396)")
+        frozen = sorted(name for name in body if name not in call.shape.patchable and not name.startswith("@"))
+        if frozen:
+            raise Invalid(f"cannot be changed: {', '.join(frozen)}")
+        decision = await self._allowed(call, "patch", body=body)
+        record = await self._read(call, decision)
+        self._check_match(call, record)
+        fresh = merge(record.body, body)
+        documents.schema(call.api.document, f"{call.resource.schema}_Update").check(fresh)
+        self._keep_required(call, fresh)
+        changed = await self._resources.change(call.resource, record, fresh, whole=True)
+        self._record(call, "patch", f"{call.resource.name}/{call.id}", "done", decision, members=sorted(body))
+        return answer(self._resources.present(changed, call.url), ETag=f'"{changed.revision}"')
+
+    def _keep_required(self, call: Call, fresh: Mapping[str, Any]) -> None:
+        """What a new resource must have, a changed one must still have."""
+        missing = sorted(call.shape.required - fresh.keys() - {"id", "href"})
+        if missing:
+            raise Invalid(f"cannot be removed: {', '.join(missing)}")
+
+    def _check_match(self, call: Call, record: Record) -> None:
+        wanted = call.request.headers.get("if-match")
+        if wanted and wanted != "*" and f'"{record.revision}"' not in (tag.strip() for tag in wanted.split(",")):
+            raise PreconditionFailed(f"{call.resource.name} {call.id} is at \"{record.revision}\", not {wanted}")
+
+    async def delete(self, call: Call) -> Response:
+        decision = await self._allowed(call, "delete")
+        record = await self._read(call, decision)
+        self._check_match(call, record)
+        await self._resources.delete(call.resource, record)
+        self._record(call, "delete", f"{call.resource.name}/{call.id}", "done", decision)
+        return Response(status_code=204)
+
+    async def register(self, call: Call) -> Response:
+        body = await call.body()
+        documents.schema(call.api.document, "EventSubscriptionInput").check(body)
+        decision = await self._allowed(call, "create", "hub", body=body)
+        await hub.check_callback(body["callback"], self._settings.callback_networks)
+        record = await self._store.create(hub.subscription(call.api, call.subject, body))
+        self._record(call, "create", f"hub/{record.id}", "done", decision)
+        content = {"id": record.id, **record.body}
+        return answer(content, 201, Location=f"{call.url}{call.api.base}/hub/{record.id}")
+
+    async def unregister(self, call: Call) -> Response:
+        decision = await self._allowed(call, "delete", "hub")
+        record = await self._store.get(HUB.name, call.subject.tenant, call.id)
+        if record.facts["api"] != call.api.base or not hub.owned(record, call.subject, decision):
+            raise NotFound(f"there is no hub {call.id}")
+        await self._store.delete(record)
+        self._record(call, "delete", f"hub/{call.id}", "done", decision)
+        return Response(status_code=204)
+
+
+def merge(target: Any, patch: Any) -> Any:
+    """RFC 7396: null removes, an object merges, anything else replaces."""
+    if not isinstance(patch, Mapping):
+        return patch
+    merged = dict(target) if isinstance(target, Mapping) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = merge(merged.get(name), value)
+    return merged

@@ -1,0 +1,171 @@
+"""What distinguishes one TM Forum resource from another, and the only way in which any of them is written.
+
+Everything uniform is in ``Resources``: a record, its lifecycle and its events are one write. What differs stands in a
+``Resource``: its name, its lifecycle, what the server adds to a new one and whom it concerns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from convergedon.core import trace
+from convergedon.core.bus import partition, token
+from convergedon.core.errors import Conflict
+from convergedon.core.lifecycle import Lifecycle
+from convergedon.core.store import Kind, Outgoing, Record, Store
+
+Body = Mapping[str, Any]
+
+
+def now() -> str:
+    """The present in the form that every timestamp of ours has: UTC, milliseconds, ending in Z."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def related_parties(body: Body) -> list[str]:
+    """The ids of the parties that a resource concerns (its relatedParty members)."""
+    return sorted({party["id"] for party in body.get("relatedParty") or [] if isinstance(party.get("id"), str)})
+
+
+@dataclass(frozen=True)
+class Resource:
+    """``name`` is its path segment and collection, ``schema`` its name in the document and in event types.
+
+    ``new`` returns the members that the server sets when one is created; ``parties`` whom it concerns.
+    """
+
+    name: str
+    schema: str
+    new: Callable[[Body], Body] = lambda _: {}
+    parties: Callable[[Body], list[str]] = related_parties
+    lifecycle: Lifecycle | None = None
+    indexes: tuple[str, ...] = ()
+    unique: tuple[str, ...] = ()
+    changed: Callable[[Body], Body] = lambda _: {}
+
+    @property
+    def kind(self) -> Kind:
+        return Kind(self.name, ("facts.parties", *self.indexes), self.unique)
+
+
+@dataclass(frozen=True)
+class Api:
+    """One API version: the document that declares it, the path it is served under, and its resources."""
+
+    document: str
+    base: str
+    resources: tuple[Resource, ...]
+
+    def resource(self, name: str) -> Resource:
+        return next(resource for resource in self.resources if resource.name == name)
+
+
+HUB = Kind("hub", ("facts.api",))
+
+
+@dataclass
+class Resources:
+    """Reads and writes resources; each change and the events that tell of it are one write in the store.
+
+    ``url`` is where clients reach the gateway: it begins the href of everything that is told in events.
+    """
+
+    store: Store
+    apis: Sequence[Api]
+    url: str
+    _bases: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._bases = {resource.name: api.base for api in self.apis for resource in api.resources}
+
+    def href(self, kind: str, id: str, url: str | None = None) -> str:
+        return f"{self.url if url is None else url}{self._bases[kind]}/{kind}/{id}"
+
+    def present(self, record: Record, url: str | None = None) -> dict[str, Any]:
+        """A record as clients see it."""
+        return {"id": record.id, "href": self.href(record.kind, record.id, url), **record.body}
+
+    async def create(
+        self,
+        resource: Resource,
+        tenant: str,
+        body: Body,
+        facts: Body | None = None,
+        id: str | None = None,
+        also: Sequence[Outgoing] = (),
+    ) -> Record:
+        """Store a new resource and its CreateEvent. Raises Conflict when it exists or cannot begin in its state."""
+        whole = {**body, **resource.new(body)}
+        if resource.lifecycle and resource.lifecycle.member in whole:
+            resource.lifecycle.check(None, whole[resource.lifecycle.member])
+        known = {"parties": resource.parties(whole), "trace": trace.trace_id(), **(facts or {})}
+        record = Record(resource.name, id or str(uuid4()), tenant, whole, known)
+        return await self.store.create(record, [self.event(resource, record, "Create"), *also])
+
+    async def change(
+        self,
+        resource: Resource,
+        record: Record,
+        body: Body | None = None,
+        facts: Body | None = None,
+        also: Sequence[Outgoing] = (),
+        whole: bool = False,
+    ) -> Record:
+        """Store changed members (``whole``: the body as a whole) and the event of the change.
+
+        Nothing changed is nothing written. Raises Conflict for a move that the lifecycle has not, Stale when somebody
+        else was first.
+        """
+        fresh = dict(body or {}) if whole else {**record.body, **(body or {})}
+        if fresh == record.body and not facts and not also:
+            return record
+        what = self._what(resource, record, fresh) if fresh != record.body else ""
+        if what:
+            fresh.update(resource.changed(fresh))
+        known = {**record.facts, "parties": resource.parties(fresh) or record.facts.get("parties", []), **(facts or {})}
+        known = {name: value for name, value in known.items() if value is not None}
+        changed = Record(record.kind, record.id, record.tenant, fresh, known, record.revision, record.unsent)
+        told = [self.event(resource, changed, what)] if what else []
+        return await self.store.replace(changed, [*told, *also])
+
+    def _what(self, resource: Resource, record: Record, fresh: Body) -> str:
+        member = resource.lifecycle.member if resource.lifecycle else ""
+        old, new = record.body.get(member), fresh.get(member)
+        if not member or old == new:
+            return "AttributeValueChange"
+        if new is None or resource.lifecycle is None:
+            raise Conflict(f"{member} cannot be removed")
+        resource.lifecycle.check(old, new)
+        return "StateChange"
+
+    async def delete(self, resource: Resource, record: Record) -> None:
+        await self.store.delete(record, [self.event(resource, record, "Delete")])
+
+    def event(self, resource: Resource, record: Record, what: str) -> Outgoing:
+        """The message that tells of a change: an event of TMF630's v4 form, and what the gateway knows beside it."""
+        type_ = f"{resource.schema}{what}Event"
+        time = now()
+        envelope = {
+            "eventId": str(uuid4()),
+            "eventTime": time,
+            "eventType": type_,
+            "correlationId": trace.trace_id() or record.facts.get("trace", ""),
+            "domain": self._bases[resource.name].split("/")[2],
+            "title": type_,
+            "timeOcurred": time,
+            "event": {resource.name: self.present(record)},
+        }
+        about = {
+            "event": envelope,
+            "tenant": record.tenant,
+            "kind": record.kind,
+            "id": record.id,
+            "parties": record.facts.get("parties", []),
+            "base": self._bases[resource.name],
+        }
+        subject = f"event.{partition(record.id)}.{token(record.tenant)}.{type_}"
+        return Outgoing(envelope["eventId"], subject, about, trace.headers())

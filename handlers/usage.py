@@ -1,0 +1,22 @@
+"""TMF635 Usage Management v4."""
+
+from __future__ import annotations
+
+from convergedon.core.lifecycle import LIFECYCLES
+from convergedon.handlers.resource import Api, Resource, now
+
+USAGE = Resource(
+    "usage",
+    "Usage",
+    new=lambda body: {"status": "received", "usageDate": body.get("usageDate") or now()},
+    lifecycle=LIFECYCLES["usage"],
+    indexes=("body.status", "body.usageDate", "facts.bill"),
+)
+USAGE_SPECIFICATION = Resource(
+    "usageSpecification",
+    "UsageSpecification",
+    new=lambda _: {"lastUpdate": now()},
+    changed=lambda _: {"lastUpdate": now()},
+)
+
+API = Api("TMF635-Usage-v4", "/tmf-api/usageManagement/v4", (USAGE, USAGE_SPECIFICATION))
