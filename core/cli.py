@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from convergedon.core.up import Connection
 
 Answer = TypeVar("Answer")
+STOPS = (signal.SIGTERM, signal.SIGINT)
 SIMULATION = "loopback"
 """The adapter that only tests and the lab's own checks use."""
 
@@ -185,16 +186,17 @@ def parked_retry(ids: tuple[str, ...], data: Path | None) -> None:
 
 @main.command()
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the results here.")
-@click.option("--url", help="Gateway to use, instead of starting a system.")
+@click.option("--url", help="Gateway to use; without it the system on --data, or one of its own.")
 @data_option
 def demo(json_file: Path | None, url: str | None, data: Path | None) -> None:
     """Show the three lines from end to end on simulated network elements."""
     from importlib import import_module
 
     settings = _settings(data)
-    running = _find(settings) if url is None else None
+    if url is None and "data" in settings.model_fields_set and (running := _find(settings)):
+        url = running.gateway
     run = import_module("convergedon.core.demo").run
-    if not asyncio.run(_until_told(run(settings, url or (running.gateway if running else None), json_file))):
+    if not asyncio.run(_until_told(run(settings, url, json_file))):
         sys.exit(1)
 
 
@@ -247,12 +249,13 @@ async def _until_told(work: Coroutine[Any, Any, Answer]) -> Answer | None:
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
 
-    def stop(number: int, _: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)
+    def stop(_: int, __: FrameType | None) -> None:
+        for number in STOPS:
+            signal.signal(number, signal.SIG_IGN)
         loop.call_soon_threadsafe(task.cancel)
 
     # not loop.add_signal_handler: a web server that replaces a handler by signal.signal would leave that one alive too
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOPS:
         signal.signal(number, stop)
     try:
         return await task

@@ -164,15 +164,17 @@ def tethered(argv: Sequence[str]) -> tuple[str, ...]:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make a folder and everything above it.
+    """Make a folder, for its owner alone, and everything above it.
 
     Raises Misconfigured when files cannot be made in it.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         trial = folder / f".{secrets.token_hex(4)}"
         trial.touch()
         trial.unlink()
+    except FileExistsError as error:
+        raise Misconfigured(f"cannot write to {folder}: it is a file") from error
     except OSError as error:
         raise Misconfigured(f"cannot write to {folder}: {error.strerror}") from error
 

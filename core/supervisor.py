@@ -280,6 +280,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises Misconfigured when another process holds it or it cannot be written.
     """
+    prepare_folder(folder)
     prepare_folder(folder / "run")
     with (folder / "run" / "lock").open("a+") as lock:
         try:

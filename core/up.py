@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import shutil
 import sys
@@ -23,7 +24,6 @@ from convergedon.core.supervisor import Child, Component, Patience, Supervisor, 
 from pydantic import SecretStr
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
-PROBE_PATIENCE = 5.0
 
 
 @dataclass(frozen=True)
@@ -136,22 +136,22 @@ def environment(settings: Settings) -> dict[str, str]:
     return {f"CONVERGEDON_{name.upper()}": _text(value) for name, value in said.items() if value is not None}
 
 
-async def probe(settings: Settings) -> None:
+async def probe(settings: Settings, patience: float = 5.0) -> None:
     """Ask the servers that the settings name.
 
     Raises Unavailable when one does not answer.
     """
     asked = []
     if url := settings.nats_url.get_secret_value():
-        asked.append(_probe_nats(url))
+        asked.append(_probe_nats(url, patience))
     if url := settings.mongodb_url.get_secret_value():
-        asked.append(asyncio.to_thread(_probe_mongodb, url))
+        asked.append(asyncio.to_thread(_probe_mongodb, url, patience))
     for answer in await asyncio.gather(*asked, return_exceptions=True):
         if isinstance(answer, BaseException):
             raise answer
 
 
-async def _probe_nats(url: str) -> None:
+async def _probe_nats(url: str, patience: float) -> None:
     import nats
     from nats.errors import Error
 
@@ -160,26 +160,30 @@ async def _probe_nats(url: str) -> None:
 
     where = f"NATS at {_hosts(url)} (CONVERGEDON_NATS_URL)"
     try:
-        async with asyncio.timeout(PROBE_PATIENCE):
+        async with asyncio.timeout(patience):
             client = await nats.connect(
-                servers=url.split(","), max_reconnect_attempts=1, reconnect_time_wait=0, error_cb=quiet
+                servers=url.split(","),
+                connect_timeout=math.ceil(2 * patience),  # for each server; ours, for all, comes first
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                error_cb=quiet,
             )
             try:
                 await client.jetstream().account_info()
             finally:
                 await client.close()
     except TimeoutError as error:
-        raise Unavailable(f"{where} does not answer within {PROBE_PATIENCE:g} s") from error
+        raise Unavailable(f"{where} does not answer within {patience:g} s") from error
     except (OSError, Error, ValueError) as error:
         raise Unavailable(f"{where} cannot be used: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
-def _probe_mongodb(url: str) -> None:
+def _probe_mongodb(url: str, patience: float) -> None:
     from pymongo import MongoClient
     from pymongo.errors import ConfigurationError, ConnectionFailure, PyMongoError
 
     where = f"MongoDB at {_hosts(url)} (CONVERGEDON_MONGODB_URL)"
-    milliseconds = int(PROBE_PATIENCE * 1000)
+    milliseconds = int(patience * 1000)
     try:
         with MongoClient[dict[str, object]](
             url,
@@ -189,7 +193,7 @@ def _probe_mongodb(url: str) -> None:
         ) as client:
             client.admin.command("ping")
     except ConnectionFailure as error:
-        raise Unavailable(f"{where} does not answer within {PROBE_PATIENCE:g} s") from error
+        raise Unavailable(f"{where} does not answer within {patience:g} s") from error
     except ConfigurationError as error:
         raise Misconfigured(f"{where} is not a MongoDB URL that can be used") from error
     except PyMongoError as error:

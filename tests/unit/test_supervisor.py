@@ -371,7 +371,7 @@ def test_an_unwritable_folder_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
     with (
-        pytest.raises(Misconfigured, match=r"^cannot write to .*/file/run: Not a directory$"),
+        pytest.raises(Misconfigured, match=r"^cannot write to .*/file: it is a file$"),
         locked(tmp_path / "file"),
     ):
         pass
