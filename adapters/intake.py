@@ -108,6 +108,7 @@ class Intake:
         """Read no more, make safe what is queued (four seconds), then close: answers still leave by the same port."""
         if self._socket is None or self._pump is None:
             return
+        self._receive()  # what the kernel still holds has arrived
         self._loop.remove_reader(self._socket.fileno())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):

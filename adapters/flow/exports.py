@@ -1,0 +1,213 @@
+"""Flow export datagrams to flow records: NetFlow 5 and 9 and IPFIX, with the patience that templates need.
+
+A datagram whose templates are not known yet (ours is a fresh start, or UDP lost them) is kept whole until they come,
+so that one datagram is always one list of records. netflume decodes; the keeping, the times and the counting are ours.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from netflume import Decoder, flow_endpoints
+
+KEPT_DATAGRAMS = 256
+KEPT_STREAMS = 256
+KEPT_BYTES = 32 * 1024 * 1024
+# A datagram of an Ethernet's size has 180 records at most; a crafted one of 64 KiB has thousands, too many to store
+MOST_RECORDS = 1000
+HEADERS = {9: 20, 10: 16}
+TEMPLATE_SETS = {9: (0, 1), 10: (2, 3)}
+FIRST_DATA_SET = 256
+WRAP = 1 << 32
+# What MongoDB's and JSON's integers hold
+LARGEST_COUNT = (1 << 63) - 1
+
+Drop = Callable[[str, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """The records of one datagram; ``sampling`` is the exporter's rate by which octets and packets were multiplied."""
+
+    datagram: bytes
+    domain: int
+    sampling: int
+    records: tuple[Mapping[str, Any], ...]
+
+
+class Exports:
+    """Decodes the datagrams of many exporters. ``drop`` is told the reason and count of what is lost."""
+
+    def __init__(self, drop: Drop) -> None:
+        # Its gap events can be false: the sequence is not followed
+        self._decoder = Decoder(track_sequence=False)  # type: ignore[no-untyped-call]
+        self._drop = drop
+        self._kept: OrderedDict[tuple[str, int], deque[bytes]] = OrderedDict()
+        self.kept_bytes = 0
+
+    def read(self, datagram: bytes, exporter: str) -> list[Export] | None:
+        """Decode a datagram, and with it those that waited for a template it brings; None when it was refused."""
+        version = int.from_bytes(datagram[:2], "big")
+        if version not in HEADERS:
+            return self._decoded(datagram, exporter)
+        shape = _shape(datagram, version)
+        if shape is None:
+            self._drop("malformed", 1)
+            return None
+        domain, brings, needs = shape
+        if brings:
+            # Its data may stand before its templates: learn them first
+            if self._message(datagram, exporter) is None:
+                return None
+            earlier = self._released(exporter, domain)
+        else:
+            earlier = []
+        if self._missing(exporter, domain, needs):
+            self._keep(datagram, exporter, domain)
+            return earlier
+        found = self._decoded(datagram, exporter)
+        return None if found is None else earlier + found
+
+    @property
+    def kept(self) -> int:
+        return sum(map(len, self._kept.values()))
+
+    def _decoded(self, datagram: bytes, exporter: str) -> list[Export] | None:
+        message = self._message(datagram, exporter)
+        if message is None:
+            return None
+        if len(message.flows) > MOST_RECORDS:
+            self._drop("records", 1)
+            return None
+        found = [_record(flow, message.header, message.sampling_rate) for flow in message.flows]
+        records = tuple(record for record in found if record is not None)
+        if len(records) < len(found):
+            self._drop("record", len(found) - len(records))
+        return [Export(datagram, message.header["domain"], message.sampling_rate, records)] if records else []
+
+    def _message(self, datagram: bytes, exporter: str) -> Any:
+        truncated = self._decoder.stats["truncated"]
+        message = self._decoder.decode(datagram, exporter)  # type: ignore[no-untyped-call]
+        self._decoder.take_events()  # type: ignore[no-untyped-call]
+        if message is None:
+            unknown = int.from_bytes(datagram[:2], "big") not in (5, *HEADERS)
+            self._drop("version" if unknown else "malformed", 1)
+        elif self._decoder.stats["truncated"] > truncated:
+            self._drop("truncated", 1)
+            return None
+        return message
+
+    def _missing(self, exporter: str, domain: int, needs: set[int]) -> bool:
+        known = self._decoder.templates.templates
+        return any((exporter, domain, number) not in known for number in needs)
+
+    def _keep(self, datagram: bytes, exporter: str, domain: int) -> None:
+        kept = self._kept.setdefault((exporter, domain), deque())
+        self._kept.move_to_end((exporter, domain))
+        kept.append(datagram)
+        self.kept_bytes += len(datagram)
+        if len(kept) > KEPT_DATAGRAMS:
+            self._forget(kept)
+        while self.kept_bytes > KEPT_BYTES or len(self._kept) > KEPT_STREAMS:
+            oldest, waiting = next(iter(self._kept.items()))
+            self._forget(waiting)
+            if not waiting:
+                del self._kept[oldest]
+
+    def _forget(self, kept: deque[bytes]) -> None:
+        self.kept_bytes -= len(kept.popleft())
+        self._drop("template", 1)
+
+    def _released(self, exporter: str, domain: int) -> list[Export]:
+        waiting = self._kept.pop((exporter, domain), deque())
+        found: list[Export] = []
+        for datagram in waiting:
+            self.kept_bytes -= len(datagram)
+            shape = _shape(datagram, int.from_bytes(datagram[:2], "big"))
+            if shape is None or self._missing(exporter, domain, shape[2]):
+                self._keep(datagram, exporter, domain)
+            else:
+                found += self._decoded(datagram, exporter) or []
+        return found
+
+
+def _shape(datagram: bytes, version: int) -> tuple[int, bool, set[int]] | None:
+    """A datagram's observation domain, whether it brings templates, and the templates its data needs."""
+    if len(datagram) < HEADERS[version]:
+        return None
+    domain = int.from_bytes(datagram[HEADERS[version] - 4 : HEADERS[version]], "big")
+    numbers = set(_sets(datagram, version))
+    return domain, not numbers.isdisjoint(TEMPLATE_SETS[version]), {one for one in numbers if one >= FIRST_DATA_SET}
+
+
+def _sets(datagram: bytes, version: int) -> Iterator[int]:
+    at, end = HEADERS[version], len(datagram)
+    if version == 10:
+        end = min(end, int.from_bytes(datagram[2:4], "big"))
+    while at + 4 <= end:
+        number, size = struct.unpack_from("!HH", datagram, at)
+        if size < 4:
+            return
+        yield number
+        at += size
+
+
+def _record(flow: Mapping[str, Any], header: Mapping[str, Any], sampling: int) -> Mapping[str, Any] | None:
+    """A record as the contract words it; None for one that names no addresses or counts no octets, or no store's."""
+    source, destination = flow_endpoints(flow)  # type: ignore[no-untyped-call]
+    octets = _first(flow, "octets", "octets_total", "out_octets")
+    if not isinstance(source, str) or not isinstance(destination, str) or octets is None:
+        return None
+    packets = _first(flow, "packets", "packets_total", "out_packets") or 0
+    if max(octets, packets) * sampling > LARGEST_COUNT:
+        return None
+    start, end = _times(flow, header)
+    return {
+        "source": source,
+        "destination": destination,
+        "octets": octets * sampling,
+        "packets": packets * sampling,
+        "start": start,
+        "end": end,
+    }
+
+
+def _first(flow: Mapping[str, Any], *names: str) -> int | None:
+    return next((flow[name] for name in names if isinstance(flow.get(name), int)), None)
+
+
+ABSOLUTE = (("ms", 1000.0), ("s", 1.0), ("us", 1.0), ("ns", 1.0))
+
+
+def _times(flow: Mapping[str, Any], header: Mapping[str, Any]) -> tuple[float, float]:
+    """When a flow began and ended. Where the record does not say, or says nonsense, it is the time of its export."""
+    exported = float(header["unix_secs"])
+    start, end = _absolute(flow) or _relative(flow, header, exported)
+    return (start, end) if 0 <= start <= end < WRAP else (exported, exported)
+
+
+def _absolute(flow: Mapping[str, Any]) -> tuple[float, float] | None:
+    for unit, divisor in ABSOLUTE:
+        start, end = flow.get(f"flow_start_{unit}"), flow.get(f"flow_end_{unit}")
+        if isinstance(start, int | float) and start:
+            return start / divisor, (end if isinstance(end, int | float) and end else start) / divisor
+    return None
+
+
+def _relative(flow: Mapping[str, Any], header: Mapping[str, Any], exported: float) -> tuple[float, float]:
+    start, end = (_since_boot(flow.get(name), header, exported) for name in ("first_switched", "last_switched"))
+    return start, end
+
+
+def _since_boot(switched: Any, header: Mapping[str, Any], exported: float) -> float:
+    uptime = header["sys_uptime"]
+    if not isinstance(switched, int) or uptime is None:
+        return exported
+    # Milliseconds since boot wrap after 49.7 days; a switch time just after the export's belongs to the export's second
+    ago = (uptime - switched) % WRAP
+    seconds: float = (ago - WRAP if ago >= WRAP // 2 else ago) / 1000
+    return exported - seconds
