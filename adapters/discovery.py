@@ -1,0 +1,57 @@
+"""Which adapters there are: the packages beside this module, and those that other distributions bring."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+
+import convergedon.adapters
+from convergedon.adapters.contract import Adapter, Device
+from convergedon.core.errors import Misconfigured
+from convergedon.core.settings import Settings
+
+GROUP = "convergedon.adapters"
+Factory = Callable[[Settings, Mapping[str, Device]], Adapter]
+
+
+def adapters() -> dict[str, Factory]:
+    """Every adapter's factory by its name. An adapter is imported when its factory is called, not before.
+
+    Ours are the packages below convergedon.adapters (a lab is a module inside one, so it is none). Raises
+    Misconfigured when another distribution takes a name that is taken.
+    """
+    ours = {
+        module.name: _ours(module.name)
+        for module in pkgutil.iter_modules(convergedon.adapters.__path__)
+        if module.ispkg
+    }
+    found = dict(ours)
+    for entry in entry_points(group=GROUP):
+        if entry.name in found:
+            raise Misconfigured(
+                f"adapter {entry.name} of {entry.value} has a name that is taken: uninstall one of the two"
+            )
+        found[entry.name] = _theirs(entry)
+    return found
+
+
+def _ours(name: str) -> Factory:
+    def create(settings: Settings, devices: Mapping[str, Device]) -> Adapter:
+        made: Adapter = importlib.import_module(f"convergedon.adapters.{name}").create(settings, devices)
+        return made
+
+    return create
+
+
+def _theirs(entry: EntryPoint) -> Factory:
+    def create(settings: Settings, devices: Mapping[str, Device]) -> Adapter:
+        try:
+            factory = entry.load()
+        except (ImportError, AttributeError) as error:
+            raise Misconfigured(f"adapter {entry.name} ({entry.value}) cannot be imported: {error}") from error
+        made: Adapter = factory(settings, devices)
+        return made
+
+    return create

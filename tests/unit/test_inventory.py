@@ -1,0 +1,114 @@
+"""The devices file: strict, secrets by reference, and what is wrong told by file and key, never by value."""
+
+import pytest
+from convergedon.adapters import inventory
+from convergedon.core.errors import Misconfigured
+
+FULL = """
+devices:
+  pe1:
+    tenant: acme
+    address: 127.0.10.1
+    netconf: {host: 127.0.0.1, port: 8300, username: gateway, password: swordfish, hostKey: AAAA}
+    snmp: {interfaces: {1: lo, 3: ge-0/0/3}}
+    flow: {observationDomain: 7}
+  pe2:
+    tenant: globex
+    address: 2001:DB8::0001
+"""
+DEVICE = "devices: {{pe1: {{tenant: acme, address: 127.0.10.1, {}}}}}"
+NETCONF = "devices: {{pe1: {{tenant: acme, address: 127.0.10.1, netconf: {{username: gateway, {}}}}}}}"
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text):
+        file = tmp_path / "devices.yaml"
+        file.write_text(text)
+        return file
+
+    return write
+
+
+def refusal(file):
+    with pytest.raises(Misconfigured) as caught:
+        inventory.load(file)
+    sentence = str(caught.value)
+    assert str(file) in sentence
+    assert "swordfish" not in sentence
+    return sentence
+
+
+def test_without_a_file_there_are_no_devices():
+    assert inventory.load(None) == {}
+
+
+def test_a_device_is_as_the_file_says(written):
+    found = inventory.load(written(FULL))
+    pe1, pe2 = found["pe1"], found["pe2"]
+
+    assert (pe1.name, pe1.tenant, pe1.address) == ("pe1", "acme", "127.0.10.1")
+    assert pe1.settings["netconf"]["port"] == 8300
+    assert pe1.settings["snmp"] == {"interfaces": {1: "lo", 3: "ge-0/0/3"}}
+    assert pe1.settings["flow"] == {"observationDomain": 7}
+    assert (pe2.address, pe2.settings) == ("2001:db8::1", {})
+    assert "swordfish" not in repr(found)
+
+
+def test_a_password_may_stand_in_a_file_beside(written, tmp_path):
+    (tmp_path / "secret").write_text("swordfish\n")
+    device = inventory.load(written(NETCONF.format("passwordFile: secret")))["pe1"]
+
+    assert device.settings["netconf"] == {"username": "gateway", "password": "swordfish"}
+
+
+def test_a_password_may_stand_in_the_environment(written, monkeypatch):
+    monkeypatch.setenv("PE1_PASSWORD", "swordfish")
+    device = inventory.load(written(NETCONF.format("passwordEnv: PE1_PASSWORD")))["pe1"]
+
+    assert device.settings["netconf"] == {"username": "gateway", "password": "swordfish"}
+
+
+def test_a_key_file_is_found_beside_the_devices_file(written, tmp_path):
+    (tmp_path / "id").write_text("key")
+    device = inventory.load(written(NETCONF.format("keyFile: id")))["pe1"]
+
+    assert device.settings["netconf"]["keyFile"] == str(tmp_path / "id")
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (DEVICE.format("snpm: {}"), "snpm"),
+        (DEVICE.format("snmp: {interfaces: {eth0: 3}}"), "devices.pe1.snmp.interfaces"),
+        (DEVICE.format("snmp: {community: swordfish}"), "devices.pe1.snmp.community"),
+        (DEVICE.format("flow: {observationDomain: -1}"), "devices.pe1.flow.observationDomain"),
+        (DEVICE.format("address: 127.0.10.2"), "given twice"),
+        (DEVICE.format("loopback: 1"), "loopback"),
+        ("devices: {pe1: {address: 127.0.10.1}}", "devices.pe1.tenant"),
+        ("devices: {pe1: {tenant: acme, address: pe1.example}}", "devices.pe1.address"),
+        ("devices: {'pe 1': {tenant: acme, address: 127.0.10.1}}", "devices.pe 1"),
+        ("device: {}", "device"),
+        ("[", "line 1"),
+        (NETCONF.format("port: 830"), "devices.pe1.netconf"),
+        (NETCONF.format("password: 4711"), "devices.pe1.netconf.password"),
+        (NETCONF.format("password: swordfish, passwordEnv: HOME"), "password and passwordEnv"),
+        (NETCONF.format("password: swordfish, port: 0"), "devices.pe1.netconf.port"),
+        (NETCONF.format("passwordFile: missing"), "devices.pe1.netconf.passwordFile"),
+        (NETCONF.format("passwordEnv: CONVERGEDON_NOT_SET"), "devices.pe1.netconf.passwordEnv"),
+        (NETCONF.format("keyFile: missing"), "devices.pe1.netconf.keyFile"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_file_and_key(written, text, key):
+    assert key in refusal(written(text))
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    assert "No such file" in refusal(tmp_path / "devices.yaml")
+
+
+def test_an_adapter_of_somebody_else_has_a_section_of_its_own(written):
+    """Its name is known by discovery; what is in the section is the adapter's to check."""
+    device = inventory.load(written(DEVICE.format("loopback: {anything: [1]}")))["pe1"]
+
+    assert device.settings["loopback"] == {"anything": [1]}
