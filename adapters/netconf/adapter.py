@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import hashlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from typing import Any
 from convergedon.adapters.contract import Device, Intent, Outcome, Report
 from convergedon.adapters.netconf import mapping
 from convergedon.adapters.netconf.mapping import Service
-from convergedon.adapters.netconf.session import RPC_TIMEOUT, Access, Connection, Denied, dial
+from convergedon.adapters.netconf.session import CONNECT_SECONDS, RPC_TIMEOUT, Access, Connection, Denied, dial
 from convergedon.core import trace
 from convergedon.core.errors import Invalid, Unavailable
 from convergedon.core.metrics import PERFORMED
@@ -38,6 +39,7 @@ Leaves = Mapping[str, str]
 
 
 def create(settings: Settings, devices: Sequence[Device]) -> NetconfAdapter:
+    logging.getLogger("ncclient").setLevel(logging.WARNING)  # below it ncclient logs whole payloads
     return NetconfAdapter(settings, devices)
 
 
@@ -144,7 +146,7 @@ class Peer:
             raise Unavailable(f"{intent.device}: the netconf adapter is stopping; the intent comes back")
         if left <= 0:
             raise Unavailable(f"{intent.device}: the deadline of the intent passed before it was its turn")
-        connection = self._connected()
+        connection = self._connected(min(left, CONNECT_SECONDS))
         bound = threading.Timer(left + self._confirm_timeout, self._sever)  # a peer that reads nothing any more
         bound.daemon = True
         bound.start()
@@ -161,10 +163,10 @@ class Peer:
             if not connection.alive:
                 self._connection = None
 
-    def _connected(self) -> Connection:
+    def _connected(self, within: float) -> Connection:
         if self._connection is None or not self._connection.alive:
             self._leave()
-            self._connection = dial(self._access, self._dialled)
+            self._connection = dial(self._access, self._dialled, within)
             # a host key trusted on first use stays the only one for as long as the process lives
             self._access = replace(self._access, host_key=self._connection.host_key)
         return self._connection
@@ -195,10 +197,10 @@ class Change:
                 self.intent, f"{self.intent.device} has no {missing}, without which it cannot be changed safely"
             )
         wanted, operational = self._plan()
-        if self._reached(wanted, self._running()) and not self._cancel():
+        if self._reached(wanted, self._running(self._left())) and not self._cancel():
             return self._unchanged(operational)
         with self._locked():
-            before = self._running()
+            before = self._running(self._left())
             if self._reached(wanted, before):
                 return self._unchanged(operational)
             return self._bring(wanted, operational, before)
@@ -220,7 +222,7 @@ class Change:
         if wrong:
             return self._roll_back(wrong, before)
         try:
-            self.connection.call("commit", persist_id=self._persist_id)
+            self.connection.call("commit", persist_id=persist_id(self.intent))
         except Denied as denied:
             return self._roll_back(denied.words, before)
         return self._outcome("applied", diff=self._diff(before, found))
@@ -241,9 +243,9 @@ class Change:
             return wanted is None and found is None
         return not self.service.differing(wanted, found)
 
-    def _running(self) -> dict[str, str] | None:
+    def _running(self, within: float) -> dict[str, str] | None:
         chosen = self.service.subtree(self.intent.instance)
-        reply = self.connection.call("get_config", source="running", filter=chosen, within=self._patience())
+        reply = self.connection.call("get_config", source="running", filter=chosen, within=within)
         return self.service.read(reply.data_ele, self.intent.instance)
 
     @contextmanager
@@ -302,13 +304,15 @@ class Change:
 
     def _commit(self) -> None:
         timeout = str(self.confirm_timeout)
-        self.connection.call("commit", confirmed=True, timeout=timeout, persist=self._persist_id, within=self._left())
+        self.connection.call(
+            "commit", confirmed=True, timeout=timeout, persist=persist_id(self.intent), within=self._left()
+        )
 
     def _verify(
         self, wanted: Mapping[str, str | None] | None, operational: Leaves
     ) -> tuple[dict[str, str] | None, str]:
         """Read what the device has now; the words say what is not as it must be, and are empty if all is."""
-        found = self._running()
+        found = self._running(self._patience())
         if wanted is None:
             return found, "" if found is None else f"{self.service.path[-1]} {self.intent.instance} is still there"
         if found is None:
@@ -339,7 +343,7 @@ class Change:
 
     def _roll_back(self, words: str, before: Leaves | None) -> Outcome:
         self._cancel()
-        now = self._running()
+        now = self._running(self._patience())
         if now == before:
             return self._outcome("rolledBack", f"{words}; the former configuration is back")
         return self._outcome("unknown", f"{words}; the former configuration is not back yet")
@@ -347,7 +351,7 @@ class Change:
     def _cancel(self) -> bool:
         """Undo our commit where it is pending; whether it was."""
         try:
-            self.connection.call("cancel_commit", persist_id=self._persist_id, within=self._patience())
+            self.connection.call("cancel_commit", persist_id=persist_id(self.intent), within=self._patience())
         except Denied:
             return False
         return True
@@ -372,10 +376,6 @@ class Change:
         said = f"{self.intent.device}: {words}" if words else ""
         return Outcome(self.intent.key, self.intent.device, status, said, diff or {})
 
-    @property
-    def _persist_id(self) -> str:
-        return "convergedon-" + hashlib.sha256(self.intent.key.encode()).hexdigest()[:32]
-
     def _left(self) -> float:
         """Give the seconds a call may take before the commit. Raises Unavailable when the deadline has passed."""
         left = self.intent.deadline - time.time()
@@ -386,6 +386,11 @@ class Change:
     def _patience(self) -> float:
         """Give the seconds a call may take once the device's own timer runs."""
         return min(RPC_TIMEOUT, float(self.confirm_timeout))
+
+
+def persist_id(intent: Intent) -> str:
+    """Name the confirmed commit of an intent, alike for whoever performs it."""
+    return "convergedon-" + hashlib.sha256(intent.key.encode()).hexdigest()[:32]
 
 
 def _or_nothing(text: str | None) -> str:

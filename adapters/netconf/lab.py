@@ -16,6 +16,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -173,6 +174,8 @@ class Element:
         self._locks: dict[str, int] = {}
         self._server: asyncssh.SSHAcceptor | None = None
         self._key: asyncssh.SSHKey | None = None
+        self._connections: set[asyncssh.SSHServerConnection] = set()
+        self._telling: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Condition()
 
     @property
@@ -216,8 +219,11 @@ class Element:
         if self._server is not None:
             self._server.close()
             for session in list(self.sessions.values()):
-                session.drop()
+                session.closing = True
+            for connection in list(self._connections):
+                connection.abort()
             await self._server.wait_closed()
+            await self.until(lambda: not self.sessions and not self._connections)
             self._server = None
         if self._pending is not None:
             self._pending.timer.cancel()
@@ -254,6 +260,14 @@ class Element:
         element = self
 
         class Login(asyncssh.SSHServer):
+            def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+                self.connection = conn
+                element._connections.add(conn)
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                element._connections.discard(self.connection)
+                element._tell_soon()
+
             def begin_auth(self, username: str) -> bool:
                 return True
 
@@ -338,6 +352,11 @@ class Element:
         async with self._changed:
             self._changed.notify_all()
 
+    def _tell_soon(self) -> None:
+        telling = asyncio.get_running_loop().create_task(self._tell())
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
+
     # --- RPCs
 
     async def _answer(self, session: Session, message: bytes) -> None:
@@ -382,7 +401,8 @@ class Element:
             case "refuse":
                 raise RpcError("operation-failed", fault.words)
             case "delay":
-                await asyncio.sleep(fault.seconds)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(session.process.wait_closed(), fault.seconds)
             case "drop-before":
                 session.drop()
                 await self._tell()
@@ -561,8 +581,7 @@ class Element:
 
     def _expire(self) -> None:
         self._undo()
-        telling = asyncio.get_running_loop().create_task(self._tell())
-        telling.add_done_callback(lambda _: None)
+        self._tell_soon()
 
     def _undo(self) -> None:
         """Bring back what was before the pending confirmed commit."""

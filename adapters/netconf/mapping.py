@@ -96,7 +96,7 @@ class Service:
         if found is None:
             return None
         for entry in found.iterfind("/".join(self._tag(step) for step in self.path)):
-            if entry.findtext(self._tag(self.key), "").strip() == instance:
+            if entry.findtext(self._tag(self.key), "").strip() == instance.strip():
                 leaves = [child for child in entry.iterchildren(tag=etree.Element) if not len(child)]
                 return {etree.QName(leaf).localname: (leaf.text or "").strip() for leaf in leaves}
         return None

@@ -21,7 +21,6 @@ import paramiko  # type: ignore[import-untyped]
 from convergedon.core import trace
 from convergedon.core.errors import Misconfigured, Unavailable
 from convergedon.core.metrics import RPC_SECONDS
-from lxml import etree  # type: ignore[import-untyped]
 from ncclient import NCClientError  # type: ignore[import-untyped]
 from ncclient.manager import Manager, make_device_handler  # type: ignore[import-untyped]
 from ncclient.operations import RaiseMode, RPCError  # type: ignore[import-untyped]
@@ -162,8 +161,9 @@ class Connection:
                 reply = getattr(self._manager, rpc)(*arguments, **named)
         except (NCClientError, paramiko.SSHException, OSError, EOFError) as error:
             self.close()
+            asked = rpc.replace("_", "-")
             raise Unavailable(
-                f"{self._access.device}: no answer to {rpc.replace('_', '-')} ({_reason(error)}); it is asked again later"
+                f"{self._access.device}: no answer to {asked} ({_reason(error)}); it is asked again later"
             ) from error
         if errors := [error for error in reply.errors if error.severity != "warning"]:
             raise Denied(rpc, errors, [self._access.password] if self._access.password else [])
@@ -185,7 +185,7 @@ class Connection:
             self.close()
 
 
-def dial(access: Access, dialled: Callable[[Callable[[], None]], None], within: float = CONNECT_SECONDS) -> Connection:
+def dial(access: Access, dialled: Callable[[Callable[[], None]], None], within: float) -> Connection:
     """Open a session. Raises Unavailable with what to do; takes no longer than ``within`` however silent the peer.
 
     ``dialled`` is given a function that any thread may call to cut the link: what waits for the peer fails at once.
@@ -257,9 +257,7 @@ def _sentence(error: RPCError) -> str:
 
 
 def _holder(error: RPCError) -> str | None:
-    if not error.info:
-        return None
-    return next((node.text for node in etree.fromstring(error.info).iter("{*}session-id")), None)
+    return next((node.text for node in error.xml.iter("{*}session-id")), None)
 
 
 def _is_host_key(text: str) -> bool:

@@ -1,0 +1,615 @@
+"""The NETCONF adapter against elements that are real servers over real SSH and keep what they are told."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import ncclient.transport.session
+import pytest
+from convergedon.adapters.contract import Device, Intent, Outcome
+from convergedon.adapters.netconf import NetconfAdapter, create
+from convergedon.adapters.netconf.lab import CAPABILITIES, Element, Fault, running
+from convergedon.adapters.netconf.session import Access, Connection, dial
+from convergedon.core import settings
+from convergedon.core.errors import Misconfigured, Unavailable
+from ncclient.manager import Manager, make_device_handler
+from ncclient.operations import TimeoutExpiredError
+from ncclient.transport.ssh import SSHSession
+
+INTERFACES = {"ge-0/0/1": 1000, "ge-0/0/2": 10_000}
+GOLD = {"interface": "ge-0/0/1", "vlan": 100, "bandwidth": 200}
+ON_DEVICE = {"acc-1": {"name": "acc-1", "interface": "ge-0/0/1", "vlan-id": "100", "bandwidth": "200"}}
+
+MakeElement = Callable[..., Awaitable[Element]]
+MakeAdapter = Callable[..., NetconfAdapter]
+
+
+@pytest.fixture
+async def make_element(tmp_path: Path) -> AsyncIterator[MakeElement]:
+    made: list[Element] = []
+
+    async def make(name: str = "pe1", **options: Any) -> Element:
+        element = Element(name, tmp_path / name, INTERFACES, **{"password": "s3cret-of-pe", **options})
+        await element.start()
+        made.append(element)
+        return element
+
+    yield make
+    for element in made:
+        await element.stop()
+
+
+@pytest.fixture
+async def element(make_element: MakeElement) -> Element:
+    return await make_element()
+
+
+@pytest.fixture
+async def make_adapter() -> AsyncIterator[MakeAdapter]:
+    made: list[NetconfAdapter] = []
+
+    def make(*elements: Element, confirm_timeout: int = 20, **changed: Any) -> NetconfAdapter:
+        devices = [device(element, **changed) for element in elements]
+        made.append(create(settings.load(confirm_timeout=confirm_timeout), devices))
+        return made[-1]
+
+    yield make
+    for adapter in made:
+        await adapter.stop()
+
+
+@pytest.fixture
+def adapter(element: Element, make_adapter: MakeAdapter) -> NetconfAdapter:
+    return make_adapter(element)
+
+
+def device(element: Element, **changed: Any) -> Device:
+    entry = {**element.device_entry()["netconf"], **changed}
+    return Device(element.name, "acme", "127.0.0.1", {"netconf": {k: v for k, v in entry.items() if v is not None}})
+
+
+def intent(values: dict[str, Any] | None, key: str = "order-1", within: float = 60, **changed: Any) -> Intent:
+    given = {"tenant": "acme", "device": "pe1", "service": "internet-access", "instance": "acc-1", **changed}
+    return Intent(key=key, values=values, deadline=time.time() + within, **given)
+
+
+async def session_of_another(element: Element) -> Connection:
+    """What an operator with another client does."""
+    access = Access.of(element.name, "127.0.0.1", element.device_entry()["netconf"])
+    return await asyncio.to_thread(dial, access, lambda _: None, 10.0)
+
+
+# --- what becomes of an intent
+
+
+async def test_new_service_is_applied_and_confirmed(adapter: NetconfAdapter, element: Element) -> None:
+    """The device holds every leaf, nothing is left pending or locked, and the outcome says what is new."""
+    outcome = await adapter.perform(intent(GOLD))
+
+    assert outcome.status == "applied"
+    assert outcome.diff == {"interface": (None, "ge-0/0/1"), "vlan-id": (None, 100), "bandwidth": (None, 200)}
+    assert running(element) == ON_DEVICE
+    assert not element.pending
+    assert not element.locked
+
+
+async def test_state_that_is_there_already_is_left_alone(adapter: NetconfAdapter, element: Element) -> None:
+    await adapter.perform(intent(GOLD))
+    element.requests.clear()
+
+    outcome = await adapter.perform(intent(GOLD, key="order-2"))
+
+    assert outcome.status == "unchanged"
+    assert not {"lock", "edit-config", "commit", "commit-confirmed"} & set(element.requests)
+
+
+async def test_second_delivery_changes_nothing(adapter: NetconfAdapter, element: Element) -> None:
+    """The same intent at the same time from two deliveries is one change."""
+    outcomes = await asyncio.gather(adapter.perform(intent(GOLD)), adapter.perform(intent(GOLD)))
+
+    assert sorted(outcome.status for outcome in outcomes) == ["applied", "unchanged"]
+    assert element.requests["commit-confirmed"] == 1
+
+
+async def test_change_names_only_the_leaves_that_changed(adapter: NetconfAdapter, element: Element) -> None:
+    await adapter.perform(intent({**GOLD, "description": "old words", "address": "192.0.2.1/30"}))
+
+    outcome = await adapter.perform(intent({"bandwidth": 300, "description": None}, key="order-2"))
+
+    assert outcome.status == "applied"
+    assert outcome.diff == {"bandwidth": (200, 300), "description": ("old words", None)}
+    assert running(element)["acc-1"]["address"] == "192.0.2.1/30"
+
+
+async def test_service_that_must_go_is_gone(adapter: NetconfAdapter, element: Element) -> None:
+    await adapter.perform(intent(GOLD))
+
+    first = await adapter.perform(intent(None, key="cease-1"))
+    second = await adapter.perform(intent(None, key="cease-1"))
+
+    assert (first.status, second.status) == ("applied", "unchanged")
+    assert first.diff["bandwidth"] == (200, None)
+    assert running(element) == {}
+
+
+async def test_refusal_carries_all_words_of_the_device(adapter: NetconfAdapter, element: Element) -> None:
+    outcome = await adapter.perform(intent({**GOLD, "vlan": 5000, "bandwidth": 0}))
+
+    assert outcome.status == "refused"
+    for leaf in ("/vlan-id", "/bandwidth"):
+        assert f"access[name='acc-1']{leaf}: Unsatisfied range" in outcome.words
+    assert running(element) == {}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({**GOLD, "interface": "xe-9/9/9"}, "has no interface 'xe-9/9/9'"),
+        ({"bandwidth": 10}, 'Mandatory node "interface"'),
+        ({**GOLD, "address": "not an address"}, "Unsatisfied pattern"),
+        ({**GOLD, "colour": "blue"}, "no leaf for characteristic 'colour'"),
+        ({**GOLD, "description": "\x00"}, "characters that XML cannot carry"),
+        ({**GOLD, "bandwidth": [1, 2]}, "is not a single value"),
+    ],
+)
+async def test_what_cannot_be_is_refused_and_changes_nothing(
+    values: dict[str, Any], words: str, adapter: NetconfAdapter, element: Element
+) -> None:
+    outcome = await adapter.perform(intent(values))
+
+    assert outcome.status == "refused"
+    assert outcome.words.startswith("pe1: ")
+    assert words in outcome.words
+    assert running(element) == {}
+
+
+async def test_vlan_used_twice_on_an_interface_is_refused(adapter: NetconfAdapter, element: Element) -> None:
+    await adapter.perform(intent(GOLD))
+
+    outcome = await adapter.perform(intent(GOLD, key="order-2", instance="acc-2"))
+
+    assert outcome.status == "refused"
+    assert 'Unique data leaf(s) "interface vlan-id" not satisfied' in outcome.words
+    assert running(element) == ON_DEVICE
+
+
+@pytest.mark.parametrize(
+    ("rpc", "words"),
+    [
+        ("edit-config", "pe1: edit-config refused: not on a Friday"),
+        ("commit-confirmed", "pe1: commit refused: not on a Friday"),
+    ],
+)
+async def test_refused_change_leaves_a_clean_candidate(
+    rpc: str, words: str, adapter: NetconfAdapter, element: Element
+) -> None:
+    """After a refusal nobody is locked out and nobody else's commit carries our leaves."""
+    element.faults.append(Fault("refuse", rpc, words="not on a Friday"))
+
+    refused = await adapter.perform(intent(GOLD))
+    after = await adapter.perform(intent({**GOLD, "vlan": 7}, key="order-2", instance="acc-2"))
+
+    assert refused == Outcome("order-1", "pe1", "refused", words)
+    assert after.status == "applied"
+    assert list(running(element)) == ["acc-2"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"device": "pe9"}, "no device pe9"),
+        ({"tenant": "globex"}, "in tenant globex"),
+        ({"service": "tea"}, "no service 'tea'"),
+    ],
+)
+async def test_intent_for_nobody_here_is_refused(
+    changed: dict[str, str], words: str, adapter: NetconfAdapter, element: Element
+) -> None:
+    outcome = await adapter.perform(intent(GOLD, **changed))
+
+    assert outcome.status == "refused"
+    assert words in outcome.words
+    assert element.sessions_opened == 0
+
+
+# --- verification from the device
+
+
+async def test_rate_that_the_port_cannot_give_is_rolled_back(adapter: NetconfAdapter, element: Element) -> None:
+    """The device takes the configuration and shapes lower: the former configuration comes back and is read back."""
+    await adapter.perform(intent(GOLD))
+
+    outcome = await adapter.perform(intent({**GOLD, "bandwidth": 2000}, key="order-2"))
+
+    assert outcome.status == "rolledBack"
+    assert "leaf oper-bandwidth: wanted 2000, found 1000" in outcome.words
+    assert running(element) == ON_DEVICE
+    assert not element.pending
+    assert not element.locked
+
+
+async def test_commit_that_changes_nothing_is_noticed(adapter: NetconfAdapter, element: Element) -> None:
+    """A device that answers ok and does nothing (netconfd does after a separate validate) is not believed."""
+    element.faults.append(Fault("ignore", "commit-confirmed"))
+
+    outcome = await adapter.perform(intent(GOLD))
+
+    assert outcome.status == "rolledBack"
+    assert "access acc-1 is not there" in outcome.words
+
+
+async def test_refused_confirmation_is_rolled_back(adapter: NetconfAdapter, element: Element) -> None:
+    element.faults.append(Fault("refuse", "commit"))
+
+    outcome = await adapter.perform(intent(GOLD))
+
+    assert outcome.status == "rolledBack"
+    assert running(element) == {}
+    assert not element.pending
+
+
+async def test_configuration_that_does_not_work_is_not_called_done(
+    make_element: MakeElement, make_adapter: MakeAdapter
+) -> None:
+    """What others configured above the port's capacity is neither changed by us nor called the desired state."""
+    element = await make_element()
+    element.interfaces["ge-0/0/1"] = 10_000
+    adapter = make_adapter(element)
+    await adapter.perform(intent({**GOLD, "bandwidth": 2000}))
+    element.interfaces["ge-0/0/1"] = 1000
+
+    outcome = await adapter.perform(intent({**GOLD, "bandwidth": 2000}, key="order-2"))
+
+    assert outcome.status == "refused"
+    assert "is there already, but leaf oper-bandwidth: wanted 2000, found 1000" in outcome.words
+
+
+# --- devices that cannot be asked now
+
+
+async def test_unreachable_device_is_unavailable_until_it_is_back(adapter: NetconfAdapter, element: Element) -> None:
+    await element.stop()
+
+    with pytest.raises(Unavailable, match="pe1 .* does not accept connections"):
+        await adapter.perform(intent(GOLD))
+    degraded = await adapter.health()
+    await element.start()
+    outcome = await adapter.perform(intent(GOLD))
+    ready = await adapter.health()
+
+    assert degraded["state"] == "degraded"
+    assert degraded["devices"]["pe1"]["state"] == "unreachable"
+    assert outcome.status == "applied"
+    assert ready == {"state": "ready", "devices": {"pe1": {"state": "connected", "waiting": 0}}}
+
+
+async def test_session_lost_while_idle_is_opened_again(adapter: NetconfAdapter, element: Element) -> None:
+    await adapter.perform(intent(GOLD))
+    await element.stop()
+    await element.start()
+
+    outcome = await adapter.perform(intent({**GOLD, "bandwidth": 300}, key="order-2"))
+
+    assert outcome.status == "applied"
+    assert element.sessions_opened == 2
+
+
+async def test_refused_credentials_are_named_and_not_shown(element: Element, make_adapter: MakeAdapter) -> None:
+    adapter = make_adapter(element, password="wr0ng-one")
+
+    with pytest.raises(Unavailable, match="pe1 .* refuses the credentials of lab: check netconf.username") as raised:
+        await adapter.perform(intent(GOLD))
+
+    assert "wr0ng-one" not in str(raised.value)
+
+
+async def test_another_host_key_is_not_trusted(make_element: MakeElement, make_adapter: MakeAdapter) -> None:
+    """With a pinned key no credentials are given to a server that shows another."""
+    element, stranger = await make_element(), await make_element("stranger")
+    adapter = make_adapter(element, hostKey=stranger.host_key)
+
+    with pytest.raises(Unavailable, match="shows another host key than the one we know"):
+        await adapter.perform(intent(GOLD))
+
+    assert element.sessions_opened == 0
+
+
+async def test_key_trusted_on_first_use_stays_the_only_one(element: Element, make_adapter: MakeAdapter) -> None:
+    adapter = make_adapter(element, hostKey=None, trustFirstUse=True)
+    first = await adapter.perform(intent(GOLD))
+    await element.stop()
+    (element.folder / "host.key").unlink()
+    await element.start()
+
+    with pytest.raises(Unavailable, match="shows another host key"):
+        await adapter.perform(intent({**GOLD, "bandwidth": 300}, key="order-2"))
+
+    assert first.status == "applied"
+
+
+async def test_peer_that_says_nothing_is_left_at_the_deadline(element: Element, make_adapter: MakeAdapter) -> None:
+    """A TCP peer that accepts and is silent bounds nothing by itself."""
+    gone = asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1024):
+            pass
+        writer.close()
+        gone.set()
+
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    adapter = make_adapter(element, port=server.sockets[0].getsockname()[1])
+
+    with pytest.raises(Unavailable, match="opens no NETCONF session"):
+        await adapter.perform(intent(GOLD, within=0.3))
+
+    await gone.wait()
+    server.close()
+    await server.wait_closed()
+
+
+async def test_call_without_an_answer_ends_at_the_deadline(adapter: NetconfAdapter, element: Element) -> None:
+    element.faults.append(Fault("silence", "edit-config"))
+
+    with pytest.raises(Unavailable, match="pe1: no answer to edit-config"):
+        await adapter.perform(intent(GOLD, within=2))
+    await element.until(lambda: not element.locked)
+    outcome = await adapter.perform(intent(GOLD))
+
+    assert outcome.status == "applied"
+
+
+async def test_deadline_that_has_passed_touches_no_device(adapter: NetconfAdapter, element: Element) -> None:
+    with pytest.raises(Unavailable, match="the deadline of the intent passed"):
+        await adapter.perform(intent(GOLD, within=-1))
+
+    assert element.sessions_opened == 0
+
+
+async def test_stopped_adapter_gives_intents_back(adapter: NetconfAdapter, element: Element) -> None:
+    await adapter.perform(intent(GOLD))
+
+    await adapter.stop()
+    await adapter.stop()
+
+    await element.until(lambda: not element.sessions)
+
+
+# --- locks
+
+
+async def test_lock_of_another_is_waited_for(adapter: NetconfAdapter, element: Element) -> None:
+    other = await session_of_another(element)
+    await asyncio.to_thread(other.call, "lock", "candidate")
+    performing = asyncio.ensure_future(adapter.perform(intent(GOLD)))
+    await element.until(lambda: element.requests["lock"] >= 3)
+
+    await asyncio.to_thread(other.call, "unlock", "candidate")
+    outcome = await performing
+
+    assert outcome.status == "applied"
+    await asyncio.to_thread(other.close)
+
+
+async def test_lock_held_too_long_is_unavailable_and_names_its_holder(
+    adapter: NetconfAdapter, element: Element
+) -> None:
+    other = await session_of_another(element)
+    await asyncio.to_thread(other.call, "lock", "candidate")
+
+    with pytest.raises(Unavailable, match="pe1: locked by session 1"):
+        await adapter.perform(intent(GOLD, within=1))
+
+    assert running(element) == {}
+    await asyncio.to_thread(other.close)
+
+
+async def test_changes_that_others_left_are_not_committed(adapter: NetconfAdapter, element: Element) -> None:
+    """A candidate that somebody edited and left is discarded, not carried along."""
+    other = await session_of_another(element)
+    theirs = '<config xmlns="urn:ietf:params:xml:ns:netconf:base:1.0"><accesses xmlns="urn:convergedon:yang:access">'
+    theirs += "<access><name>left-over</name><interface>ge-0/0/2</interface><vlan-id>9</vlan-id>"
+    theirs += "<bandwidth>9</bandwidth></access></accesses></config>"
+    await asyncio.to_thread(other.call, "edit_config", theirs, target="candidate")
+
+    outcome = await adapter.perform(intent(GOLD))
+
+    assert outcome.status == "applied"
+    assert running(element) == ON_DEVICE
+    await asyncio.to_thread(other.close)
+
+
+# --- the connection breaks: the device ends in the old or the new configuration, never between
+
+
+@pytest.mark.parametrize("rpc", ["get-config", "lock", "discard-changes", "edit-config", "commit-confirmed"])
+async def test_drop_before_the_commit_changes_nothing(rpc: str, adapter: NetconfAdapter, element: Element) -> None:
+    element.faults.append(Fault("drop-before", rpc))
+
+    with pytest.raises(Unavailable, match="pe1: no answer to"):
+        await adapter.perform(intent(GOLD))
+    between = running(element)
+    again = await adapter.perform(intent(GOLD))
+
+    assert between == {}
+    assert again.status == "applied"
+    assert running(element) == ON_DEVICE
+    assert not element.pending
+
+
+@pytest.mark.parametrize(("kind", "rpc"), [("drop-after", "commit-confirmed"), ("drop-before", "commit")])
+async def test_drop_in_the_confirm_window_is_settled_by_the_next_delivery(
+    kind: Any, rpc: str, adapter: NetconfAdapter, element: Element, make_adapter: MakeAdapter
+) -> None:
+    """The state looks right but would be undone: whoever performs next, here another process, is not taken in."""
+    element.faults.append(Fault(kind, rpc))
+
+    with pytest.raises(Unavailable):
+        await adapter.perform(intent(GOLD))
+    pending = element.pending
+    again = await make_adapter(element).perform(intent(GOLD))
+
+    assert pending
+    assert again.status == "applied"
+    assert not element.pending
+    assert running(element) == ON_DEVICE
+
+
+async def test_commit_that_nobody_confirms_is_undone_by_the_device(element: Element, make_adapter: MakeAdapter) -> None:
+    """A gateway that never comes back leaves the former configuration."""
+    adapter = make_adapter(element, confirm_timeout=2)
+    await adapter.perform(intent(GOLD))
+    element.faults.append(Fault("drop-before", "commit"))
+
+    with pytest.raises(Unavailable):
+        await adapter.perform(intent({**GOLD, "bandwidth": 300}, key="order-2"))
+    new = running(element)
+    await element.until(lambda: not element.pending)
+
+    assert new["acc-1"]["bandwidth"] == "300"
+    assert running(element) == ON_DEVICE
+
+
+async def test_lost_answer_to_the_confirmation_is_not_a_second_change(
+    adapter: NetconfAdapter, element: Element
+) -> None:
+    element.faults.append(Fault("drop-after", "commit"))
+
+    with pytest.raises(Unavailable):
+        await adapter.perform(intent(GOLD))
+    again = await adapter.perform(intent(GOLD))
+
+    assert again.status == "unchanged"
+    assert element.requests["commit-confirmed"] == 1
+    assert running(element) == ON_DEVICE
+
+
+async def test_element_that_restarts_in_the_confirm_window_has_the_former_configuration(
+    adapter: NetconfAdapter, element: Element
+) -> None:
+    await adapter.perform(intent(GOLD))
+    element.faults.append(Fault("drop-before", "commit"))
+    with pytest.raises(Unavailable):
+        await adapter.perform(intent({**GOLD, "bandwidth": 300}, key="order-2"))
+
+    await element.stop()
+    await element.start()
+    between = running(element)
+    again = await adapter.perform(intent({**GOLD, "bandwidth": 300}, key="order-2"))
+
+    assert between == ON_DEVICE
+    assert again.status == "applied"
+
+
+# --- what a device must be able to do
+
+
+@pytest.mark.parametrize(
+    ("lacking", "words"),
+    [
+        (":candidate:", "pe1 has no candidate configuration"),
+        (":confirmed-commit:1.1", "pe1 has no confirmed commit 1.1"),
+    ],
+)
+async def test_device_that_cannot_undo_is_refused(
+    lacking: str, words: str, make_element: MakeElement, make_adapter: MakeAdapter
+) -> None:
+    element = await make_element(capabilities=[uri for uri in CAPABILITIES if lacking not in uri])
+
+    outcome = await make_adapter(element).perform(intent(GOLD))
+
+    assert outcome.status == "refused"
+    assert outcome.words.startswith(words)
+
+
+async def test_device_with_the_old_framing_and_no_validate_works(
+    make_element: MakeElement, make_adapter: MakeAdapter
+) -> None:
+    element = await make_element(
+        capabilities=[uri for uri in CAPABILITIES if "base:1.1" not in uri and "validate" not in uri]
+    )
+
+    outcome = await make_adapter(element).perform(intent({**GOLD, "description": "]]>]]&gt; & ü"}))
+
+    assert outcome.status == "applied"
+
+
+async def test_twenty_elements_in_one_process_are_served_at_once(
+    make_element: MakeElement, make_adapter: MakeAdapter
+) -> None:
+    elements = [await make_element(f"pe{number}") for number in range(20)]
+    adapter = make_adapter(*elements)
+
+    outcomes = await asyncio.gather(*(adapter.perform(intent(GOLD, device=element.name)) for element in elements))
+
+    assert {outcome.status for outcome in outcomes} == {"applied"}
+    assert all(running(element) == ON_DEVICE for element in elements)
+
+
+# --- ncclient
+
+
+async def test_no_call_waits_for_ncclients_tick(
+    adapter: NetconfAdapter, element: Element, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a tick of an hour everything is done all the same: our session does not look at a queue now and then."""
+    monkeypatch.setattr(ncclient.transport.session, "TICK", 3600)
+
+    outcome = await adapter.perform(intent(GOLD))
+
+    assert outcome.status == "applied"
+
+
+async def test_ncclient_as_shipped_still_waits_for_its_tick(element: Element, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When this fails ncclient has changed: PromptSession may be needed no longer."""
+    monkeypatch.setattr(ncclient.transport.session, "TICK", 3600)
+    entry = element.device_entry()["netconf"]
+    handler = make_device_handler({"name": "default"})
+    session = SSHSession(handler)
+    named = {"host": entry["host"], "port": entry["port"], "username": "lab", "password": entry["password"]}
+    await asyncio.to_thread(session.connect, **named, hostkey_verify=False, allow_agent=False, look_for_keys=False)
+
+    with pytest.raises(TimeoutExpiredError):
+        await asyncio.to_thread(Manager(session, handler, timeout=0.5).get_config, "running")
+
+    assert element.requests["get-config"] == 0
+    await asyncio.to_thread(session.close)
+
+
+async def test_logs_carry_neither_payloads_nor_passwords(
+    adapter: NetconfAdapter, element: Element, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    await adapter.perform(intent({**GOLD, "description": "words of the customer"}))
+
+    assert "words of the customer" not in caplog.text
+    assert element.password not in caplog.text
+
+
+# --- settings
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"hostKey": None}, "netconf.hostKey: is missing"),
+        ({"hostKey": "AAAA"}, "netconf.hostKey: must be the base64"),
+        ({"password": None}, "netconf.password: is missing"),
+        ({"keyFile": "/nowhere/key"}, "netconf.keyFile: there is no such file"),
+        ({"username": None}, "netconf.username: is missing"),
+        ({"port": 0}, "netconf.port: must be a TCP port"),
+        ({"passwort": "x"}, "netconf.passwort: unknown key"),
+    ],
+)
+async def test_device_settings_that_are_wrong_are_refused_at_start(
+    changed: dict[str, Any], words: str, element: Element, make_adapter: MakeAdapter
+) -> None:
+    with pytest.raises(Misconfigured, match=words) as raised:
+        make_adapter(element, **changed)
+
+    assert str(raised.value).startswith("device pe1: ")
+    assert element.password not in str(raised.value)
