@@ -371,8 +371,6 @@ def _announced(line: bytes) -> str | None:
 
 
 def _reason(code: int, last: str) -> str:
-    if code >= 0:
-        end = f"exit code {code}"
-    else:
-        end = f"ended by {signal.Signals(-code).name if -code in set(signal.Signals) else f'signal {-code}'}"
-    return f"{end}: {last[:300]}" if last else end
+    if code < 0:  # its last words were about something else
+        return f"ended by {signal.Signals(-code).name if -code in set(signal.Signals) else f'signal {-code}'}"
+    return f"exit code {code}: {last[:300]}" if last else f"exit code {code}"

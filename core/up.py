@@ -113,6 +113,9 @@ def plan(settings: Settings, *, lab: bool, workers: int, adapters: Iterable[str]
     facing = {**env, "CONVERGEDON_CALLBACK_NETWORKS": json.dumps(callbacks)}
     given = {"CONVERGEDON_DEVICES": "lab"} if lab else {}
     network = (*needs, "lab") if lab else needs
+    # what a worker tells of is told with the URL of the gateway
+    telling = given if settings.public_url else {**given, "CONVERGEDON_PUBLIC_URL": "gateway"}
+    told = (*network, "gateway")
     numbers = range(1, workers + 1)
     return [
         *(
@@ -121,7 +124,7 @@ def plan(settings: Settings, *, lab: bool, workers: int, adapters: Iterable[str]
         ),
         *([Child("lab", _role("lab"), env, needs)] if lab else []),
         Child("gateway", _role("gateway"), facing, needs, port="CONVERGEDON_PORT"),
-        *(Child(f"worker-{n}", _role("worker"), facing, network, given=given, group="workers") for n in numbers),
+        *(Child(f"worker-{n}", _role("worker"), facing, told, given=telling, group="workers") for n in numbers),
         *(
             Child(name, _role("adapter", name), env, network, given=given, port=_port_setting(name), group="adapters")
             for name in adapters
