@@ -32,7 +32,9 @@ from convergedon.core.settings import Settings
 
 LOCK_PATIENCE = 10.0
 STALE_CANDIDATE = "0"  # RFC 6241, 7.5: the lock is denied in the name of session 0 when no session holds it
-FIRST_WAIT, LONGEST_WAIT = 0.01, 0.5
+FIRST_WAIT = 0.01
+LOOK_AGAIN = 0.5
+LOCK_AGAIN = 2.0  # netconfd lets an unconfirmed commit run out only when nobody asked it anything for a second
 GRACE = 3.0
 
 Leaves = Mapping[str, str]
@@ -253,29 +255,28 @@ class Change:
         """Hold the lock of the candidate. Others' locks are waited for, bounded by patience and deadline."""
         patience = time.time() + min(LOCK_PATIENCE, self._left())
         wait = FIRST_WAIT
-        while True:
-            try:
-                self.connection.call("lock", "candidate", within=self._left())
-                break
-            except Denied as denied:
-                if not denied.busy:
-                    raise
-                if time.time() + wait >= patience:
-                    raise Unavailable(
-                        f"{self.intent.device}: locked by session {denied.holder or 'unknown'}; it is tried again later"
-                    ) from denied
-                if denied.holder == STALE_CANDIDATE and self._discarded():
-                    continue
-                if self.stopping.wait(wait):
-                    raise Unavailable(
-                        f"{self.intent.device}: the netconf adapter is stopping; the intent comes back"
-                    ) from denied
-                wait = min(2 * wait, LONGEST_WAIT)
+        while denied := self._denied_lock():
+            mended = denied.holder == STALE_CANDIDATE and self._discarded()
+            if time.time() + wait >= patience:
+                holder = f"locked by session {denied.holder}" if denied.holder else denied.words
+                raise Unavailable(f"{self.intent.device}: {holder}; it is tried again later") from denied
+            if not mended and self.stopping.wait(wait):
+                raise Unavailable(f"{self.intent.device}: the netconf adapter is stopping; the intent comes back")
+            wait = min(2 * wait, LOCK_AGAIN)
         try:
             yield
         finally:
             if self.connection.alive:
                 self._unlock()
+
+    def _denied_lock(self) -> Denied | None:
+        try:
+            self.connection.call("lock", "candidate", within=self._left())
+        except Denied as denied:
+            if denied.busy:
+                return denied
+            raise
+        return None
 
     def _unlock(self) -> None:
         try:
@@ -339,7 +340,7 @@ class Change:
             if self.stopping.wait(wait):
                 self._cancel()
                 raise Unavailable(f"{self.intent.device}: the netconf adapter is stopping; the intent comes back")
-            wait = min(2 * wait, LONGEST_WAIT)
+            wait = min(2 * wait, LOOK_AGAIN)
 
     def _roll_back(self, words: str, before: Leaves | None) -> Outcome:
         self._cancel()

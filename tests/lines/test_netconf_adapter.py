@@ -251,7 +251,7 @@ async def test_refused_confirmation_is_rolled_back(adapter: NetconfAdapter, elem
     assert not element.pending
 
 
-async def test_configuration_that_does_not_work_is_not_called_done(
+async def test_configuration_without_effect_is_not_called_done(
     make_element: MakeElement, make_adapter: MakeAdapter
 ) -> None:
     """What others configured above the port's capacity is neither changed by us nor called the desired state."""
@@ -273,7 +273,7 @@ async def test_configuration_that_does_not_work_is_not_called_done(
 async def test_unreachable_device_is_unavailable_until_it_is_back(adapter: NetconfAdapter, element: Element) -> None:
     await element.stop()
 
-    with pytest.raises(Unavailable, match="pe1 .* does not accept connections"):
+    with pytest.raises(Unavailable, match=r"pe1 .* does not accept connections"):
         await adapter.perform(intent(GOLD))
     degraded = await adapter.health()
     await element.start()
@@ -300,7 +300,7 @@ async def test_session_lost_while_idle_is_opened_again(adapter: NetconfAdapter, 
 async def test_refused_credentials_are_named_and_not_shown(element: Element, make_adapter: MakeAdapter) -> None:
     adapter = make_adapter(element, password="wr0ng-one")
 
-    with pytest.raises(Unavailable, match="pe1 .* refuses the credentials of lab: check netconf.username") as raised:
+    with pytest.raises(Unavailable, match=r"pe1 .* refuses the credentials of lab: check netconf\.username") as raised:
         await adapter.perform(intent(GOLD))
 
     assert "wr0ng-one" not in str(raised.value)
@@ -394,9 +394,7 @@ async def test_lock_of_another_is_waited_for(adapter: NetconfAdapter, element: E
     await asyncio.to_thread(other.close)
 
 
-async def test_lock_held_too_long_is_unavailable_and_names_its_holder(
-    adapter: NetconfAdapter, element: Element
-) -> None:
+async def test_lock_held_too_long_names_its_holder(adapter: NetconfAdapter, element: Element) -> None:
     other = await session_of_another(element)
     await asyncio.to_thread(other.call, "lock", "candidate")
 
@@ -473,9 +471,7 @@ async def test_commit_that_nobody_confirms_is_undone_by_the_device(element: Elem
     assert running(element) == ON_DEVICE
 
 
-async def test_lost_answer_to_the_confirmation_is_not_a_second_change(
-    adapter: NetconfAdapter, element: Element
-) -> None:
+async def test_lost_answer_to_the_confirmation_is_no_second_change(adapter: NetconfAdapter, element: Element) -> None:
     element.faults.append(Fault("drop-after", "commit"))
 
     with pytest.raises(Unavailable):
@@ -528,9 +524,8 @@ async def test_device_that_cannot_undo_is_refused(
 async def test_device_with_the_old_framing_and_no_validate_works(
     make_element: MakeElement, make_adapter: MakeAdapter
 ) -> None:
-    element = await make_element(
-        capabilities=[uri for uri in CAPABILITIES if "base:1.1" not in uri and "validate" not in uri]
-    )
+    old = [uri for uri in CAPABILITIES if "base:1.1" not in uri and "validate" not in uri]
+    element = await make_element(capabilities=old)
 
     outcome = await make_adapter(element).perform(intent({**GOLD, "description": "]]>]]&gt; & ü"}))
 

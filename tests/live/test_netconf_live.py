@@ -1,0 +1,181 @@
+"""The NETCONF adapter against a real server: yuma123's netconfd behind OpenSSH."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import netconfd
+import pytest
+from convergedon.adapters.contract import Device, Intent
+from convergedon.adapters.netconf import NetconfAdapter, mapping
+from convergedon.adapters.netconf.adapter import persist_id
+from convergedon.adapters.netconf.mapping import Service
+from convergedon.adapters.netconf.session import Access, Connection, Denied, dial
+from convergedon.core import settings
+from convergedon.core.errors import Unavailable
+
+pytestmark = pytest.mark.live
+
+GOLD = {"interface": "ge-0/0/1", "vlan": 100, "bandwidth": 200}
+CONFIRM_TIMEOUT = 3
+
+Services = Mapping[str, Service]
+
+
+@pytest.fixture(scope="module")
+def entry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    with netconfd.running(tmp_path_factory.mktemp("netconfd")) as entry:
+        yield entry
+
+
+@pytest.fixture
+def services() -> Services:
+    """The mapping that ships, less the operational leaves: netconfd has no instrumentation for our module."""
+    return {name: replace(service, verify={}) for name, service in mapping.load().items()}
+
+
+@pytest.fixture
+async def adapter(entry: dict[str, Any], services: Services) -> AsyncIterator[NetconfAdapter]:
+    adapter = make_adapter(entry, services)
+    yield adapter
+    await adapter.perform(intent(None, key="clean-up"))
+    await adapter.stop()
+
+
+def make_adapter(entry: dict[str, Any], services: Services) -> NetconfAdapter:
+    device = Device("pe1", "acme", "127.0.0.1", {"netconf": entry})
+    return NetconfAdapter(settings.load(confirm_timeout=CONFIRM_TIMEOUT), [device], services)
+
+
+def intent(values: dict[str, Any] | None, key: str = "order-1", within: float = 30, instance: str = "acc-1") -> Intent:
+    return Intent(key, "acme", "pe1", "internet-access", instance, values, time.time() + within)
+
+
+async def other_session(entry: dict[str, Any]) -> Connection:
+    return await asyncio.to_thread(dial, Access.of("pe1", "127.0.0.1", entry), lambda _: None, 10.0)
+
+
+async def stored(entry: dict[str, Any], services: Services, instance: str = "acc-1") -> dict[str, str] | None:
+    """What the device has, read by somebody else."""
+    other = await other_session(entry)
+    reply = await asyncio.to_thread(other.call, "get_config", "running")
+    await asyncio.to_thread(other.close)
+    return services["internet-access"].read(reply.data_ele, instance)
+
+
+async def test_service_lives_through_its_life(
+    adapter: NetconfAdapter, entry: dict[str, Any], services: Services
+) -> None:
+    """Made, made again, changed, taken away, taken away again: each is done once and read back."""
+    made = await adapter.perform(intent(GOLD))
+    again = await adapter.perform(intent(GOLD))
+    held = await stored(entry, services)
+    changed = await adapter.perform(intent({**GOLD, "bandwidth": 300}, key="order-2"))
+    gone = await adapter.perform(intent(None, key="order-3"))
+    gone_again = await adapter.perform(intent(None, key="order-3"))
+
+    statuses = [outcome.status for outcome in (made, again, changed, gone, gone_again)]
+    assert statuses == ["applied", "unchanged", "applied", "applied", "unchanged"]
+    assert held == {"name": "acc-1", "interface": "ge-0/0/1", "vlan-id": "100", "bandwidth": "200"}
+    assert changed.diff == {"bandwidth": (200, 300)}
+    assert await stored(entry, services) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({**GOLD, "vlan": 5000, "bandwidth": 0}, ("vlan-id", "bandwidth", "value not in range")),
+        ({"vlan": 100, "bandwidth": 1}, ("interface",)),
+    ],
+)
+async def test_refusal_carries_the_devices_words(
+    values: dict[str, Any],
+    words: tuple[str, ...],
+    adapter: NetconfAdapter,
+    entry: dict[str, Any],
+    services: Services,
+) -> None:
+    outcome = await adapter.perform(intent(values))
+
+    assert outcome.status == "refused"
+    for word in words:
+        assert word in outcome.words
+    assert await stored(entry, services) is None
+
+
+async def test_vlan_used_twice_is_refused(adapter: NetconfAdapter, entry: dict[str, Any], services: Services) -> None:
+    await adapter.perform(intent(GOLD))
+
+    outcome = await adapter.perform(intent(GOLD, key="order-2", instance="acc-2"))
+
+    assert outcome.status == "refused"
+    assert await stored(entry, services, "acc-2") is None
+
+
+async def test_lock_of_another_is_respected(adapter: NetconfAdapter, entry: dict[str, Any]) -> None:
+    other = await other_session(entry)
+    await asyncio.to_thread(other.call, "lock", "candidate")
+
+    with pytest.raises(Unavailable, match="pe1: locked by session"):
+        await adapter.perform(intent(GOLD, within=1))
+    await asyncio.to_thread(other.call, "unlock", "candidate")
+    outcome = await adapter.perform(intent(GOLD))
+
+    assert outcome.status == "applied"
+    await asyncio.to_thread(other.close)
+
+
+async def test_commit_that_was_not_confirmed_is_settled_by_the_next_delivery(
+    adapter: NetconfAdapter, entry: dict[str, Any], services: Services
+) -> None:
+    """A gateway that died in the confirm window: the state looks right, and the next delivery is not taken in."""
+    service = services["internet-access"]
+    long_ago = intent(GOLD)
+    dead = await other_session(entry)
+    payload = service.payload("acc-1", service.wanted(GOLD))
+    await asyncio.to_thread(dead.call, "edit_config", payload, target="candidate", test_option="test-then-set")
+    await asyncio.to_thread(
+        dead.call, "commit", confirmed=True, timeout=str(CONFIRM_TIMEOUT), persist=persist_id(long_ago)
+    )
+    await asyncio.to_thread(dead.close)
+    before = await stored(entry, services)
+
+    outcome = await adapter.perform(long_ago)
+    other = await other_session(entry)
+    with pytest.raises(Denied):  # nothing of ours is pending, so no timer of the device will undo it
+        await asyncio.to_thread(other.call, "cancel_commit", persist_id=persist_id(long_ago))
+    await asyncio.to_thread(other.close)
+
+    assert before is not None
+    assert outcome.status == "applied"
+    assert await stored(entry, services) == before
+
+
+async def test_commit_that_nobody_confirms_is_undone_by_the_device_before_ours(
+    adapter: NetconfAdapter, entry: dict[str, Any], services: Services
+) -> None:
+    """netconfd denies the lock while somebody's commit is pending: we wait until its timer has undone it."""
+    service = services["internet-access"]
+    dead = await other_session(entry)
+    payload = service.payload("acc-1", service.wanted(GOLD))
+    await asyncio.to_thread(dead.call, "edit_config", payload, target="candidate", test_option="test-then-set")
+    await asyncio.to_thread(dead.call, "commit", confirmed=True, timeout="2", persist="nobody")
+    await asyncio.to_thread(dead.close)
+    during = await stored(entry, services)
+
+    outcome = await adapter.perform(intent({**GOLD, "bandwidth": 300}, key="order-2"))
+
+    assert during is not None
+    assert outcome.status == "applied"
+    assert outcome.diff["bandwidth"] == (None, 300)
+
+
+async def test_refused_credentials_are_named(entry: dict[str, Any], services: Services) -> None:
+    adapter = make_adapter({**entry, "username": "nobody-here"}, services)
+
+    with pytest.raises(Unavailable, match=r"pe1 .* refuses the credentials of nobody-here"):
+        await adapter.perform(intent(GOLD))
+
+    await adapter.stop()
