@@ -99,7 +99,7 @@ Report = Callable[[Observation], Awaitable[None]]
 
 
 class Adapter(Protocol):
-    """What every adapter folder offers as ``create(settings, devices) -> Adapter``.
+    """What every adapter folder offers as ``create(settings, devices) -> Adapter``, devices by their names.
 
     ``performs`` says whether it takes intents. ``start`` opens sockets (a taken port raises Misconfigured) and returns
     the addresses it listens on; ``stop`` closes everything within five seconds and returns when it has.

@@ -95,7 +95,10 @@ Disposal = Literal["done", "later", "park"]
 
 @dataclass(frozen=True)
 class Consumer:
-    """Who takes which messages: a durable name, a subject filter, and for how long work is tried again (seconds)."""
+    """Who takes which messages: a durable name, a subject filter, and for how long work is tried again (seconds).
+
+    ``parked`` is told of each message that is given up.
+    """
 
     name: str
     subject: str
@@ -103,6 +106,7 @@ class Consumer:
     horizon: float = 3600.0
     attempts: int = 5
     ack_wait: float = 30.0
+    parked: Callable[[Message, str], None] = lambda *_: None
 
 
 async def dispose(consumer: Consumer, message: Message, attempt: int) -> tuple[Disposal, str]:
@@ -135,6 +139,7 @@ async def dispose(consumer: Consumer, message: Message, attempt: int) -> tuple[D
     metrics.CONSUMED.labels(stream, "parked").inc()
     metrics.PARKED.labels(stream).inc()
     log.warning("message parked", consumer=consumer.name, subject=message.subject, reason=reason)
+    consumer.parked(message, reason)
     return "park", reason
 
 

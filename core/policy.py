@@ -161,6 +161,11 @@ class Policy:
     def revision(self) -> str:
         return self._engine.revision
 
+    async def ping(self) -> None:
+        """Ask something that every policy answers. Raises Unavailable when there is no decision."""
+        nobody = Subject("readiness", "", ())
+        await self.decide(nobody, "retrieve", {"kind": "readiness"}, channel="readiness")
+
     async def decide(
         self,
         subject: Subject,

@@ -51,6 +51,12 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     otlp_endpoint: str = Field("", description="OpenTelemetry collector to send spans to; empty: none are sent.")
 
+    @property
+    def url(self) -> str:
+        """Where clients reach the gateway, without a slash at the end."""
+        found = (self.public_url or f"{self.host}:{self.port}").rstrip("/")
+        return found if "://" in found else f"http://{found}"
+
     @cached_property
     def communities(self) -> frozenset[bytes]:
         return frozenset(name.strip().encode() for name in self.trap_communities.get_secret_value().split(","))

@@ -40,9 +40,9 @@ GRACE = 3.0
 Leaves = Mapping[str, str]
 
 
-def create(settings: Settings, devices: Sequence[Device]) -> NetconfAdapter:
+def create(settings: Settings, devices: Mapping[str, Device]) -> NetconfAdapter:
     logging.getLogger("ncclient").setLevel(logging.WARNING)  # below it ncclient logs whole payloads
-    return NetconfAdapter(settings, devices)
+    return NetconfAdapter(settings, list(devices.values()))
 
 
 class NetconfAdapter:

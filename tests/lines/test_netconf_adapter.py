@@ -53,7 +53,7 @@ async def make_adapter() -> AsyncIterator[MakeAdapter]:
 
     def make(*elements: Element, confirm_timeout: int = 20, **changed: Any) -> NetconfAdapter:
         devices = [device(element, **changed) for element in elements]
-        made.append(create(settings.load(confirm_timeout=confirm_timeout), devices))
+        made.append(create(settings.load(confirm_timeout=confirm_timeout), {device.name: device for device in devices}))
         return made[-1]
 
     yield make

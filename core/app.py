@@ -1,0 +1,270 @@
+"""The one place that builds things: each role of the system from the settings, and what its commands answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+import structlog
+
+from convergedon.core import audit, logs, policy, tokens, trace
+from convergedon.core.audit import Audit
+from convergedon.core.bus import Bus, NatsBus
+from convergedon.core.errors import ConvergedonError, Misconfigured, Unavailable
+from convergedon.core.policy import Embedded, OpaServer, Policy
+from convergedon.core.relay import Relay
+from convergedon.core.settings import Settings
+from convergedon.core.store import MongoStore, Store
+
+log = structlog.get_logger()
+
+Ready = Callable[[str], None]
+Opened = TypeVar("Opened")
+PATIENCE = 30.0
+
+
+@asynccontextmanager
+async def connected(settings: Settings, role: str) -> AsyncIterator[tuple[Store, Bus]]:
+    """Store and bus of the system, closed at the end. Raises Unavailable when one cannot be reached in half a minute."""
+    from convergedon.handlers.apis import KINDS
+    from convergedon.mediation.inventory import SERVICE
+
+    async with AsyncExitStack() as stack:
+        bus = await _patiently(NatsBus(settings.nats_url.get_secret_value(), f"convergedon-{role}").open)
+        stack.push_async_callback(bus.close)
+        kinds = [*KINDS, SERVICE, audit.KIND]
+        store = await _patiently(MongoStore(settings.mongodb_url.get_secret_value(), settings.database, kinds).open)
+        stack.push_async_callback(store.close)
+        yield store, bus
+
+
+async def _patiently(open_: Callable[[], Awaitable[Opened]]) -> Opened:
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                return await open_()
+            except Unavailable as error:
+                log.info("waiting", reason=str(error))
+                await asyncio.sleep(0.5)
+
+
+@asynccontextmanager
+async def _recording(store: Store, bus: Bus, role: str) -> AsyncIterator[Audit]:
+    """An audit writer and an outbox relay, which every process that writes has."""
+    writer, relay = Audit(store, bus, role), Relay(store, bus)
+    await writer.start()
+    await relay.start()
+    try:
+        yield writer
+    finally:
+        await relay.stop()
+        await writer.stop()
+
+
+def _begin(settings: Settings, role: str) -> None:
+    logs.configure(role, settings.log_level)
+    trace.configure(role, settings.otlp_endpoint)
+
+
+def _policy(settings: Settings) -> Policy:
+    if settings.opa_url:
+        return Policy(OpaServer(settings.opa_url))
+    return Policy(Embedded(policy.read(settings.policies)))
+
+
+async def gateway(settings: Settings, ready: Ready) -> None:
+    """Answer HTTP until cancelled."""
+    import uvicorn
+
+    _begin(settings, "gateway")
+    rules, verifier = _policy(settings), tokens.Verifier(settings)
+    async with connected(settings, "gateway") as (store, bus), _recording(store, bus, "gateway") as writer:
+        application = _application(settings, store, bus, rules, writer, verifier)
+        config = uvicorn.Config(
+            application,
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            timeout_graceful_shutdown=3,
+            timeout_keep_alive=30,
+            h11_max_incomplete_event_size=65_536,
+        )
+        await _serve(config, ready)
+
+
+def _application(
+    settings: Settings, store: Store, bus: Bus, rules: Policy, writer: Audit, verifier: tokens.Verifier
+) -> Any:
+    from convergedon.handlers.apis import APIS
+    from convergedon.handlers.gateway import application
+    from convergedon.handlers.operations import Operations
+    from convergedon.handlers.resource import Resources
+
+    async def readiness() -> tuple[bool, Mapping[str, Any]]:
+        return await readiness_of(settings, store, bus, rules)
+
+    operations = Operations(Resources(store, APIS, settings.url), rules, writer, settings)
+    return application(APIS, operations, verifier, readiness, settings.body_limit, _console(settings, store, bus, rules, verifier))
+
+
+def _console(settings: Settings, store: Store, bus: Bus, rules: Policy, verifier: tokens.Verifier) -> Any:
+    from convergedon.handlers.console import mounts
+
+    return mounts(settings, store, bus, rules, verifier)
+
+
+async def readiness_of(
+    settings: Settings, store: Store, bus: Bus, rules: Policy
+) -> tuple[bool, Mapping[str, Mapping[str, Any]]]:
+    """Every component with its state and address: those `up` watches, and what this process itself can reach."""
+    components: dict[str, Mapping[str, Any]] = {}
+    file = settings.data / "run" / "components.json"
+    if file.exists():
+        components = json.loads(file.read_text())["components"]
+    components["gateway"] = {**components.get("gateway", {}), "state": "ready"}
+    for name, ask in (("store", store.ping), ("bus", bus.ping), ("policy", rules.ping)):
+        components[name] = await _state(ask)
+    return all(component["state"] == "ready" for component in components.values()), components
+
+
+async def _state(ask: Callable[[], Awaitable[None]]) -> Mapping[str, Any]:
+    try:
+        async with asyncio.timeout(3):
+            await ask()
+    except (ConvergedonError, TimeoutError) as error:
+        return {"state": "unavailable", "reason": str(error) or "no answer within 3 s"}
+    return {"state": "ready"}
+
+
+async def worker(settings: Settings, ready: Ready) -> None:
+    """Run the three lines until cancelled."""
+    from convergedon.handlers.apis import APIS
+    from convergedon.handlers.resource import Resources
+    from convergedon.mediation import planning, rating
+    from convergedon.mediation.work import Work
+    from convergedon.mediation.worker import Worker
+
+    _begin(settings, "worker")
+    rules, products, tariff = _policy(settings), planning.load(settings.products), rating.load(settings.tariff)
+    async with connected(settings, "worker") as (store, bus), _recording(store, bus, "worker") as writer:
+        work = Work(Resources(store, APIS, settings.url), bus, rules, writer, products, tariff, settings)
+        running = Worker(work)
+        await running.start()
+        ready("")
+        await _until_cancelled(running.stop)
+
+
+async def adapter(settings: Settings, name: str, ready: Ready) -> None:
+    """Run one adapter until cancelled. Raises Misconfigured for an unknown name."""
+    from convergedon.adapters import discovery, inventory
+    from convergedon.adapters.role import AdapterRole
+
+    _begin(settings, f"adapter-{name}")
+    known = discovery.adapters()
+    if name not in known:
+        raise Misconfigured(f"there is no adapter {name}; installed are {', '.join(sorted(known))}")
+    devices = inventory.load(settings.devices)
+    made = known[name](settings, devices)
+    bus = await _patiently(NatsBus(settings.nats_url.get_secret_value(), f"convergedon-{name}").open)
+    try:
+        role = AdapterRole(made, bus, devices)
+        ready(await role.start())
+        await _until_cancelled(role.stop)
+    finally:
+        await bus.close()
+
+
+async def lab(settings: Settings, ready: Ready) -> None:
+    """Run the simulated network elements; their devices file is announced as the address."""
+    from convergedon.adapters.lab import Lab
+
+    _begin(settings, "lab")
+    elements = Lab(settings.data / "lab")
+    ready(str(await elements.start()))
+    await _until_cancelled(elements.stop)
+
+
+async def _until_cancelled(stop: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await stop()
+
+
+async def token(settings: Settings, tenant: str, role: str, party: str | None) -> str:
+    return tokens.issue(settings, tenant, role, party)
+
+
+async def audit_verify(settings: Settings) -> str:
+    """Raises Misconfigured, naming the first bad record, when a chain is broken."""
+    async with connected(settings, "command") as (store, bus):
+        count, wrong = await audit.verify(store, bus)
+    if wrong:
+        raise ConvergedonError(f"the audit record was tampered with: {wrong}")
+    return f"{count} audit records, every chain whole"
+
+
+async def policy_test(settings: Settings) -> str:
+    results = policy.run_tests(policy.read(settings.policies))
+    failed = [name for name, passed in results if not passed]
+    if failed or not results:
+        raise ConvergedonError(f"{len(failed)} of {len(results)} policy tests failed: {', '.join(failed)}")
+    return f"{len(results)} policy tests passed"
+
+
+async def parked_list(settings: Settings) -> Iterable[Mapping[str, Any]]:
+    async with connected(settings, "command") as (_, bus):
+        return [asdict(message) for message in await bus.parked()]
+
+
+async def parked_retry(settings: Settings, ids: list[str]) -> str:
+    """Raises NotFound for an id that is not parked."""
+    if not all(id.isdigit() for id in ids):
+        raise Misconfigured("an id of a parked message is a number")
+    async with connected(settings, "command") as (_, bus):
+        wanted = [int(id) for id in ids] or [message.id for message in await bus.parked()]
+        for id in wanted:
+            await bus.retry(id)
+    return f"{len(wanted)} messages go back to where they came from"
+
+
+async def _serve(config: Any, ready: Ready) -> None:
+    """Serve until cancelled, on a socket of our own: a taken port is one sentence, a free one is known before."""
+    import uvicorn
+
+    listening = _listen(config.host, config.port)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server._serve([listening]))
+    try:
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.01)
+        if not serving.done():
+            ready("{}:{}".format(*listening.getsockname()[:2]))
+        await asyncio.shield(serving)
+    except asyncio.CancelledError:
+        server.should_exit = True
+        await serving
+        raise
+    finally:
+        listening.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        reason = error.strerror or error
+        raise Misconfigured(f"the gateway cannot listen on {host} port {port} (CONVERGEDON_PORT): {reason}") from error
+    return listening

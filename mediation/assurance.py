@@ -1,0 +1,216 @@
+"""The fault line: what the network reports becomes one alarm for each condition, and customers hear of it once.
+
+raise_alarm / clear_alarm -> tell_affected / tell_restored. Observations of one device come in order, one at a time; an
+alarm keeps the position of the last one it counted, so a message that is delivered again changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from time import time
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+from convergedon.adapters.contract import Observation
+from convergedon.core.bus import Message
+from convergedon.core.errors import Conflict
+from convergedon.core.store import Record
+from convergedon.handlers.alarms import ALARM
+from convergedon.handlers.customer_notifications import CUSTOMER_NOTIFICATION
+from convergedon.mediation import inventory
+from convergedon.mediation.inventory import Service
+from convergedon.mediation.work import Work
+
+
+def instant(seconds: float) -> str:
+    """Seconds since the epoch as the timestamp that every resource uses."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+async def raise_alarm(work: Work, message: Message) -> None:
+    """A fault or an unmapped trap: a new alarm, or one more time the one that is open for this condition."""
+    seen = Observation(**message.body["observation"])
+    open_ = await _open(work, seen)
+    if open_ is None:
+        await _raise(work, seen, message)
+    elif not _counted(open_, message):
+        count = open_.facts["count"] + 1
+        change = {"state": "updated", "alarmDetails": _details(seen, count), "perceivedSeverity": _severity(seen)}
+        await work.resources.change(ALARM, open_, change, {"count": count, **_position(message)})
+
+
+async def clear_alarm(work: Work, message: Message) -> None:
+    """The network says that the condition is over: that is the evidence on which the alarm is cleared."""
+    seen = Observation(**message.body["observation"])
+    open_ = await _open(work, seen)
+    if open_ is None or _counted(open_, message):
+        return
+    change = {
+        "state": "cleared",
+        "perceivedSeverity": "cleared",
+        "alarmClearedTime": instant(seen.time),
+        "clearSystemId": seen.device,
+    }
+    await work.resources.change(ALARM, open_, change, {"openKey": None, **_position(message)})
+    work.audit.record("alarm.cleared", open_.tenant, seen.device, f"alarm/{open_.id}", "done")
+
+
+def _key(seen: Observation) -> str:
+    return f"{seen.device}|{seen.key}"
+
+
+async def _open(work: Work, seen: Observation) -> Record | None:
+    found = await work.store.find(ALARM.name, {"tenant": seen.tenant, "facts.openKey": _key(seen)}, limit=1)
+    return found[0] if found else None
+
+
+def _position(message: Message) -> dict[str, Any]:
+    return {"epoch": message.position.epoch, "sequence": message.position.sequence}
+
+
+def _counted(alarm: Record, message: Message) -> bool:
+    """Whether the alarm has taken this message already. A stream that was made anew counts from one again."""
+    same = alarm.facts.get("epoch") == message.position.epoch
+    return same and int(alarm.facts["sequence"]) >= message.position.sequence
+
+
+async def _raise(work: Work, seen: Observation, message: Message) -> None:
+    affected = await inventory.on(work.store, seen.tenant, seen.device, seen.object) if seen.kind == "fault" else []
+    facts = {
+        "key": _key(seen),
+        "openKey": _key(seen),
+        "count": 1,
+        "parties": sorted({customer for service in affected for customer in service.customers}),
+        **_position(message),
+    }
+    id = str(uuid5(NAMESPACE_URL, f"{seen.tenant}|{_key(seen)}|{message.position.epoch}|{message.position.sequence}"))
+    try:
+        alarm = await work.resources.create(ALARM, seen.tenant, _alarm(seen, affected), facts, id)
+    except Conflict:
+        return  # this very message raised it before, and it was cleared since
+    work.audit.record("alarm.raised", seen.tenant, seen.device, f"alarm/{alarm.id}", "done", services=len(affected))
+
+
+def _alarm(seen: Observation, affected: Sequence[Service]) -> dict[str, Any]:
+    about = seen.attributes
+    place = f"{seen.device}/{seen.object}" if seen.object else seen.device
+    return {
+        "state": "raised",
+        "alarmType": about["alarmType"],
+        "perceivedSeverity": _severity(seen),
+        "probableCause": about["probableCause"],
+        "specificProblem": about.get("specificProblem", ""),
+        "alarmedObject": {"id": place},
+        "alarmedObjectType": "interface" if seen.object else "device",
+        "sourceSystemId": seen.device,
+        "reportingSystemId": f"convergedon-{seen.adapter}",
+        "alarmRaisedTime": instant(seen.time),
+        "alarmDetails": _details(seen, 1),
+        "serviceAffecting": bool(affected),
+        "affectedService": [{"id": service.id, "name": service.name} for service in affected],
+    }
+
+
+def _severity(seen: Observation) -> str:
+    return str(seen.attributes["perceivedSeverity"])
+
+
+def _details(seen: Observation, count: int) -> str:
+    """What the network said, in one line; the number of times is at its end."""
+    said = ", ".join(f"{oid}={text}" for oid, text in seen.attributes.get("details", {}).items())
+    return f"{said}; seen {count} time{'s' if count > 1 else ''}"[:4000]
+
+
+async def tell_affected(work: Work, message: Message) -> None:
+    """An AlarmCreateEvent: one notification to each customer whose service the alarm touches."""
+    alarm = await work.store.get(ALARM.name, message.body["tenant"], message.body["id"])
+    for customer, services in (await _by_customer(work, alarm)).items():
+        since = alarm.body["alarmRaisedTime"]
+        text = f"{_named(services)} has been disturbed since {since}: {alarm.body['specificProblem'] or 'a fault'}."
+        body = _notification("serviceAffected", alarm, customer, services, text)
+        if await notify(work, alarm, customer, body):
+            seconds = time() - datetime.fromisoformat(since).timestamp()
+            on = f"alarm/{alarm.id}"
+            work.audit.record("customer.told", alarm.tenant, "convergedon", on, "done", seconds=round(seconds, 3))
+
+
+async def tell_restored(work: Work, message: Message) -> None:
+    """An AlarmStateChangeEvent: when it is cleared, the all-clear to those who heard of the fault."""
+    if message.body["event"]["event"][ALARM.name]["state"] != "cleared":
+        return
+    alarm = await work.store.get(ALARM.name, message.body["tenant"], message.body["id"])
+    for customer, services in (await _by_customer(work, alarm)).items():
+        cleared = alarm.body["alarmClearedTime"]
+        body = _notification("serviceRestored", alarm, customer, services, f"{_named(services)} works again since {cleared}.")
+        await notify(work, alarm, customer, {**body, "restoredAt": cleared})
+
+
+async def _by_customer(work: Work, alarm: Record) -> dict[str, list[Service]]:
+    ids = [service["id"] for service in alarm.body.get("affectedService") or []]
+    found = await inventory.named(work.store, alarm.tenant, ids)
+    by_customer: dict[str, list[Service]] = {}
+    for service in found:
+        for customer in service.customers:
+            by_customer.setdefault(customer, []).append(service)
+    return by_customer
+
+
+def _named(services: Sequence[Service]) -> str:
+    return ", ".join(f"{service.name} {service.id} (order {service.order})" for service in services)
+
+
+def _notification(
+    type_: str, alarm: Record, customer: str, services: Sequence[Service], text: str
+) -> dict[str, Any]:
+    return {
+        "notificationType": type_,
+        "text": text,
+        "relatedParty": [{"id": customer, "role": "customer", "@referredType": "Organization"}],
+        "service": [{"id": service.id, "name": service.name} for service in services],
+        "productOrder": [{"id": id} for id in sorted({service.order for service in services})],
+        "alarm": {"id": alarm.id},
+        "affectedSince": alarm.body["alarmRaisedTime"],
+    }
+
+
+async def notify(work: Work, about: Record, customer: str, body: Mapping[str, Any]) -> bool:
+    """Say a thing to a customer once: the same thing about the same record is the same notification."""
+    id = str(uuid5(NAMESPACE_URL, f"{about.kind}|{about.id}|{customer}|{body['notificationType']}"))
+    try:
+        body = {**body, **_linked(work, body), "traceId": about.facts.get("trace", "")}
+        await work.resources.create(CUSTOMER_NOTIFICATION, about.tenant, body, {"trace": about.facts.get("trace", "")}, id)
+    except Conflict:
+        return False
+    return True
+
+
+def _linked(work: Work, body: Mapping[str, Any]) -> dict[str, Any]:
+    """References get the href of what they point at, where it is served."""
+    linked: dict[str, Any] = {}
+    if "alarm" in body:
+        linked["alarm"] = {**body["alarm"], "href": work.resources.href(ALARM.name, body["alarm"]["id"])}
+    if "productOrder" in body:
+        linked["productOrder"] = [
+            {**order, "href": work.resources.href("productOrder", order["id"])} for order in body["productOrder"]
+        ]
+    return linked
+
+
+async def tell_order_ended(work: Work, message: Message) -> None:
+    """A ProductOrderStateChangeEvent: its customers hear when it is completed, or that and why it failed."""
+    order = message.body["event"]["event"]["productOrder"]
+    types = {"completed": "orderCompleted", "failed": "orderFailed", "partial": "orderFailed"}
+    if order["state"] not in types:
+        return
+    record = await work.store.get("productOrder", message.body["tenant"], message.body["id"])
+    notes = [note["text"] for note in order.get("note") or [] if note.get("author") == "ConvergedON"]
+    text = f"Order {order['id']} is {order['state']}." + (f" {' '.join(notes)}" if notes else "")
+    for customer in inventory.customers(order):
+        body = {
+            "notificationType": types[order["state"]],
+            "text": text,
+            "relatedParty": [{"id": customer, "role": "customer", "@referredType": "Organization"}],
+            "productOrder": [{"id": order["id"]}],
+        }
+        await notify(work, record, customer, body)

@@ -1,0 +1,247 @@
+"""The usage line: flow records become usage, usage is guided to its customer and rated, rated usage becomes a bill.
+
+meter -> guide -> rate -> bill. A usage is named by the datagram it came from, a line by its bill: what is delivered or
+exported again finds its work done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from ipaddress import ip_address
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+from convergedon.adapters.contract import Observation
+from convergedon.core import metrics
+from convergedon.core.bus import Message
+from convergedon.core.errors import Conflict, Invalid
+from convergedon.core.store import Record
+from convergedon.handlers.customer_bills import APPLIED_CUSTOMER_BILLING_RATE, CUSTOMER_BILL, CUSTOMER_BILL_ON_DEMAND
+from convergedon.handlers.resource import now
+from convergedon.handlers.usage import USAGE
+from convergedon.mediation import inventory, rating
+from convergedon.mediation.assurance import instant
+from convergedon.mediation.work import Work
+
+IP_TRAFFIC = "ip-traffic"
+USAGES_A_LINE = 10_000
+
+
+async def meter(work: Work, message: Message) -> None:
+    """Flow records of one datagram: one usage for each customer address in them."""
+    seen = Observation(**message.body["observation"])
+    records = seen.attributes["records"]
+    addresses = {str(ip_address(record[end])) for record in records for end in ("source", "destination")}
+    known = await inventory.at(work.store, seen.tenant, addresses)
+    totals = _totals(records, known.keys())
+    metrics.UNASSIGNED.inc(sum(1 for r in records if r["source"] not in known and r["destination"] not in known))
+    for address, total in totals.items():
+        id = str(uuid5(NAMESPACE_URL, f"{seen.id}|{address}"))
+        try:
+            await work.resources.create(USAGE, seen.tenant, _usage(seen, address, total), {"record": seen.id}, id)
+        except Conflict:
+            continue  # the exporter, or the bus, sent this datagram again
+
+
+def _totals(records: Sequence[Mapping[str, Any]], known: Any) -> dict[str, dict[str, float]]:
+    """customer address -> octets and packets to it and from it, and the time they span."""
+    totals: dict[str, dict[str, float]] = {}
+    for record in records:
+        for end, way in (("destination", "Down"), ("source", "Up")):
+            address = str(ip_address(record[end]))
+            if address in known:
+                total = totals.setdefault(address, {"start": record["start"], "end": record["end"]})
+                total[f"octets{way}"] = total.get(f"octets{way}", 0) + record["octets"]
+                total[f"packets{way}"] = total.get(f"packets{way}", 0) + record["packets"]
+                total["start"], total["end"] = min(total["start"], record["start"]), max(total["end"], record["end"])
+    return totals
+
+
+def _usage(seen: Observation, address: str, total: Mapping[str, float]) -> dict[str, Any]:
+    counted = {"octetsDown": 0, "octetsUp": 0, "packetsDown": 0, "packetsUp": 0, **total}
+    values = {"address": address, "exporter": seen.device, "record": seen.id}
+    values |= {"start": instant(counted.pop("start")), "end": instant(counted.pop("end"))}
+    return {
+        "usageType": IP_TRAFFIC,
+        "usageDate": values["end"],
+        "description": f"IP traffic of {address}",
+        "usageSpecification": {"id": IP_TRAFFIC, "@referredType": "UsageSpecification"},
+        "usageCharacteristic": [
+            *({"name": name, "value": value, "valueType": "integer"} for name, value in counted.items()),
+            *({"name": name, "value": value, "valueType": "string"} for name, value in values.items()),
+        ],
+    }
+
+
+async def guide(work: Work, message: Message) -> None:
+    """A UsageCreateEvent: find whose it is, by its address; a usage without a customer is rejected with the reason."""
+    usage = await work.store.get(USAGE.name, message.body["tenant"], message.body["id"])
+    if usage.body["status"] != "received":
+        return
+    given = {c["name"]: c["value"] for c in usage.body.get("usageCharacteristic") or []}
+    try:
+        address = str(ip_address(given.get("address", "")))
+    except ValueError:
+        await _reject(work, usage, "it has no characteristic address with an IP address")
+        return
+    service = (await inventory.at(work.store, usage.tenant, [address])).get(address)
+    if service is None:
+        await _reject(work, usage, f"no service has the address {address}")
+        return
+    parties = [{"id": id, "role": "customer", "@referredType": "Organization"} for id in service.customers]
+    await work.resources.change(USAGE, usage, {"status": "guided", "relatedParty": parties}, {"service": service.id})
+
+
+async def rate(work: Work, message: Message) -> None:
+    """A UsageStateChangeEvent: price what was guided."""
+    if message.body["event"]["event"][USAGE.name]["status"] != "guided":
+        return
+    usage = await work.store.get(USAGE.name, message.body["tenant"], message.body["id"])
+    if usage.body["status"] != "guided":
+        return
+    try:
+        amounts = rating.rate(usage.body, work.tariff)
+    except Invalid as error:
+        await _reject(work, usage, str(error))
+        return
+    rated = [
+        {
+            "ratingDate": now(),
+            "usageRatingTag": name,
+            "ratingAmountType": "total",
+            "isBilled": False,
+            "taxRate": float(work.tariff.tax),
+            "taxExcludedRatingAmount": rating.money(amount, work.tariff),
+            "productRef": {"id": usage.facts["service"]},
+        }
+        for name, amount in amounts.items()
+    ]
+    exact = {name: str(amount) for name, amount in amounts.items()}
+    await work.resources.change(USAGE, usage, {"status": "rated", "ratedProductUsage": rated}, {"amounts": exact})
+
+
+async def _reject(work: Work, usage: Record, reason: str) -> None:
+    await work.resources.change(USAGE, usage, {"status": "rejected", "description": f"rejected: {reason}"})
+    work.audit.record("usage.rejected", usage.tenant, "convergedon", f"usage/{usage.id}", "failed", reason=reason)
+
+
+async def bill(work: Work, message: Message) -> None:
+    """A CustomerBillOnDemandCreateEvent: claim the customer's rated usage, make the lines, the bill, and say so.
+
+    The usages are claimed first, each in one write; lines and bill follow from what is claimed, so a run that was cut
+    anywhere goes on where it stopped and ends in the same bill.
+    """
+    asked = await work.store.get(CUSTOMER_BILL_ON_DEMAND.name, message.body["tenant"], message.body["id"])
+    if asked.body["state"] != "inProgress":
+        return
+    customer = next(iter(asked.facts["parties"]), None)
+    if customer is None:
+        await _end_run(work, asked, {"state": "rejected", "description": "relatedParty names no customer"})
+        return
+    id = str(uuid5(NAMESPACE_URL, f"bill|{asked.tenant}|{asked.id}"))
+    await _claim(work, asked.tenant, customer, id)
+    claimed = await work.store.find(USAGE.name, {"tenant": asked.tenant, "facts.bill": id})
+    if not claimed:
+        text = f"{customer} has no rated usage that is not billed yet"
+        await _end_run(work, asked, {"state": "rejected", "description": text})
+        return
+    lines = [await _line(work, id, customer, *group) for group in _groups(claimed)]
+    await _bill(work, asked, id, customer, claimed, lines)
+    reference = {"id": id, "href": work.resources.href(CUSTOMER_BILL.name, id)}
+    await _end_run(work, asked, {"state": "done", "customerBill": reference})
+
+
+async def _end_run(work: Work, asked: Record, change: Mapping[str, Any]) -> None:
+    await work.resources.change(CUSTOMER_BILL_ON_DEMAND, asked, change)
+
+
+async def _claim(work: Work, tenant: str, customer: str, bill: str) -> None:
+    mine = {"tenant": tenant, "facts.parties": customer, "body.status": "rated"}
+    for usage in await work.store.find(USAGE.name, mine):
+        rated = [{**part, "isBilled": True} for part in usage.body["ratedProductUsage"]]
+        await work.resources.change(USAGE, usage, {"status": "billed", "ratedProductUsage": rated}, {"bill": bill})
+
+
+def _groups(claimed: Sequence[Record]) -> list[tuple[str, str, int, list[Record]]]:
+    """(service, charge, part, usages): one line each; a line names at most some thousand usages."""
+    by_line: dict[tuple[str, str], list[Record]] = {}
+    for usage in sorted(claimed, key=lambda usage: usage.id):
+        for charge in usage.facts["amounts"]:
+            by_line.setdefault((usage.facts["service"], charge), []).append(usage)
+    return [
+        (service, charge, part, usages[part : part + USAGES_A_LINE])
+        for (service, charge), usages in sorted(by_line.items())
+        for part in range(0, len(usages), USAGES_A_LINE)
+    ]
+
+
+async def _line(
+    work: Work, bill: str, customer: str, service: str, charge: str, part: int, usages: Sequence[Record]
+) -> tuple[Decimal, Decimal]:
+    """Make a line once; returns its amount and the tax on it, both rounded."""
+    exact = sum((Decimal(usage.facts["amounts"][charge]) for usage in usages), Decimal())
+    amount = rating.round_money(exact, work.tariff)
+    tax = rating.round_money(amount * work.tariff.tax, work.tariff)
+    first = usages[0]
+    body = {
+        "name": charge,
+        "description": f"{charge} of {service}, {len(usages)} usage records",
+        "type": "usage",
+        "date": now(),
+        "isBilled": True,
+        "bill": {"id": bill, "href": work.resources.href(CUSTOMER_BILL.name, bill)},
+        "product": {"id": service},
+        "periodCoverage": _period(usages),
+        "taxExcludedAmount": rating.money(amount, work.tariff),
+        "taxIncludedAmount": rating.money(amount + tax, work.tariff),
+        "appliedTax": [{"taxCategory": "VAT", "taxRate": float(work.tariff.tax), "taxAmount": rating.money(tax, work.tariff)}],
+        "characteristic": [{"name": "usageId", "valueType": "array", "value": [usage.id for usage in usages]}],
+    }
+    id = str(uuid5(NAMESPACE_URL, f"{bill}|{service}|{charge}|{part}"))
+    try:
+        resource, facts = APPLIED_CUSTOMER_BILLING_RATE, {"parties": [customer]}
+        await work.resources.create(resource, first.tenant, body, facts, id)
+    except Conflict:
+        pass
+    return amount, tax
+
+
+def _period(usages: Sequence[Record]) -> dict[str, str]:
+    dates = [usage.body["usageDate"] for usage in usages]
+    return {"startDateTime": min(dates), "endDateTime": max(dates)}
+
+
+async def _bill(
+    work: Work,
+    asked: Record,
+    id: str,
+    customer: str,
+    claimed: Sequence[Record],
+    lines: Sequence[tuple[Decimal, Decimal]],
+) -> None:
+    amount = sum((line for line, _ in lines), Decimal())
+    tax = sum((tax for _, tax in lines), Decimal())
+    whole = rating.money(amount + tax, work.tariff)
+    body = {
+        "billNo": id[:8].upper(),
+        "billDate": now(),
+        "lastUpdate": now(),
+        "category": "normal",
+        "runType": "onCycle" if asked.facts.get("cycle") else "offCycle",
+        "state": "new",
+        "billingPeriod": _period(claimed),
+        "relatedParty": [{"id": customer, "role": "customer", "@referredType": "Organization"}],
+        "taxExcludedAmount": rating.money(amount, work.tariff),
+        "taxIncludedAmount": whole,
+        "amountDue": whole,
+        "remainingAmount": whole,
+        "taxItem": [{"taxCategory": "VAT", "taxRate": float(work.tariff.tax), "taxAmount": rating.money(tax, work.tariff)}],
+    }
+    if "billingAccount" in asked.body:
+        body["billingAccount"] = asked.body["billingAccount"]
+    try:
+        await work.resources.create(CUSTOMER_BILL, asked.tenant, body, id=id)
+    except Conflict:
+        return
+    work.audit.record("bill.made", asked.tenant, "convergedon", f"customerBill/{id}", "done", usages=len(claimed))

@@ -1,0 +1,38 @@
+"""What happens when: the program of the gateway on one page. Each function stands in the module of its line."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from convergedon.core.bus import Message
+from convergedon.mediation import assurance, billing, ordering
+from convergedon.mediation.work import Work
+
+Step = Callable[[Work, Message], Awaitable[None]]
+
+FLOWS: Mapping[str, tuple[Step, ...]] = {
+    # order line
+    "ProductOrderCreateEvent": (ordering.fulfil,),
+    "outcome": (ordering.advance,),
+    "ProductOrderStateChangeEvent": (assurance.tell_order_ended,),
+    # fault line
+    "fault": (assurance.raise_alarm,),
+    "unmapped": (assurance.raise_alarm,),
+    "clear": (assurance.clear_alarm,),
+    "AlarmCreateEvent": (assurance.tell_affected,),
+    "AlarmStateChangeEvent": (assurance.tell_restored,),
+    # usage line
+    "flow": (billing.meter,),
+    "UsageCreateEvent": (billing.guide,),
+    "UsageStateChangeEvent": (billing.rate,),
+    "CustomerBillOnDemandCreateEvent": (billing.bill,),
+}
+
+
+def name_of(message: Message) -> str:
+    """What happened: the type of an event, the kind of an observation, or outcome."""
+    if "event" in message.body:
+        return str(message.body["event"]["eventType"])
+    if "observation" in message.body:
+        return str(message.body["observation"]["kind"])
+    return "outcome"

@@ -1,0 +1,29 @@
+"""What a step of a line is given: everything outside it, built once for each worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from convergedon.core.audit import Audit
+from convergedon.core.bus import Bus
+from convergedon.core.policy import Policy
+from convergedon.core.settings import Settings
+from convergedon.core.store import Store
+from convergedon.handlers.resource import Resources
+from convergedon.mediation.planning import Products
+from convergedon.mediation.rating import Tariff
+
+
+@dataclass(frozen=True)
+class Work:
+    resources: Resources
+    bus: Bus
+    policy: Policy
+    audit: Audit
+    products: Products
+    tariff: Tariff
+    settings: Settings
+
+    @property
+    def store(self) -> Store:
+        return self.resources.store

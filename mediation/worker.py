@@ -1,0 +1,43 @@
+"""The worker: takes what happened from the bus, partition by partition, and runs the steps that FLOWS names for it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from convergedon.core import metrics
+from convergedon.core.bus import PARTITIONS, Consumer, Message
+from convergedon.mediation.delivery import Delivery
+from convergedon.mediation.flows import FLOWS, name_of
+from convergedon.mediation.work import Work
+
+
+class Worker:
+    """Any number of these may run: of one partition one message is under way at a time, whoever takes it."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._delivery = Delivery(work)
+
+    async def start(self) -> None:
+        await self._delivery.start()
+        horizon = self._work.settings.retry_horizon
+        for number in range(PARTITIONS):
+            for name, subject, handler in (
+                (f"flow-events-{number}", f"event.{number}.>", self._flow),
+                (f"flow-network-{number}", f"network.{number}.>", self._flow),
+                (f"fan-out-{number}", f"event.{number}.>", partial(self._delivery.fan_out, self._work)),
+            ):
+                self._work.bus.consume(Consumer(name, subject, handler, horizon, parked=self._parked))
+
+    async def stop(self) -> None:
+        await self._delivery.stop()
+
+    async def _flow(self, message: Message) -> None:
+        for step in FLOWS.get(name_of(message), ()):
+            with metrics.STEP_SECONDS.labels(step.__name__).time():
+                await step(self._work, message)
+
+    def _parked(self, message: Message, reason: str) -> None:
+        """A parked message waits for a person: it counts as a hand-off."""
+        tenant = message.body.get("tenant") or message.body.get("about", {}).get("tenant") or message.subject
+        self._work.audit.record("message.parked", str(tenant), "convergedon", message.subject, "failed", reason=reason)
