@@ -49,8 +49,9 @@ def test_roles_are_told_where_everything_is(tmp_path: Path) -> None:
     assert worker.env["CONVERGEDON_MONGODB_URL"].startswith(f"mongodb://{children['mongodb'].address}")
     assert worker.env["CONVERGEDON_DATA"] == str(tmp_path)
     assert worker.env["PROMETHEUS_MULTIPROC_DIR"] == str(tmp_path / "run" / "metrics")
-    assert worker.given == snmp.given == {"CONVERGEDON_DEVICES": "lab"}
-    assert set(worker.needs) == {"nats", "mongodb", "lab"}
+    assert worker.given == {"CONVERGEDON_DEVICES": "lab", "CONVERGEDON_PUBLIC_URL": "gateway"}
+    assert snmp.given == {"CONVERGEDON_DEVICES": "lab"}
+    assert set(worker.needs) == {"nats", "mongodb", "lab", "gateway"}
     assert json.loads(gateway.env["CONVERGEDON_CALLBACK_NETWORKS"]) == ["10.0.0.0/8", "127.0.0.0/8", "::1/128"]
     assert "::1/128" not in snmp.env.get("CONVERGEDON_CALLBACK_NETWORKS", "")
     assert gateway.env["CONVERGEDON_PORT"] == "0"
@@ -64,7 +65,7 @@ def test_named_servers_are_not_embedded(tmp_path: Path) -> None:
 
     assert [child.name for child in children] == ["gateway", "worker-1"]
     assert children[1].env["CONVERGEDON_NATS_URL"] == "nats://there:4222"
-    assert children[1].needs == ()
+    assert children[1].needs == ("gateway",)
 
 
 def test_settings_reach_another_process_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
