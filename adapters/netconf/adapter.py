@@ -42,7 +42,7 @@ Leaves = Mapping[str, str]
 
 def create(settings: Settings, devices: Mapping[str, Device]) -> NetconfAdapter:
     logging.getLogger("ncclient").setLevel(logging.WARNING)  # below it ncclient logs whole payloads
-    return NetconfAdapter(settings, list(devices.values()))
+    return NetconfAdapter(settings, devices)
 
 
 class NetconfAdapter:
@@ -52,31 +52,39 @@ class NetconfAdapter:
     performs = True
 
     def __init__(
-        self, settings: Settings, devices: Sequence[Device], services: Mapping[str, Service] | None = None
+        self, settings: Settings, devices: Mapping[str, Device], services: Mapping[str, Service] | None = None
     ) -> None:
+        self._confirm_timeout = settings.confirm_timeout
         self._services = mapping.load() if services is None else services
-        self._peers = {
-            device.name: Peer(device, Access.of(device.name, device.address, device.settings["netconf"]), settings)
-            for device in devices
+        self._tenants = {name: device.tenant for name, device in devices.items()}
+        self._accesses = {
+            name: Access.of(name, device.address, device.settings["netconf"])
+            for name, device in devices.items()
             if "netconf" in device.settings
         }
+        self._peers: dict[str, Peer] = {}
 
     async def start(self, report: Report) -> Sequence[str]:
+        self._peers = {name: Peer(access, self._confirm_timeout) for name, access in self._accesses.items()}
         return ()
 
     async def stop(self) -> None:
-        await asyncio.gather(*(peer.stop() for peer in self._peers.values()))
+        """Stop within five seconds; what is under way may finish in three, then the devices' timers undo it."""
+        peers, self._peers = self._peers, {}
+        await asyncio.gather(*(peer.stop() for peer in peers.values()))
 
     async def perform(self, intent: Intent) -> Outcome:
-        peer, service = self._peers.get(intent.device), self._services.get(intent.service)
+        service = self._services.get(intent.service)
         status = "unavailable"
         try:
-            if peer is None or peer.tenant != intent.tenant:
+            if intent.device not in self._accesses or self._tenants[intent.device] != intent.tenant:
                 outcome = _refused(intent, f"no device {intent.device} with netconf settings in tenant {intent.tenant}")
             elif service is None:
                 outcome = _refused(intent, f"mapping.yaml has no service {intent.service!r}")
-            else:
+            elif peer := self._peers.get(intent.device):
                 outcome = await peer.perform(intent, service)
+            else:
+                raise Unavailable(f"{intent.device}: the netconf adapter is not running; the intent comes back")
             status = outcome.status
         finally:
             PERFORMED.labels(self.name, status).inc()
@@ -91,11 +99,10 @@ class NetconfAdapter:
 class Peer:
     """One device: its session, and the one thread that uses it, so that our own intents never fight for its lock."""
 
-    def __init__(self, device: Device, access: Access, settings: Settings) -> None:
-        self.tenant = device.tenant
+    def __init__(self, access: Access, confirm_timeout: int) -> None:
         self._access = access
-        self._confirm_timeout = settings.confirm_timeout
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"netconf-{device.name}")
+        self._confirm_timeout = confirm_timeout
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"netconf-{access.device}")
         self._stopping = threading.Event()
         self._connection: Connection | None = None
         self._sever: Callable[[], None] = lambda: None
@@ -112,8 +119,6 @@ class Peer:
 
     async def stop(self) -> None:
         """End the session: a change under way may finish, then it is cut off and the device's timer undoes it."""
-        if self._stopping.is_set():
-            return
         self._stopping.set()
         leaving = self._run(self._leave)
         _, late = await asyncio.wait([leaving], timeout=GRACE)
@@ -125,7 +130,7 @@ class Peer:
     def health(self) -> dict[str, Any]:
         connection = self._connection
         connected = connection is not None and connection.alive
-        state = "unreachable" if self._words else "connected" if connected else "idle"
+        state = "connected" if connected else "unreachable" if self._words else "idle"
         return {"state": state, "waiting": self._waiting, **({"words": self._words} if self._words else {})}
 
     def _run(self, step: Any, *arguments: Any) -> asyncio.Future[Any]:
@@ -169,7 +174,7 @@ class Peer:
         if self._connection is None or not self._connection.alive:
             self._leave()
             self._connection = dial(self._access, self._dialled, within)
-            # a host key trusted on first use stays the only one for as long as the process lives
+            # a host key trusted on first use stays the only one until the adapter stops
             self._access = replace(self._access, host_key=self._connection.host_key)
         return self._connection
 

@@ -52,7 +52,7 @@ EDIT_OPERATIONS = frozenset({"merge", "replace", "create", "delete", "remove", "
 
 log = logging.getLogger(__name__)
 
-FaultKind = Literal["refuse", "delay", "silence", "drop-before", "drop-after", "ignore"]
+FaultKind = Literal["refuse", "delay", "silence", "drop-before", "drop-after", "ignore", "garble"]
 
 
 @dataclass
@@ -61,7 +61,8 @@ class Fault:
 
     ``rpc`` is the operation's name; a commit that opens a confirmed commit is called ``commit-confirmed``. refuse
     answers with an error, delay waits ``seconds``, silence never answers, drop-before cuts the connection before the
-    RPC is done and drop-after when it is done and not yet answered, ignore answers ok and does nothing.
+    RPC is done and drop-after when it is done and not yet answered, ignore answers ok and does nothing, garble answers
+    what is not XML.
     """
 
     kind: FaultKind
@@ -385,7 +386,7 @@ class Element:
         if fault and fault.kind == "drop-after":
             session.drop()
         else:
-            session.write(answer)
+            session.write(answer.replace(b"</", b"<") if fault and fault.kind == "garble" else answer)
         await self._tell()
 
     def _fault(self, name: str) -> Fault | None:

@@ -7,27 +7,24 @@ what the device answers. It knows no session; the adapter knows no leaf.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
-import yaml
-from convergedon.core.errors import Invalid, Misconfigured
+from convergedon.adapters import strict
+from convergedon.core.errors import Invalid
 from lxml import etree  # type: ignore[import-untyped]
+from pydantic import Field, StringConstraints, model_validator
 
 BASE = "urn:ietf:params:xml:ns:netconf:base:1.0"
 SETTLE = 2.0
 SHIPPED = files("convergedon.adapters.netconf") / "mapping.yaml"
 
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 _INTEGER = re.compile(r"0|-?[1-9]\d*")
-_KEYS = ("namespace", "path", "key", "leaves", "constants", "verify", "settle")
-_REQUIRED = ("namespace", "path", "key", "leaves")
 
 
 @dataclass(frozen=True)
@@ -149,111 +146,66 @@ def plain(text: str | None) -> int | str | None:
     return int(text) if text is not None and _INTEGER.fullmatch(text) else text
 
 
-def load(source: Path | Traversable = SHIPPED) -> dict[str, Service]:
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")]
+Text = Annotated[str, StringConstraints(min_length=1)]
+
+
+class Identity(strict.Strict):
+    """An identity of some module, as the value of a leaf."""
+
+    identity: Name
+    namespace: Text
+
+
+class Entry(strict.Strict):
+    """One service as the file describes it."""
+
+    namespace: Text
+    path: Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z_][A-Za-z0-9_.-]*)+$")]
+    key: Name
+    leaves: dict[Text, Name] = Field(min_length=1)
+    constants: dict[Name, Identity | bool | int | float | str] = Field(default_factory=dict)
+    verify: dict[Text, Name] = Field(default_factory=dict)
+    settle: float = Field(SETTLE, ge=0)
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        for characteristic in self.verify:
+            if characteristic not in self.leaves:
+                raise ValueError(f"verify.{characteristic}: no such characteristic in leaves")
+        used = [self.key, *self.leaves.values(), *self.constants]
+        for leaf in used:
+            if used.count(leaf) > 1:
+                raise ValueError(f"leaf {leaf!r} is written twice")
+        return self
+
+
+class Document(strict.Strict):
+    """The file as a whole."""
+
+    services: dict[Text, Entry] = Field(min_length=1)
+
+
+def load(file: Traversable = SHIPPED) -> dict[str, Service]:
     """Read the services of a mapping file. Raises Misconfigured with file and key."""
-    try:
-        document = yaml.load(source.read_text(encoding="utf-8"), Loader=_Strict)  # noqa: S506 (a SafeLoader)
-    except OSError as error:
-        raise Misconfigured(f"{source}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Misconfigured(f"{source}: not the YAML it must be: {' '.join(str(error).split())}") from error
-    name = source.name
-    top = _keys(name, "", document, ("services",), ("services",))
-    if not isinstance(top["services"], Mapping) or not top["services"]:
-        raise Misconfigured(f"{name}: services: a mapping of service names is needed")
-    return {str(service): _service(name, str(service), body) for service, body in top["services"].items()}
+    return {name: _service(file.name, name, entry) for name, entry in strict.read(Document, file).services.items()}
 
 
-def _service(file: str, name: str, body: Any) -> Service:
-    at = f"services.{name}"
-    given = _keys(file, at, body, _KEYS, _REQUIRED)
-    path = given["path"]
-    if not isinstance(path, str) or not path.startswith("/"):
-        raise Misconfigured(f"{file}: {at}.path: must begin with / and name a list, as /accesses/access")
-    leaves = _leaves(file, f"{at}.leaves", given["leaves"])
-    verify = _leaves(file, f"{at}.verify", given.get("verify", {}), empty=True)
-    if strangers := sorted(set(verify) - set(leaves)):
-        raise Misconfigured(f"{file}: {at}.verify.{strangers[0]}: no such characteristic in {at}.leaves")
-    constants = given.get("constants", {})
-    if not isinstance(constants, Mapping):
-        raise Misconfigured(f"{file}: {at}.constants: a mapping of leaf names is needed")
-    fixed = {
-        _identifier(file, f"{at}.constants", k): _constant(file, f"{at}.constants.{k}", v) for k, v in constants.items()
-    }
-    key = _identifier(file, f"{at}.key", given["key"])
-    used = [key, *leaves.values(), *fixed]
-    if twice := sorted({leaf for leaf in used if used.count(leaf) > 1}):
-        raise Misconfigured(f"{file}: {at}: leaf {twice[0]!r} is written twice")
-    settle = given.get("settle", SETTLE)
-    if isinstance(settle, bool) or not isinstance(settle, int | float) or settle < 0:
-        raise Misconfigured(f"{file}: {at}.settle: must be a number of seconds")
-    if not isinstance(given["namespace"], str) or not given["namespace"].strip():
-        raise Misconfigured(f"{file}: {at}.namespace: must be the namespace of the YANG module")
+def _service(source: str, name: str, entry: Entry) -> Service:
     return Service(
         name=name,
-        source=file,
-        namespace=given["namespace"],
-        path=tuple(_identifier(file, f"{at}.path", step) for step in path[1:].split("/")),
-        key=key,
-        leaves=leaves,
-        constants=fixed,
-        verify=verify,
-        settle=float(settle),
+        source=source,
+        namespace=entry.namespace,
+        path=tuple(entry.path[1:].split("/")),
+        key=entry.key,
+        leaves=entry.leaves,
+        constants={leaf: _constant(value) for leaf, value in entry.constants.items()},
+        verify=entry.verify,
+        settle=entry.settle,
     )
 
 
-def _keys(file: str, at: str, body: Any, allowed: tuple[str, ...], required: tuple[str, ...]) -> Mapping[str, Any]:
-    where = f"{at}." if at else ""
-    if not isinstance(body, Mapping):
-        raise Misconfigured(f"{file}: {at or 'the file'}: a mapping with {', '.join(required)} is needed")
-    for key in body:
-        if key not in allowed:
-            raise Misconfigured(f"{file}: {where}{key}: unknown key; known are {', '.join(allowed)}")
-    for key in required:
-        if key not in body:
-            raise Misconfigured(f"{file}: {where}{key}: is missing")
-    return body
-
-
-def _leaves(file: str, at: str, body: Any, empty: bool = False) -> dict[str, str]:
-    if not isinstance(body, Mapping) or not (body or empty):
-        raise Misconfigured(f"{file}: {at}: a mapping of characteristic to leaf is needed")
-    return {str(name): _identifier(file, f"{at}.{name}", leaf) for name, leaf in body.items()}
-
-
-def _constant(file: str, at: str, value: Any) -> Constant:
-    if isinstance(value, Mapping):
-        given = _keys(file, at, value, ("identity", "namespace"), ("identity", "namespace"))
-        return Constant(_identifier(file, f"{at}.identity", given["identity"]), str(given["namespace"]))
-    if isinstance(value, bool):
-        return Constant("true" if value else "false")
-    if isinstance(value, str | int | float):
-        return Constant(str(value))
-    raise Misconfigured(f"{file}: {at}: must be a single value or an identity with its namespace")
-
-
-def _identifier(file: str, at: str, value: Any) -> str:
-    if not isinstance(value, str) or not _IDENTIFIER.fullmatch(value):
-        raise Misconfigured(f"{file}: {at}: {value!r} is not a YANG name")
-    return value
-
-
-class _Strict(yaml.SafeLoader):
-    """YAML that refuses a key given twice, which plain YAML readers take silently for the last one."""
-
-
-def _unique(loader: _Strict, node: yaml.MappingNode) -> dict[Hashable, Any]:
-    pairs = [
-        (loader.construct_object(key, deep=True), loader.construct_object(value, deep=True))
-        for key, value in node.value
-    ]
-    names = [name for name, _ in pairs]
-    for name in names:
-        if not isinstance(name, Hashable):
-            raise yaml.constructor.ConstructorError(None, None, "a key must be a single value", node.start_mark)
-        if names.count(name) > 1:
-            raise yaml.constructor.ConstructorError(None, None, f"key {name!r} is given twice", node.start_mark)
-    return dict(pairs)
-
-
-_Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique)
+def _constant(value: Identity | bool | int | float | str) -> Constant:
+    if isinstance(value, Identity):
+        return Constant(value.identity, value.namespace)
+    return Constant(str(value).lower() if isinstance(value, bool) else str(value))

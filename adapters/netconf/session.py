@@ -21,6 +21,7 @@ import paramiko  # type: ignore[import-untyped]
 from convergedon.core import trace
 from convergedon.core.errors import Misconfigured, Unavailable
 from convergedon.core.metrics import RPC_SECONDS
+from lxml import etree  # type: ignore[import-untyped]
 from ncclient import NCClientError  # type: ignore[import-untyped]
 from ncclient.manager import Manager, make_device_handler  # type: ignore[import-untyped]
 from ncclient.operations import RaiseMode, RPCError  # type: ignore[import-untyped]
@@ -41,6 +42,7 @@ CAPABILITIES = [
     "urn:ietf:params:netconf:capability:confirmed-commit:1.1",
     "urn:ietf:params:netconf:capability:validate:1.1",
 ]
+BROKEN = (NCClientError, paramiko.SSHException, OSError, EOFError)
 _READ = 65_536
 _SETTINGS = ("host", "port", "username", "password", "keyFile", "hostKey", "trustFirstUse")
 
@@ -159,7 +161,7 @@ class Connection:
         try:
             with trace.span(f"netconf {rpc}"), RPC_SECONDS.labels("netconf", rpc).time():
                 reply = getattr(self._manager, rpc)(*arguments, **named)
-        except (NCClientError, paramiko.SSHException, OSError, EOFError) as error:
+        except (*BROKEN, etree.LxmlError) as error:
             self.close()
             asked = rpc.replace("_", "-")
             raise Unavailable(
@@ -179,7 +181,7 @@ class Connection:
         self._manager.timeout = 1.0
         try:
             self._manager.close_session()
-        except (NCClientError, paramiko.SSHException, OSError, EOFError):
+        except BROKEN:
             pass
         finally:
             self.close()
@@ -220,7 +222,7 @@ def dial(access: Access, dialled: Callable[[Callable[[], None]], None], within: 
             hostkey_b64=access.host_key,
         )
         return Connection(access, Manager(session, handler, timeout=within, raise_mode=RaiseMode.NONE), session, link)
-    except (NCClientError, paramiko.SSHException, OSError, EOFError) as error:
+    except BROKEN as error:
         refused = isinstance(error, AuthenticationError) and session.transport.is_active()
         if session.transport:
             session.close()

@@ -13,6 +13,7 @@ from convergedon.adapters.contract import Device, Intent, Outcome
 from convergedon.adapters.netconf import NetconfAdapter, create
 from convergedon.adapters.netconf.lab import CAPABILITIES, Element, Fault, running
 from convergedon.adapters.netconf.session import Access, Connection, dial
+from convergedon.adapters.testing import AdapterContract, ignore
 from convergedon.core import settings
 from convergedon.core.errors import Misconfigured, Unavailable
 from ncclient.manager import Manager, make_device_handler
@@ -24,7 +25,7 @@ GOLD = {"interface": "ge-0/0/1", "vlan": 100, "bandwidth": 200}
 ON_DEVICE = {"acc-1": {"name": "acc-1", "interface": "ge-0/0/1", "vlan-id": "100", "bandwidth": "200"}}
 
 MakeElement = Callable[..., Awaitable[Element]]
-MakeAdapter = Callable[..., NetconfAdapter]
+MakeAdapter = Callable[..., Awaitable[NetconfAdapter]]
 
 
 @pytest.fixture
@@ -51,9 +52,10 @@ async def element(make_element: MakeElement) -> Element:
 async def make_adapter() -> AsyncIterator[MakeAdapter]:
     made: list[NetconfAdapter] = []
 
-    def make(*elements: Element, confirm_timeout: int = 20, **changed: Any) -> NetconfAdapter:
-        devices = [device(element, **changed) for element in elements]
-        made.append(create(settings.load(confirm_timeout=confirm_timeout), {device.name: device for device in devices}))
+    async def make(*elements: Element, confirm_timeout: int = 20, **changed: Any) -> NetconfAdapter:
+        devices = {element.name: device(element, **changed) for element in elements}
+        made.append(create(settings.load(confirm_timeout=confirm_timeout), devices))
+        await made[-1].start(ignore)
         return made[-1]
 
     yield make
@@ -62,8 +64,8 @@ async def make_adapter() -> AsyncIterator[MakeAdapter]:
 
 
 @pytest.fixture
-def adapter(element: Element, make_adapter: MakeAdapter) -> NetconfAdapter:
-    return make_adapter(element)
+async def adapter(element: Element, make_adapter: MakeAdapter) -> NetconfAdapter:
+    return await make_adapter(element)
 
 
 def device(element: Element, **changed: Any) -> Device:
@@ -80,6 +82,22 @@ async def session_of_another(element: Element) -> Connection:
     """What an operator with another client does."""
     access = Access.of(element.name, "127.0.0.1", element.device_entry()["netconf"])
     return await asyncio.to_thread(dial, access, lambda _: None, 10.0)
+
+
+class TestNetconf(AdapterContract):
+    """What every adapter promises."""
+
+    @pytest.fixture
+    def adapter(self, element: Element) -> NetconfAdapter:
+        return create(settings.load(), {"pe1": device(element)})
+
+    @pytest.fixture
+    def intent(self) -> Intent:
+        return intent(GOLD)
+
+    @pytest.fixture
+    def impossible(self) -> Intent:
+        return intent({**GOLD, "vlan": 5000}, key="order-2")
 
 
 # --- what becomes of an intent
@@ -257,7 +275,7 @@ async def test_configuration_without_effect_is_not_called_done(
     """What others configured above the port's capacity is neither changed by us nor called the desired state."""
     element = await make_element()
     element.interfaces["ge-0/0/1"] = 10_000
-    adapter = make_adapter(element)
+    adapter = await make_adapter(element)
     await adapter.perform(intent({**GOLD, "bandwidth": 2000}))
     element.interfaces["ge-0/0/1"] = 1000
 
@@ -298,7 +316,7 @@ async def test_session_lost_while_idle_is_opened_again(adapter: NetconfAdapter, 
 
 
 async def test_refused_credentials_are_named_and_not_shown(element: Element, make_adapter: MakeAdapter) -> None:
-    adapter = make_adapter(element, password="wr0ng-one")
+    adapter = await make_adapter(element, password="wr0ng-one")
 
     with pytest.raises(Unavailable, match=r"pe1 .* refuses the credentials of lab: check netconf\.username") as raised:
         await adapter.perform(intent(GOLD))
@@ -309,7 +327,7 @@ async def test_refused_credentials_are_named_and_not_shown(element: Element, mak
 async def test_another_host_key_is_not_trusted(make_element: MakeElement, make_adapter: MakeAdapter) -> None:
     """With a pinned key no credentials are given to a server that shows another."""
     element, stranger = await make_element(), await make_element("stranger")
-    adapter = make_adapter(element, hostKey=stranger.host_key)
+    adapter = await make_adapter(element, hostKey=stranger.host_key)
 
     with pytest.raises(Unavailable, match="shows another host key than the one we know"):
         await adapter.perform(intent(GOLD))
@@ -318,7 +336,7 @@ async def test_another_host_key_is_not_trusted(make_element: MakeElement, make_a
 
 
 async def test_key_trusted_on_first_use_stays_the_only_one(element: Element, make_adapter: MakeAdapter) -> None:
-    adapter = make_adapter(element, hostKey=None, trustFirstUse=True)
+    adapter = await make_adapter(element, hostKey=None, trustFirstUse=True)
     first = await adapter.perform(intent(GOLD))
     await element.stop()
     (element.folder / "host.key").unlink()
@@ -341,7 +359,7 @@ async def test_peer_that_says_nothing_is_left_at_the_deadline(element: Element, 
         gone.set()
 
     server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
-    adapter = make_adapter(element, port=server.sockets[0].getsockname()[1])
+    adapter = await make_adapter(element, port=server.sockets[0].getsockname()[1])
 
     with pytest.raises(Unavailable, match="opens no NETCONF session"):
         await adapter.perform(intent(GOLD, within=0.3))
@@ -376,6 +394,47 @@ async def test_stopped_adapter_gives_intents_back(adapter: NetconfAdapter, eleme
     await adapter.stop()
 
     await element.until(lambda: not element.sessions)
+    with pytest.raises(Unavailable, match="the netconf adapter is not running"):
+        await adapter.perform(intent(GOLD, key="order-2"))
+
+
+async def test_answer_that_is_not_xml_is_no_answer(adapter: NetconfAdapter, element: Element) -> None:
+    element.faults.append(Fault("garble", "get-config"))
+
+    with pytest.raises(Unavailable, match="pe1: no answer to get-config"):
+        await adapter.perform(intent(GOLD))
+    again = await adapter.perform(intent(GOLD))
+
+    assert again.status == "applied"
+
+
+async def test_stopping_gives_back_what_waits_for_a_lock(adapter: NetconfAdapter, element: Element) -> None:
+    """Neither the one under way nor those behind it keep the adapter from stopping."""
+    other = await session_of_another(element)
+    await asyncio.to_thread(other.call, "lock", "candidate")
+    performing = [asyncio.ensure_future(adapter.perform(intent(GOLD, key=key))) for key in ("order-1", "order-2")]
+    await element.until(lambda: element.requests["lock"] >= 2)
+
+    await adapter.stop()
+    given_back = await asyncio.gather(*performing, return_exceptions=True)
+
+    assert [type(each) for each in given_back] == [Unavailable, Unavailable]
+    assert all("the netconf adapter is stopping" in str(each) for each in given_back)
+    await asyncio.to_thread(other.close)
+
+
+async def test_stopping_does_not_wait_for_a_silent_device(adapter: NetconfAdapter, element: Element) -> None:
+    """A confirmed commit that is under way then is undone by the device's own timer."""
+    element.faults.append(Fault("silence", "commit"))
+    performing = asyncio.ensure_future(adapter.perform(intent(GOLD)))
+    await element.until(lambda: element.requests["commit"] == 1)
+
+    async with asyncio.timeout(5):
+        await adapter.stop()
+
+    with pytest.raises(Unavailable, match="pe1: no answer to commit"):
+        await performing
+    assert element.pending
 
 
 # --- locks
@@ -448,7 +507,7 @@ async def test_drop_in_the_confirm_window_is_settled_by_the_next_delivery(
     with pytest.raises(Unavailable):
         await adapter.perform(intent(GOLD))
     pending = element.pending
-    again = await make_adapter(element).perform(intent(GOLD))
+    again = await (await make_adapter(element)).perform(intent(GOLD))
 
     assert pending
     assert again.status == "applied"
@@ -458,7 +517,7 @@ async def test_drop_in_the_confirm_window_is_settled_by_the_next_delivery(
 
 async def test_commit_that_nobody_confirms_is_undone_by_the_device(element: Element, make_adapter: MakeAdapter) -> None:
     """A gateway that never comes back leaves the former configuration."""
-    adapter = make_adapter(element, confirm_timeout=2)
+    adapter = await make_adapter(element, confirm_timeout=2)
     await adapter.perform(intent(GOLD))
     element.faults.append(Fault("drop-before", "commit"))
 
@@ -515,7 +574,7 @@ async def test_device_that_cannot_undo_is_refused(
 ) -> None:
     element = await make_element(capabilities=[uri for uri in CAPABILITIES if lacking not in uri])
 
-    outcome = await make_adapter(element).perform(intent(GOLD))
+    outcome = await (await make_adapter(element)).perform(intent(GOLD))
 
     assert outcome.status == "refused"
     assert outcome.words.startswith(words)
@@ -527,7 +586,7 @@ async def test_device_with_the_old_framing_and_no_validate_works(
     old = [uri for uri in CAPABILITIES if "base:1.1" not in uri and "validate" not in uri]
     element = await make_element(capabilities=old)
 
-    outcome = await make_adapter(element).perform(intent({**GOLD, "description": "]]>]]&gt; & ü"}))
+    outcome = await (await make_adapter(element)).perform(intent({**GOLD, "description": "]]>]]&gt; & ü"}))
 
     assert outcome.status == "applied"
 
@@ -536,7 +595,7 @@ async def test_twenty_elements_in_one_process_are_served_at_once(
     make_element: MakeElement, make_adapter: MakeAdapter
 ) -> None:
     elements = [await make_element(f"pe{number}") for number in range(20)]
-    adapter = make_adapter(*elements)
+    adapter = await make_adapter(*elements)
 
     outcomes = await asyncio.gather(*(adapter.perform(intent(GOLD, device=element.name)) for element in elements))
 
@@ -604,7 +663,7 @@ async def test_device_settings_that_are_wrong_are_refused_at_start(
     changed: dict[str, Any], words: str, element: Element, make_adapter: MakeAdapter
 ) -> None:
     with pytest.raises(Misconfigured, match=words) as raised:
-        make_adapter(element, **changed)
+        await make_adapter(element, **changed)
 
     assert str(raised.value).startswith("device pe1: ")
     assert element.password not in str(raised.value)

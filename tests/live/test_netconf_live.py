@@ -13,6 +13,7 @@ from convergedon.adapters.netconf import NetconfAdapter, mapping
 from convergedon.adapters.netconf.adapter import persist_id
 from convergedon.adapters.netconf.mapping import Service
 from convergedon.adapters.netconf.session import Access, Connection, Denied, dial
+from convergedon.adapters.testing import ignore
 from convergedon.core import settings
 from convergedon.core.errors import Unavailable
 
@@ -39,6 +40,7 @@ def services() -> Services:
 @pytest.fixture
 async def adapter(entry: dict[str, Any], services: Services) -> AsyncIterator[NetconfAdapter]:
     adapter = make_adapter(entry, services)
+    await adapter.start(ignore)
     yield adapter
     await adapter.perform(intent(None, key="clean-up"))
     await adapter.stop()
@@ -46,7 +48,7 @@ async def adapter(entry: dict[str, Any], services: Services) -> AsyncIterator[Ne
 
 def make_adapter(entry: dict[str, Any], services: Services) -> NetconfAdapter:
     device = Device("pe1", "acme", "127.0.0.1", {"netconf": entry})
-    return NetconfAdapter(settings.load(confirm_timeout=CONFIRM_TIMEOUT), [device], services)
+    return NetconfAdapter(settings.load(confirm_timeout=CONFIRM_TIMEOUT), {device.name: device}, services)
 
 
 def intent(values: dict[str, Any] | None, key: str = "order-1", within: float = 30, instance: str = "acc-1") -> Intent:
@@ -174,6 +176,7 @@ async def test_commit_that_nobody_confirms_is_undone_by_the_device_before_ours(
 
 async def test_refused_credentials_are_named(entry: dict[str, Any], services: Services) -> None:
     adapter = make_adapter({**entry, "username": "nobody-here"}, services)
+    await adapter.start(ignore)
 
     with pytest.raises(Unavailable, match=r"pe1 .* refuses the credentials of nobody-here"):
         await adapter.perform(intent(GOLD))
