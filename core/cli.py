@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -105,14 +105,18 @@ def adapter_names() -> list[str]:
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.")
 def gateway(data: Path | None, port: int | None) -> None:
     """Answer the TM Forum APIs."""
-    _role(lambda app, settings: app.gateway(settings, _announce), _connected(data, port=port))
+    from convergedon.core import app
+
+    _role(app.gateway(_connected(data, port=port), _announce))
 
 
 @main.command()
 @data_option
 def worker(data: Path | None) -> None:
     """Do what orders, alarms and usage ask for."""
-    _role(lambda app, settings: app.worker(settings, _announce), _connected(data))
+    from convergedon.core import app
+
+    _role(app.worker(_connected(data), _announce))
 
 
 @main.command()
@@ -120,14 +124,18 @@ def worker(data: Path | None) -> None:
 @data_option
 def adapter(name: str, data: Path | None) -> None:
     """Speak one protocol with the network."""
-    _role(lambda app, settings: app.adapter(settings, name, _announce), _connected(data))
+    from convergedon.core import app
+
+    _role(app.adapter(_connected(data), name, _announce))
 
 
 @main.command(hidden=True)
 @data_option
 def lab(data: Path | None) -> None:
     """Simulate network elements."""
-    _role(lambda app, settings: app.lab(settings, _announce), _settings(data))
+    from convergedon.core import app
+
+    _role(app.lab(_settings(data), _announce))
 
 
 @main.command()
@@ -137,7 +145,9 @@ def lab(data: Path | None) -> None:
 @data_option
 def token(tenant: str, role: str, party: str | None, data: Path | None) -> None:
     """Print a token of the local development issuer."""
-    _show(_ask(lambda app, settings: app.token(settings, tenant, role, party), _settings(data)))
+    from convergedon.core import app
+
+    _show(_ask(app.token(_settings(data), tenant, role, party)))
 
 
 @main.group()
@@ -149,7 +159,9 @@ def audit() -> None:
 @data_option
 def audit_verify(data: Path | None) -> None:
     """Check that no record was changed, added or cut off."""
-    _show(_ask(lambda app, settings: app.audit_verify(settings), _connected(data)))
+    from convergedon.core import app
+
+    _show(_ask(app.audit_verify(_connected(data))))
 
 
 @main.group()
@@ -161,7 +173,9 @@ def policy() -> None:
 @data_option
 def policy_test(data: Path | None) -> None:
     """Run the tests beside the policies."""
-    _show(_ask(lambda app, settings: app.policy_test(settings), _settings(data)))
+    from convergedon.core import app
+
+    _show(_ask(app.policy_test(_settings(data))))
 
 
 @main.group()
@@ -173,7 +187,9 @@ def parked() -> None:
 @data_option
 def parked_list(data: Path | None) -> None:
     """Show what is parked, and why."""
-    _show(_ask(lambda app, settings: app.parked_list(settings), _connected(data)))
+    from convergedon.core import app
+
+    _show(_ask(app.parked_list(_connected(data))))
 
 
 @parked.command("retry")
@@ -181,7 +197,9 @@ def parked_list(data: Path | None) -> None:
 @data_option
 def parked_retry(ids: tuple[str, ...], data: Path | None) -> None:
     """Try parked messages again: those named, or all."""
-    _show(_ask(lambda app, settings: app.parked_retry(settings, list(ids)), _connected(data)))
+    from convergedon.core import app
+
+    _show(_ask(app.parked_retry(_connected(data), list(ids))))
 
 
 @main.command()
@@ -230,18 +248,15 @@ def _find(settings: Settings) -> Connection | None:
     return find(settings.data)
 
 
-def _role(work: Callable[[Any, Settings], Coroutine[Any, Any, None]], settings: Settings) -> None:
+def _role(work: Coroutine[Any, Any, None]) -> None:
     """Run one role until it is told to stop."""
-    from importlib import import_module
+    import uvloop
 
-    run = asyncio.run if sys.platform == "win32" else import_module("uvloop").run
-    run(_until_told(work(import_module("convergedon.core.app"), settings)))
+    uvloop.run(_until_told(work))
 
 
-def _ask(question: Callable[[Any, Settings], Coroutine[Any, Any, Answer]], settings: Settings) -> Answer | None:
-    from importlib import import_module
-
-    return asyncio.run(_until_told(question(import_module("convergedon.core.app"), settings)))
+def _ask(question: Coroutine[Any, Any, Answer]) -> Answer | None:
+    return asyncio.run(_until_told(question))
 
 
 async def _until_told(work: Coroutine[Any, Any, Answer]) -> Answer | None:
