@@ -90,7 +90,6 @@ def test_wrong_mapping_is_refused_with_file_and_key(changed: dict[str, Any], wor
         ("", "services: this key is missing"),
         ("services: {}", "services: "),
         ("services: {a: 1}", "services.a: "),
-        ("services: {a: {}}\nservice: {}", "this key is not known"),
         ("services: {a: {key: x, key: y}}", "key 'key' is given twice"),
         ("services: {[a]: 1}", "found unhashable key"),
         ("services: [", "line 1: "),
@@ -102,6 +101,13 @@ def test_file_that_is_no_mapping_is_refused(text: str, words: str, tmp_path: Pat
         mapping.load(written(tmp_path, text))
 
     assert words in str(raised.value)
+
+
+def test_unknown_key_beside_the_services_is_refused(tmp_path: Path) -> None:
+    file = written(tmp_path, access(tmp_path).read_text() + "service: {}\n")
+
+    with pytest.raises(Misconfigured, match=r"mapping\.yaml: service: this key is not known"):
+        mapping.load(file)
 
 
 def test_missing_file_is_refused_with_its_name(tmp_path: Path) -> None:
