@@ -20,10 +20,11 @@ from ipaddress import IPv6Address, ip_address
 from typing import Any, NamedTuple
 
 import structlog
+from opentelemetry import context
+
 from convergedon.adapters.contract import Observation, Report
 from convergedon.core import metrics, trace
 from convergedon.core.errors import Misconfigured, Unavailable
-from opentelemetry import context
 
 RECEIVE_BUFFER = 4 * 1024 * 1024
 LARGEST_DATAGRAM = 65_535

@@ -8,11 +8,12 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Self
 
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
 from convergedon.adapters import discovery, strict
 from convergedon.adapters.contract import Device
 from convergedon.adapters.intake import address
 from convergedon.core.errors import Misconfigured
-from pydantic import Field, StringConstraints, field_validator, model_validator
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 # A device's name becomes part of subjects on the bus and of URLs

@@ -1,4 +1,4 @@
-"""The lab: simulated network elements for trying out, and what the network around them would send. Everything is on loopback."""
+"""The lab: simulated network elements for trying out, all on loopback."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Lab:
                 "tenant": ELEMENTS[name],
                 "address": address(name),
                 "netconf": entry["netconf"],
-                "snmp": {"interfaces": {index: interface for index, interface in enumerate(INTERFACES, 1)}},
+                "snmp": {"interfaces": dict(enumerate(INTERFACES, 1))},
                 "flow": {"observationDomain": domain(name)},
             }
         file = self._folder / "devices.yaml"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from time import time
 
 import structlog
@@ -48,6 +46,9 @@ class AdapterRole:
 
     async def _perform(self, message: Message) -> None:
         intent = Intent(**message.body["intent"])
+        if time() >= intent.deadline:
+            await self._answer(message, Outcome(intent.key, intent.device, "refused", "its deadline had passed"))
+            return
         try:
             outcome = await self._adapter.perform(intent)
         except Unavailable as error:
@@ -55,6 +56,8 @@ class AdapterRole:
                 raise
             log.warning("intent given up", device=intent.device, intent=intent.key, reason=str(error))
             outcome = Outcome(intent.key, intent.device, "unknown", f"gave up at its deadline: {error}")
-        answer = {"outcome": asdict(outcome), "about": message.body["about"]}
-        publish = partial(self._bus.publish, message.body["reply"], answer, f"outcome:{intent.key}:{message.id}")
-        await asyncio.shield(publish(trace.headers()))
+        await self._answer(message, outcome)
+
+    async def _answer(self, message: Message, outcome: Outcome) -> None:
+        body = {"outcome": asdict(outcome), "about": message.body["about"]}
+        await self._bus.publish(message.body["reply"], body, f"outcome:{outcome.key}", trace.headers())

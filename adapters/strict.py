@@ -10,8 +10,9 @@ from importlib.resources.abc import Traversable
 from typing import Any, TypeVar
 
 import yaml
-from convergedon.core.errors import Misconfigured
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from convergedon.core.errors import Misconfigured
 
 Model = TypeVar("Model", bound="Strict")
 

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from convergedon.adapters.contract import Adapter, Intent, Observation
 from convergedon.core.errors import ConvergedonError
 

@@ -30,7 +30,7 @@ PATIENCE = 30.0
 
 @asynccontextmanager
 async def connected(settings: Settings, role: str) -> AsyncIterator[tuple[Store, Bus]]:
-    """Store and bus of the system, closed at the end. Raises Unavailable when one cannot be reached in half a minute."""
+    """Store and bus of the system, closed at the end; waits half a minute for them. Raises TimeoutError."""
     from convergedon.handlers.apis import KINDS
     from convergedon.mediation.inventory import SERVICE
 
@@ -112,7 +112,9 @@ def _application(
         return await readiness_of(settings, store, bus, rules)
 
     operations = Operations(Resources(store, APIS, settings.url), rules, writer, settings)
-    return application(APIS, operations, verifier, readiness, settings.body_limit, _console(settings, store, bus, rules, verifier))
+    return application(
+        APIS, operations, verifier, readiness, settings.body_limit, _console(settings, store, bus, rules, verifier)
+    )
 
 
 def _console(settings: Settings, store: Store, bus: Bus, rules: Policy, verifier: tokens.Verifier) -> Any:
@@ -244,7 +246,7 @@ async def _serve(config: Any, ready: Ready) -> None:
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server._serve([listening]))
     try:
-        while not server.started and not serving.done():
+        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has a flag, not an event
             await asyncio.sleep(0.01)
         if not serving.done():
             ready("{}:{}".format(*listening.getsockname()[:2]))

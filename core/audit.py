@@ -119,7 +119,11 @@ def _check(writer: str, chain: list[Record], head: Mapping[str, Any] | None) -> 
         body = record.body
         if record.id != f"{writer}:{place:012d}" or body.get("sequence") != place or body.get("writer") != writer:
             return f"record {place} of {writer} is missing or moved"
-        if body.get("previous") != previous or body.get("hash") != digest(previous, body) or body["tenant"] != record.tenant:
+        if (
+            body.get("previous") != previous
+            or body.get("hash") != digest(previous, body)
+            or body["tenant"] != record.tenant
+        ):
             return f"record {place} of {writer} was changed ({body.get('what')} on {body.get('on')})"
         previous = body["hash"]
     if head and head["sequence"] > len(chain):

@@ -1,7 +1,7 @@
 """The spine: streams of messages that survive their reader, with order kept for each resource and each device.
 
-A subject carries a partition derived from the resource's or device's name. Each partition has a durable consumer with one
-message under way at a time, so any number of workers may pull and what concerns one resource still happens in order.
+A subject carries a partition derived from the resource's or device's name. Each partition has a durable consumer with
+one message under way at a time, so any number of workers may pull and all that concerns one resource happens in order.
 ``NatsBus`` and ``memory.MemoryBus`` pass the same suite.
 """
 
@@ -15,14 +15,14 @@ from time import time
 from typing import Any, Literal, Protocol
 from zlib import crc32
 
-import nats
 import orjson
 import structlog
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeout
 from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolicy, StreamConfig
-from nats.js.errors import NotFoundError
+from nats.js.errors import BadRequestError, NotFoundError
 
 from convergedon.core import metrics, trace
 from convergedon.core.errors import ConvergedonError, NotFound, Stale, Unavailable
@@ -97,6 +97,7 @@ Disposal = Literal["done", "later", "park"]
 class Consumer:
     """Who takes which messages: a durable name, a subject filter, and for how long work is tried again (seconds).
 
+    A message whose taker died comes to another after ``ack_wait`` seconds; a living taker extends that by itself.
     ``parked`` is told of each message that is given up.
     """
 
@@ -105,7 +106,7 @@ class Consumer:
     handler: Handler
     horizon: float = 3600.0
     attempts: int = 5
-    ack_wait: float = 30.0
+    ack_wait: float = 6.0
     parked: Callable[[Message, str], None] = lambda *_: None
 
 
@@ -188,7 +189,7 @@ class NatsBus:
     def __init__(self, url: str, name: str) -> None:
         self._servers = [server.strip() for server in url.split(",")]
         self._name = name
-        self._client = nats.NATS()
+        self._client = Client()
         self._epochs: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -199,7 +200,7 @@ class NatsBus:
                 servers=self._servers,
                 name=self._name,
                 max_reconnect_attempts=-1,
-                reconnect_time_wait=0.2,
+                reconnect_time_wait=0.2,  # type: ignore[arg-type]  # only slept
                 connect_timeout=5,
                 allow_reconnect=True,
                 error_cb=self._report,
@@ -219,7 +220,7 @@ class NatsBus:
         wanted = config.evolve(name=name, duplicate_window=120)
         try:
             await self._stream.add_stream(wanted)
-        except nats.js.errors.BadRequestError:
+        except BadRequestError:
             await self._stream.update_stream(wanted)
 
     async def _epoch(self, stream: str) -> str:
@@ -264,7 +265,8 @@ class NatsBus:
                         consumer.subject, durable=consumer.name, stream=stream, config=config
                     )
                     epoch = await self._epoch(stream)
-                for received in await pull.fetch(1, timeout=30):
+                # short: a pull that a restarted server forgot is made again after this long
+                for received in await pull.fetch(1, timeout=5):
                     await self._handle(consumer, received, epoch)
             except (NatsTimeout, TimeoutError):
                 continue
@@ -298,7 +300,7 @@ class NatsBus:
             await self._park(consumer, received, reason)
 
     async def _park(self, consumer: Consumer, received: Msg, reason: str) -> None:
-        """Copy the message with its reason, then take it away: in this order a crash leaves a duplicate, never a gap."""
+        """Copy the message with its reason, then take it away: a crash between leaves a duplicate, never a gap."""
         stream = stream_of(received.subject)
         about = {
             "Parked-Subject": received.subject,
@@ -431,5 +433,3 @@ async def _kept_alive(received: Msg, every: float) -> AsyncIterator[None]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-
-

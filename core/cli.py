@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
 from convergedon.core.errors import ConvergedonError, Misconfigured
 
 if TYPE_CHECKING:

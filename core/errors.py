@@ -1,20 +1,20 @@
 """Everything that can go wrong, as one tree. A class exists because somebody acts on it.
 
-    ConvergedonError
-    ├── Refused              what was asked can never succeed as it stands; the asker is told why
-    │   ├── Invalid              400  a body, parameter or file that does not say what it must
-    │   ├── Unauthenticated      401
-    │   ├── Forbidden            403  a policy said no, with its reasons
-    │   ├── NotFound             404
-    │   ├── MethodNotAllowed     405
-    │   ├── NotAcceptable        406
-    │   ├── Conflict             409  it exists already, or its lifecycle has no such move
-    │   ├── PreconditionFailed   412
-    │   ├── TooLarge             413
-    │   └── UnsupportedMediaType 415
-    ├── Stale                somebody else changed the record first: read it again
-    ├── Unavailable          503  may succeed later: a caller retries, a message comes back with a delay
-    └── Misconfigured        the operator must change something: one sentence and a non-zero exit
+ConvergedonError
+├── Refused              what was asked can never succeed as it stands; the asker is told why
+│   ├── Invalid              400  a body, parameter or file that does not say what it must
+│   ├── Unauthenticated      401
+│   ├── Forbidden            403  a policy said no, with its reasons
+│   ├── NotFound             404
+│   ├── MethodNotAllowed     405
+│   ├── NotAcceptable        406
+│   ├── Conflict             409  it exists already, or its lifecycle has no such move
+│   ├── PreconditionFailed   412
+│   ├── TooLarge             413
+│   └── UnsupportedMediaType 415
+├── Stale                somebody else changed the record first: read it again
+├── Unavailable          503  may succeed later: a caller retries, a message comes back with a delay
+└── Misconfigured        the operator must change something: one sentence and a non-zero exit
 """
 
 from __future__ import annotations

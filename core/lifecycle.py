@@ -45,7 +45,11 @@ LIFECYCLES: Mapping[str, Lifecycle] = {
     "productOrderItem": Lifecycle(
         "state",
         ("acknowledged", "rejected"),
-        {state: tuple(to for to in allowed if to != "partial") for state, allowed in _ORDER.items() if state != "partial"},
+        {
+            state: tuple(to for to in allowed if to != "partial")
+            for state, allowed in _ORDER.items()
+            if state != "partial"
+        },
     ),
     "alarm": Lifecycle(
         "state",
@@ -80,6 +84,11 @@ LIFECYCLES: Mapping[str, Lifecycle] = {
     "customerBillOnDemand": Lifecycle(
         "state",
         ("inProgress",),
-        {"inProgress": ("done", "terminatedWithError", "rejected"), "done": (), "terminatedWithError": (), "rejected": ()},
+        {
+            "inProgress": ("done", "terminatedWithError", "rejected"),
+            "done": (),
+            "terminatedWithError": (),
+            "rejected": (),
+        },
     ),
 }

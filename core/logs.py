@@ -55,7 +55,7 @@ def configure(role: str, level: str = "info") -> None:
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     structlog.contextvars.bind_contextvars(role=role)
-    # ncclient logs whole payloads at INFO, connexion each undeclared query parameter as an error: neither is for operators
+    # ncclient logs whole payloads at INFO, connexion each undeclared query parameter as an error
     for name, least in QUIET.items():
         logging.getLogger(name).setLevel(least)
 

@@ -1,7 +1,7 @@
 """The one decision point: what may happen, asked on every path (REST calls, deliveries, intents to devices).
 
-A question is {subject, action, resource, body, before, channel, environment}; the answer is ``data.main.decision`` of the
-policies: {allow, reasons, filter}. A policy that cannot be asked says no: Unavailable, and nothing is done.
+A question is {subject, action, resource, body, before, channel, environment}; the answer is ``data.main.decision`` of
+the policies: {allow, reasons, filter}. A policy that cannot be asked says no: Unavailable, and nothing is done.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Embedded:
 
     def __init__(self, bundle: Bundle) -> None:
         try:
-            import regorus  # noqa: PLC0415
+            import regorus
         except ImportError as error:
             raise Misconfigured(
                 "there is no Rego engine for this machine: set CONVERGEDON_OPA_URL to an Open Policy Agent server"
@@ -136,7 +136,7 @@ class OpaServer:
     """An Open Policy Agent server beside the gateway, which holds the same policies."""
 
     def __init__(self, url: str, wait: float = 2.0) -> None:
-        from opa_client.opa_async import AsyncOpaClient  # noqa: PLC0415
+        from opa_client.opa_async import AsyncOpaClient
 
         parts = urlsplit(url)
         self.revision = f"server {parts.hostname}:{parts.port or 8181}"

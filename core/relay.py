@@ -68,7 +68,7 @@ class Relay:
                 log.exception("outbox waits")
 
     async def _publish(self, batch: list[Unsent]) -> None:
-        """Publish records side by side, each one's messages in their order; the last state of a record stands for all."""
+        """Publish records side by side, each one's messages in their order; its last state stands for all."""
         latest = {(unsent.kind, unsent.id): unsent for unsent in batch}
         results = await asyncio.gather(*map(self._publish_one, latest.values()), return_exceptions=True)
         await self._store.sent(u for u, result in zip(latest.values(), results, strict=True) if result is None)

@@ -18,13 +18,19 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="CONVERGEDON_", extra="ignore", frozen=True)
 
-    data: Path = Field(Path("convergedon-data"), description="Folder for everything `up` keeps: store, bus, keys, logs.")
+    data: Path = Field(
+        Path("convergedon-data"), description="Folder for everything `up` keeps: store, bus, keys, logs."
+    )
     host: str = Field("127.0.0.1", description="Address the gateway listens on.")
     port: int = Field(8080, ge=0, le=65535, description="Port the gateway listens on; 0 takes a free one.")
-    public_url: str = Field("", description="URL under which clients reach the gateway, used in href; empty: from the request.")
+    public_url: str = Field(
+        "", description="URL under which clients reach the gateway, used in href; empty: from the request."
+    )
     mongodb_url: SecretStr = Field(SecretStr(""), description="MongoDB to use; empty: the embedded store.")
     database: str = Field("convergedon", description="Name of the database in MongoDB.")
-    nats_url: SecretStr = Field(SecretStr(""), description="NATS servers to use, comma-separated; empty: the embedded one.")
+    nats_url: SecretStr = Field(
+        SecretStr(""), description="NATS servers to use, comma-separated; empty: the embedded one."
+    )
     opa_url: str = Field("", description="Open Policy Agent server to ask; empty: the Rego engine in the process.")
     policies: Path | None = Field(None, description="Folder of Rego policies instead of the ones that ship.")
     devices: Path | None = Field(None, description="YAML file of devices, their tenants and how to reach them.")
@@ -36,7 +42,9 @@ class Settings(BaseSettings):
     audience: str = Field("convergedon", description="Audience that a bearer token must name.")
     trap_host: str = Field("127.0.0.1", description="Address the SNMP adapter listens on.")
     trap_port: int = Field(1162, ge=0, le=65535, description="UDP port for SNMP traps and informs; 0 takes a free one.")
-    trap_communities: SecretStr = Field(SecretStr("public"), description="Communities accepted in traps, comma-separated.")
+    trap_communities: SecretStr = Field(
+        SecretStr("public"), description="Communities accepted in traps, comma-separated."
+    )
     flow_host: str = Field("127.0.0.1", description="Address the flow adapter listens on.")
     flow_port: int = Field(2055, ge=0, le=65535, description="UDP port for NetFlow and IPFIX; 0 takes a free one.")
     callback_networks: list[IPv4Network | IPv6Network] = Field(

@@ -1,8 +1,8 @@
 """Records and their unsent messages, written together.
 
-A record and its outbox are one document, so one MongoDB write stores the change and the messages that tell of it, on any
-MongoDB and without a transaction. The relay publishes what is in the outbox and then marks it sent; a crash between any
-two lines loses nothing. ``MongoStore`` and ``memory.MemoryStore`` pass the same suite.
+A record and its outbox are one document, so one MongoDB write stores the change and the messages that tell of it, on
+any MongoDB and without a transaction. The relay publishes what is in the outbox and then marks it sent; a crash between
+any two lines loses nothing. ``MongoStore`` and ``memory.MemoryStore`` pass the same suite.
 """
 
 from __future__ import annotations
@@ -169,7 +169,11 @@ def _record(kind: str, document: Mapping[str, Any]) -> Record:
 
 
 def _renamed(where: Where) -> dict[str, Any]:
-    return {"_id" if name == "id" else name: value for name, value in where.items()}
+    """The filter with our name for the key; alternatives hold filters themselves."""
+    return {
+        "_id" if name == "id" else name: [_renamed(part) for part in value] if name in ("$and", "$or") else value
+        for name, value in where.items()
+    }
 
 
 class MongoStore:
@@ -311,9 +315,9 @@ class MongoStore:
                     bool(document.get("gone")),
                 )
                 for kind in self._kinds
-                for document in self._collection(kind).find(
-                    {"waiting": {"$lt": latest}}, {"outbox": 1, "revision": 1, "gone": 1}
-                ).limit(200)
+                for document in self._collection(kind)
+                .find({"waiting": {"$lt": latest}}, {"outbox": 1, "revision": 1, "gone": 1})
+                .limit(200)
             ]
 
         return await self._call(read)
@@ -326,7 +330,7 @@ class MongoStore:
             await self._call(lambda kind=kind, marks=marks: self._collection(kind).bulk_write(marks))  # type: ignore[misc]
 
     def _marks(self, unsent: Unsent) -> list[Any]:
-        """At the revision that was published the outbox is empty now; a later revision has added messages, which stay."""
+        """At the published revision the outbox is empty now; a later revision has added messages, which stay."""
         same = {"_id": unsent.id, "revision": unsent.revision}
         if unsent.gone:
             return [pymongo.DeleteOne(same)]
@@ -343,5 +347,3 @@ class MongoStore:
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._pool, mongoengine.disconnect, self._alias)
         self._pool.shutdown(wait=True)
-
-

@@ -52,7 +52,7 @@ def _key(folder: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def issue(settings: Settings, tenant: str, role: str, party: str | None = None, seconds: int = 86_400) -> str:
-    """A token of the local development issuer. Raises Misconfigured where a real issuer is set, or for unknown roles."""
+    """A token of the local development issuer. Raises Misconfigured where a real issuer is set."""
     if settings.issuer:
         raise Misconfigured(f"tokens come from {settings.issuer}: the local issuer does not run beside it")
     if role not in ROLES:

@@ -25,10 +25,12 @@ def configure(role: str, endpoint: str = "") -> None:
     provider = TracerProvider(resource=Resource.create({"service.name": f"convergedon-{role}"}))
     if endpoint:
         try:
-            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # type: ignore[import-not-found, unused-ignore]  # noqa: E501, I001, PLC0415
+            from opentelemetry.exporter.otlp.proto.http import trace_exporter  # type: ignore[import-not-found]
         except ImportError as error:
-            raise Misconfigured("CONVERGEDON_OTLP_ENDPOINT needs the extra: pip install 'convergedon[trace]'") from error
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+            raise Misconfigured(
+                "CONVERGEDON_OTLP_ENDPOINT needs the extra: pip install 'convergedon[trace]'"
+            ) from error
+        provider.add_span_processor(BatchSpanProcessor(trace_exporter.OTLPSpanExporter(endpoint=endpoint)))
     trace.set_tracer_provider(provider)
 
 

@@ -17,11 +17,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pydantic import SecretStr
+
 from convergedon.core import embedded
 from convergedon.core.errors import Misconfigured, Unavailable
 from convergedon.core.settings import Settings
 from convergedon.core.supervisor import Child, Component, Patience, Supervisor, end_leftovers, locked, write_json
-from pydantic import SecretStr
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 

@@ -45,10 +45,13 @@ class Shape:
 
     def _required(self, schema: Mapping[str, Any]) -> list[str]:
         schema = self._resolved(schema)
-        return [*schema.get("required", ()), *(name for part in schema.get("allOf", ()) for name in self._required(part))]
+        return [
+            *schema.get("required", ()),
+            *(name for part in schema.get("allOf", ()) for name in self._required(part)),
+        ]
 
     def value(self, path: str, text: str) -> Any:
-        """The text of a query parameter as a value of the attribute's type. Raises Invalid for an unknown attribute."""
+        """The text of a query parameter as a value of the attribute's type. Raises Invalid for an unknown one."""
         schema: Mapping[str, Any] = {"$ref": f"#/components/schemas/{self.schema}"}
         for name in path.split("."):
             known = self._properties(schema)

@@ -1,4 +1,4 @@
-"""The ASGI application: the APIs by connexion, health, metrics and documents beside them, the console mounted under it."""
+"""The ASGI application: the APIs by connexion; health, metrics, documents and the console beside them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ def application(
         validator_map={"parameter": ParameterValidator, "body": {}, "response": {}},
     )
     for api in apis:
-        app.add_api(document(api.document), base_path=api.base, name=api.document, resolver=ShapeResolver(api, operations))
+        app.add_api(
+            document(api.document), base_path=api.base, name=api.document, resolver=ShapeResolver(api, operations)
+        )
         for resource in api.resources:
             documents.shape(api.document, resource.schema)
     for kind in (errors.ConvergedonError, ProblemException, HTTPException, Exception):
@@ -157,7 +159,9 @@ class _Answer:
 
 
 _REASONS = {
-    kind.status: kind.reason for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "status")
+    kind.status: kind.reason
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, errors.ConvergedonError)
 } | {429: "Too Many Requests"}
 
 

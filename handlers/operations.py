@@ -1,6 +1,7 @@
 """The operations of every TM Forum API, written once: list, retrieve, create, patch, delete, and the hub's two.
 
-Each one asks the policy, does its work on records, leaves an audit record and answers. The resolver binds them to paths.
+Each one asks the policy, does its work on records, leaves an audit record and answers. The resolver binds them to
+paths.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ class Call:
     request: ConnexionRequest
     subject: Subject
     id: str
+    public_url: str = ""
 
     @property
     def url(self) -> str:
-        """Where the client reached us, as the request says."""
-        return f"{self.request.url.scheme}://{self.request.url.netloc}"
+        """Where clients reach us: as it is set, else as the request says."""
+        return self.public_url or f"{self.request.url.scheme}://{self.request.url.netloc}"
 
     @property
     def parameters(self) -> list[tuple[str, str]]:
@@ -68,6 +70,7 @@ class Operations:
     def __init__(self, resources: Resources, policy: Policy, audit: Audit, settings: Settings) -> None:
         self._resources, self._store = resources, resources.store
         self._policy, self._audit, self._settings = policy, audit, settings
+        self.public_url = settings.url if settings.public_url else ""
 
     async def _allowed(self, call: Call, action: str, kind: str = "", body: Any = None, before: Any = None) -> Decision:
         """Ask whether the caller may. Raises Forbidden, recorded, when not."""
@@ -102,9 +105,13 @@ class Operations:
         decision = await self._allowed(call, "list")
         asked = query.parse(call.parameters, call.shape)
         where = {"$and": [self._visible(call, decision), asked.where]} if asked.where else self._visible(call, decision)
-        found = await self._store.find(
-            call.resource.name, where, asked.sort, asked.offset, query.MOST if asked.limit is None else asked.limit
-        ) if asked.limit != 0 else []
+        found = (
+            await self._store.find(
+                call.resource.name, where, asked.sort, asked.offset, query.MOST if asked.limit is None else asked.limit
+            )
+            if asked.limit != 0
+            else []
+        )
         whole = asked.limit is None and asked.offset == 0 and len(found) < query.MOST
         total = len(found) if whole else await self._store.count(call.resource.name, where)
         content = [query.select(self._resources.present(record, call.url), asked.fields) for record in found]
@@ -112,7 +119,9 @@ class Operations:
         headers = {"X-Total-Count": str(total), "X-Result-Count": str(len(found))}
         if asked.limit is None and len(found) == total - asked.offset:
             return answer(content, 200, **headers)
-        page = asked if asked.limit is not None else query.Query(asked.where, asked.sort, asked.offset, query.MOST, None)
+        page = (
+            asked if asked.limit is not None else query.Query(asked.where, asked.sort, asked.offset, query.MOST, None)
+        )
         url = f"{call.url}{call.api.base}/{call.resource.name}"
         headers["Link"] = query.links(url, call.parameters, page, total)
         return answer(content, 206 if len(found) < total else 200, **headers)
@@ -120,9 +129,7 @@ class Operations:
     async def retrieve(self, call: Call) -> Response:
         decision = await self._allowed(call, "retrieve")
         record = await self._read(call, decision)
-        content = query.select(
-            self._resources.present(record, call.url), query.fields(call.parameters, call.shape)
-        )
+        content = query.select(self._resources.present(record, call.url), query.fields(call.parameters, call.shape))
         self._record(call, "retrieve", f"{call.resource.name}/{call.id}", "done", decision)
         return answer(content, ETag=f'"{record.revision}"')
 
@@ -152,6 +159,7 @@ class Operations:
         fresh = merge(record.body, body)
         documents.schema(call.api.document, f"{call.resource.schema}_Update").check(fresh)
         self._keep_required(call, fresh)
+        call.resource.guard(record.body, fresh)
         changed = await self._resources.change(call.resource, record, fresh, whole=True)
         self._record(call, "patch", f"{call.resource.name}/{call.id}", "done", decision, members=sorted(body))
         return answer(self._resources.present(changed, call.url), ETag=f'"{changed.revision}"')
@@ -165,12 +173,13 @@ class Operations:
     def _check_match(self, call: Call, record: Record) -> None:
         wanted = call.request.headers.get("if-match")
         if wanted and wanted != "*" and f'"{record.revision}"' not in (tag.strip() for tag in wanted.split(",")):
-            raise PreconditionFailed(f"{call.resource.name} {call.id} is at \"{record.revision}\", not {wanted}")
+            raise PreconditionFailed(f'{call.resource.name} {call.id} is at "{record.revision}", not {wanted}')
 
     async def delete(self, call: Call) -> Response:
         decision = await self._allowed(call, "delete")
         record = await self._read(call, decision)
         self._check_match(call, record)
+        call.resource.guard(record.body, None)
         await self._resources.delete(call.resource, record)
         self._record(call, "delete", f"{call.resource.name}/{call.id}", "done", decision)
         return Response(status_code=204)

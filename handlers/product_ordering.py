@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from convergedon.core.errors import Conflict
 from convergedon.core.lifecycle import LIFECYCLES
 from convergedon.handlers.resource import Api, Body, Resource, now
 
@@ -19,11 +20,23 @@ def _new_order(body: Body) -> dict[str, Any]:
     }
 
 
+def _guard(before: Body, after: Body | None) -> None:
+    """An order's state and items follow the work on it: who sets them would contradict the network."""
+    if after is None:
+        if before["state"] == "inProgress":
+            raise Conflict("an order in progress cannot be deleted: the network is at work on it")
+        return
+    for member in ("state", "productOrderItem"):
+        if before[member] != after.get(member):
+            raise Conflict(f"{member} follows the work on the order and cannot be set")
+
+
 PRODUCT_ORDER = Resource(
     "productOrder",
     "ProductOrder",
     new=_new_order,
     lifecycle=LIFECYCLES["productOrder"],
+    guard=_guard,
     indexes=("body.state", "body.externalId", "body.orderDate"),
 )
 

@@ -102,7 +102,7 @@ def event_matches(query: str, envelope: Mapping[str, Any]) -> bool:
     for name, value in parse_qsl(query.lstrip("?"), keep_blank_values=True):
         if name == "fields":
             continue
-        resource = next(iter(envelope["event"].values()), {})
+        resource: Mapping[str, Any] = next(iter(envelope["event"].values()), {})
         found = values_at(envelope, name) or values_at(resource, name)
         wanted = _unquoted(value).split(",")
         if not any(_text(item) in wanted for item in found):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -25,8 +24,6 @@ SHAPES = {
 }
 HUB_SHAPES = {("post", False): "register", ("delete", True): "unregister"}
 
-Operation = Callable[[Call], Awaitable[Response]]
-
 
 class ShapeResolver(Resolver):  # type: ignore[misc]
     def __init__(self, api: Api, operations: Operations) -> None:
@@ -41,9 +38,9 @@ class ShapeResolver(Resolver):  # type: ignore[misc]
         resource = self._api.resources[0] if name == "hub" else self._find(name)
         if verb is None or resource is None or rest not in ("", "{id}"):
             raise Misconfigured(f"{self._api.document}: nothing serves {operation.method.upper()} {operation.path}")
-        serve = partial(_serve, self._api, resource, verb, getattr(self._operations, verb))
+        serve = partial(_serve, self._api, resource, verb, self._operations)
 
-        async def function(id: str = "") -> Response:  # noqa: A002
+        async def function(id: str = "") -> Response:
             return await serve(id)
 
         return Resolution(function, f"{self._api.document}.{operation.operation_id}")
@@ -52,14 +49,14 @@ class ShapeResolver(Resolver):  # type: ignore[misc]
         return next((resource for resource in self._api.resources if resource.name == name), None)
 
 
-async def _serve(api: Api, resource: Resource, verb: str, operation: Operation, id: str) -> Response:  # noqa: A002
+async def _serve(api: Api, resource: Resource, verb: str, operations: Operations, id: str) -> Response:
     """Run one operation inside the caller's trace, counted and timed."""
     request = connexion.request
-    call = Call(api, resource, request, request.context["token_info"]["subject"], id)
+    call = Call(api, resource, request, request.context["token_info"]["subject"], id, operations.public_url)
     begun, status, name = perf_counter(), 500, f"{resource.name}.{verb}"
     try:
         with trace.span(name, request.headers):
-            response = await operation(call)
+            response: Response = await getattr(operations, verb)(call)
             response.headers["X-Trace-Id"] = trace.trace_id()
         status = response.status_code
         return response

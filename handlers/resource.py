@@ -35,7 +35,9 @@ def related_parties(body: Body) -> list[str]:
 class Resource:
     """``name`` is its path segment and collection, ``schema`` its name in the document and in event types.
 
-    ``new`` returns the members that the server sets when one is created; ``parties`` whom it concerns.
+    ``new`` returns the members that the server sets when one is created, ``changed`` those at every change; ``parties``
+    says whom it concerns. ``guard`` is given the body before and after what a client asks (after None: its deletion)
+    and raises Conflict for what only the gateway may do.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Resource:
     indexes: tuple[str, ...] = ()
     unique: tuple[str, ...] = ()
     changed: Callable[[Body], Body] = lambda _: {}
+    guard: Callable[[Body, Body | None], None] = lambda *_: None
 
     @property
     def kind(self) -> Kind:
@@ -149,8 +152,9 @@ class Resources:
         """The message that tells of a change: an event of TMF630's v4 form, and what the gateway knows beside it."""
         type_ = f"{resource.schema}{what}Event"
         time = now()
+        id = str(uuid4())
         envelope = {
-            "eventId": str(uuid4()),
+            "eventId": id,
             "eventTime": time,
             "eventType": type_,
             "correlationId": trace.trace_id() or record.facts.get("trace", ""),
@@ -168,4 +172,4 @@ class Resources:
             "base": self._bases[resource.name],
         }
         subject = f"event.{partition(record.id)}.{token(record.tenant)}.{type_}"
-        return Outgoing(envelope["eventId"], subject, about, trace.headers())
+        return Outgoing(id, subject, about, trace.headers())

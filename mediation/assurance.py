@@ -13,8 +13,9 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from convergedon.adapters.contract import Observation
+from convergedon.core import trace
 from convergedon.core.bus import Message
-from convergedon.core.errors import Conflict
+from convergedon.core.errors import Conflict, NotFound, Unavailable
 from convergedon.core.store import Record
 from convergedon.handlers.alarms import ALARM
 from convergedon.handlers.customer_notifications import CUSTOMER_NOTIFICATION
@@ -52,8 +53,10 @@ async def clear_alarm(work: Work, message: Message) -> None:
         "alarmClearedTime": instant(seen.time),
         "clearSystemId": seen.device,
     }
-    await work.resources.change(ALARM, open_, change, {"openKey": None, **_position(message)})
-    work.audit.record("alarm.cleared", open_.tenant, seen.device, f"alarm/{open_.id}", "done")
+    # the all-clear belongs to the trace that the fault began
+    with trace.span("alarm.clear", open_.facts["carrier"]):
+        await work.resources.change(ALARM, open_, change, {"openKey": None, **_position(message)})
+        work.audit.record("alarm.cleared", open_.tenant, seen.device, f"alarm/{open_.id}", "done")
 
 
 def _key(seen: Observation) -> str:
@@ -61,7 +64,11 @@ def _key(seen: Observation) -> str:
 
 
 async def _open(work: Work, seen: Observation) -> Record | None:
+    """The alarm that is open for this condition. One that a client cleared is over: it gives its key free."""
     found = await work.store.find(ALARM.name, {"tenant": seen.tenant, "facts.openKey": _key(seen)}, limit=1)
+    if found and found[0].body["state"] == "cleared":
+        await work.resources.change(ALARM, found[0], facts={"openKey": None})
+        return None
     return found[0] if found else None
 
 
@@ -81,6 +88,7 @@ async def _raise(work: Work, seen: Observation, message: Message) -> None:
         "key": _key(seen),
         "openKey": _key(seen),
         "count": 1,
+        "carrier": trace.headers(),
         "parties": sorted({customer for service in affected for customer in service.customers}),
         **_position(message),
     }
@@ -88,8 +96,17 @@ async def _raise(work: Work, seen: Observation, message: Message) -> None:
     try:
         alarm = await work.resources.create(ALARM, seen.tenant, _alarm(seen, affected), facts, id)
     except Conflict:
-        return  # this very message raised it before, and it was cleared since
+        await _raised_before(work, seen, id)
+        return
     work.audit.record("alarm.raised", seen.tenant, seen.device, f"alarm/{alarm.id}", "done", services=len(affected))
+
+
+async def _raised_before(work: Work, seen: Observation, id: str) -> None:
+    """This very message raised the alarm, and it was cleared since: nothing to do. Anything else is tried again."""
+    try:
+        await work.store.get(ALARM.name, seen.tenant, id)
+    except NotFound as error:
+        raise Unavailable(f"another alarm still holds {_key(seen)}") from error
 
 
 def _alarm(seen: Observation, affected: Sequence[Service]) -> dict[str, Any]:
@@ -142,7 +159,9 @@ async def tell_restored(work: Work, message: Message) -> None:
     alarm = await work.store.get(ALARM.name, message.body["tenant"], message.body["id"])
     for customer, services in (await _by_customer(work, alarm)).items():
         cleared = alarm.body["alarmClearedTime"]
-        body = _notification("serviceRestored", alarm, customer, services, f"{_named(services)} works again since {cleared}.")
+        body = _notification(
+            "serviceRestored", alarm, customer, services, f"{_named(services)} works again since {cleared}."
+        )
         await notify(work, alarm, customer, {**body, "restoredAt": cleared})
 
 
@@ -160,9 +179,7 @@ def _named(services: Sequence[Service]) -> str:
     return ", ".join(f"{service.name} {service.id} (order {service.order})" for service in services)
 
 
-def _notification(
-    type_: str, alarm: Record, customer: str, services: Sequence[Service], text: str
-) -> dict[str, Any]:
+def _notification(type_: str, alarm: Record, customer: str, services: Sequence[Service], text: str) -> dict[str, Any]:
     return {
         "notificationType": type_,
         "text": text,
@@ -179,7 +196,9 @@ async def notify(work: Work, about: Record, customer: str, body: Mapping[str, An
     id = str(uuid5(NAMESPACE_URL, f"{about.kind}|{about.id}|{customer}|{body['notificationType']}"))
     try:
         body = {**body, **_linked(work, body), "traceId": about.facts.get("trace", "")}
-        await work.resources.create(CUSTOMER_NOTIFICATION, about.tenant, body, {"trace": about.facts.get("trace", "")}, id)
+        await work.resources.create(
+            CUSTOMER_NOTIFICATION, about.tenant, body, {"trace": about.facts.get("trace", "")}, id
+        )
     except Conflict:
         return False
     return True

@@ -100,7 +100,10 @@ async def rate(work: Work, message: Message) -> None:
     usage = await work.store.get(USAGE.name, message.body["tenant"], message.body["id"])
     if usage.body["status"] != "guided":
         return
+    service = usage.facts.get("service")
     try:
+        if service is None:
+            raise Invalid("it was guided to no service")
         amounts = rating.rate(usage.body, work.tariff)
     except Invalid as error:
         await _reject(work, usage, str(error))
@@ -113,7 +116,7 @@ async def rate(work: Work, message: Message) -> None:
             "isBilled": False,
             "taxRate": float(work.tariff.tax),
             "taxExcludedRatingAmount": rating.money(amount, work.tariff),
-            "productRef": {"id": usage.facts["service"]},
+            "productRef": {"id": service},
         }
         for name, amount in amounts.items()
     ]
@@ -157,7 +160,7 @@ async def _end_run(work: Work, asked: Record, change: Mapping[str, Any]) -> None
 
 
 async def _claim(work: Work, tenant: str, customer: str, bill: str) -> None:
-    mine = {"tenant": tenant, "facts.parties": customer, "body.status": "rated"}
+    mine = {"tenant": tenant, "facts.parties": customer, "body.status": "rated", "facts.amounts": {"$exists": True}}
     for usage in await work.store.find(USAGE.name, mine):
         rated = [{**part, "isBilled": True} for part in usage.body["ratedProductUsage"]]
         await work.resources.change(USAGE, usage, {"status": "billed", "ratedProductUsage": rated}, {"bill": bill})
@@ -195,7 +198,9 @@ async def _line(
         "periodCoverage": _period(usages),
         "taxExcludedAmount": rating.money(amount, work.tariff),
         "taxIncludedAmount": rating.money(amount + tax, work.tariff),
-        "appliedTax": [{"taxCategory": "VAT", "taxRate": float(work.tariff.tax), "taxAmount": rating.money(tax, work.tariff)}],
+        "appliedTax": [
+            {"taxCategory": "VAT", "taxRate": float(work.tariff.tax), "taxAmount": rating.money(tax, work.tariff)}
+        ],
         "characteristic": [{"name": "usageId", "valueType": "array", "value": [usage.id for usage in usages]}],
     }
     id = str(uuid5(NAMESPACE_URL, f"{bill}|{service}|{charge}|{part}"))
@@ -236,7 +241,9 @@ async def _bill(
         "taxIncludedAmount": whole,
         "amountDue": whole,
         "remainingAmount": whole,
-        "taxItem": [{"taxCategory": "VAT", "taxRate": float(work.tariff.tax), "taxAmount": rating.money(tax, work.tariff)}],
+        "taxItem": [
+            {"taxCategory": "VAT", "taxRate": float(work.tariff.tax), "taxAmount": rating.money(tax, work.tariff)}
+        ],
     }
     if "billingAccount" in asked.body:
         body["billingAccount"] = asked.body["billingAccount"]

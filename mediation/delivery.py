@@ -61,8 +61,11 @@ class Delivery:
             if event_matches(record.body["query"], about["event"]) and await self._may_hear(record, about):
                 self._attend(record.id)
                 event = about["event"]
-                await work.bus.publish(f"delivery.{record.id}", {"event": event, "tenant": about["tenant"]},
-                                       f"{event['eventId']}:{record.id}")
+                await work.bus.publish(
+                    f"delivery.{record.id}",
+                    {"event": event, "tenant": about["tenant"]},
+                    f"{event['eventId']}:{record.id}",
+                )
 
     async def _may_hear(self, record: Record, about: Mapping[str, Any]) -> bool:
         resource = {
@@ -122,4 +125,6 @@ class Delivery:
         told = event["event"].get("customerNotification")
         if told and told.get("notificationType") == "serviceAffected":
             detail["seconds"] = round(time() - datetime.fromisoformat(told["affectedSince"]).timestamp(), 3)
-        self._work.audit.record("event.delivered", record.tenant, record.facts["owner"]["id"], f"hub/{record.id}", "done", **detail)
+        self._work.audit.record(
+            "event.delivered", record.tenant, record.facts["owner"]["id"], f"hub/{record.id}", "done", **detail
+        )

@@ -1,12 +1,13 @@
 """The order line: an accepted order becomes intents, the network's answers become its end.
 
-fulfil -> begin -> (adapters perform) -> advance -> finish. Every step may be delivered twice and does its work once: what
-was asked of the network and what it answered is kept in the order's record, written together with its state.
+fulfil -> begin -> (adapters perform) -> advance -> finish. Every step may be delivered twice and does its work once:
+what was asked of the network and what it answered is kept in the order's record, written together with its state.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime
 from time import time
@@ -15,7 +16,7 @@ from typing import Any
 from convergedon.adapters.contract import Intent, Outcome
 from convergedon.core import trace
 from convergedon.core.bus import Message, partition, token
-from convergedon.core.errors import Forbidden, Invalid
+from convergedon.core.errors import Forbidden, Invalid, NotFound, Stale
 from convergedon.core.policy import system
 from convergedon.core.store import Outgoing, Record
 from convergedon.handlers.product_ordering import PRODUCT_ORDER
@@ -24,13 +25,20 @@ from convergedon.mediation import inventory, planning
 from convergedon.mediation.planning import Present, Wanted
 from convergedon.mediation.work import Work
 
+OVERDUE = "unknown"
+GRACE = 60.0
+"""Seconds after an intent's deadline in which its answer is still waited for."""
+
 Asked = dict[str, dict[str, Any]]
 """What was asked of the network, by intent key: {item, wanted, undoes, status, words}; status asked, done or failed."""
 
 
 async def fulfil(work: Work, message: Message) -> None:
     """A ProductOrderCreateEvent: plan the order and ask the network for what it needs."""
-    order = await work.store.get(PRODUCT_ORDER.name, message.body["tenant"], message.body["id"])
+    try:
+        order = await work.store.get(PRODUCT_ORDER.name, message.body["tenant"], message.body["id"])
+    except NotFound:
+        return  # deleted before anything was begun
     if order.body["state"] == "acknowledged":
         order = await begin(work, order)
     if order.body["state"] == "inProgress":
@@ -49,7 +57,7 @@ async def begin(work: Work, order: Record) -> Record:
         items.append({**item, "state": "inProgress"})
         asked.update(await _ask(work, order, item, inventory.present(service) if service else None))
     intents = [_intent(work, order, key, asked[key]) for key in asked if asked[key]["status"] == "asked"]
-    facts = {"asked": asked, "before": before}
+    facts = {"asked": asked, "before": before, "due": time() + work.settings.intent_deadline + GRACE}
     return await work.resources.change(
         PRODUCT_ORDER, order, {"state": "inProgress", "productOrderItem": items}, facts, intents
     )
@@ -112,18 +120,50 @@ async def advance(work: Work, message: Message) -> None:
     order = await work.store.get(PRODUCT_ORDER.name, about["tenant"], about["id"])
     asked: Asked = {key: dict(entry) for key, entry in order.facts.get("asked", {}).items()}
     entry = asked.get(outcome.key)
-    if order.body["state"] != "inProgress" or entry is None:
+    if entry is None:
+        return
+    if order.body["state"] != "inProgress":
+        await _take_back(work, order, asked, outcome)
         return
     if entry["status"] == "asked":
         entry.update(status="done" if outcome.done else "failed", words=outcome.words, result=outcome.status)
         what = {"device": outcome.device, "result": outcome.status}
-        work.audit.record("intent.answered", order.tenant, outcome.device, f"{order.kind}/{order.id}",
-                          "done" if outcome.done else "failed", **what)
+        work.audit.record(
+            "intent.answered",
+            order.tenant,
+            outcome.device,
+            f"{order.kind}/{order.id}",
+            "done" if outcome.done else "failed",
+            **what,
+        )
     await finish(work, order, asked)
 
 
+async def _take_back(work: Work, order: Record, asked: Asked, outcome: Outcome) -> None:
+    """An answer that came after the order had ended without it: what the device did all the same is undone."""
+    if asked[outcome.key].get("result") != OVERDUE or not outcome.done:
+        return
+    entry, key = asked[outcome.key], f"{outcome.key}:undo"
+    entry.update(status="done", result=outcome.status)
+    asked[key] = _entry(entry["item"], _former(order, entry), undoes=outcome.key)
+    intent = _intent(work, order, key, asked[key])
+    await work.resources.change(PRODUCT_ORDER, order, facts={"asked": asked}, also=[intent])
+
+
+async def end_overdue(work: Work) -> None:
+    """Orders whose devices never answered (no adapter runs for them) end as failed, saying so."""
+    late = {"body.state": "inProgress", "facts.due": {"$lt": time()}}
+    for order in await work.store.find(PRODUCT_ORDER.name, late, limit=100):
+        asked: Asked = {key: dict(entry) for key, entry in order.facts["asked"].items()}
+        for entry in asked.values():
+            if entry["status"] == "asked":
+                entry.update(status="failed", result=OVERDUE, words="the device did not answer until its deadline")
+        with suppress(Stale):
+            await finish(work, order, asked)
+
+
 async def finish(work: Work, order: Record, asked: Asked) -> None:
-    """Settle the items whose answers are all there; undo the half of an item that failed; end the order with its last."""
+    """Settle items whose answers are all there, undo the half of one that failed, end the order with its last."""
     undo = _undo(order, asked)
     items = [_settled(item, asked | undo) for item in order.body["productOrderItem"]]
     for item in items:

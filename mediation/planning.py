@@ -207,7 +207,9 @@ def _check(offerings: Mapping[str, Offering], sites: Mapping[str, Mapping[str, V
         for offering in offerings.values():
             for site in named:
                 samples = {"integer": 1, "string": "x", "site": site}
-                given = {name: rule.get("minimum", samples[rule["type"]]) for name, rule in offering.characteristics.items()}
+                given = {
+                    name: rule.get("minimum", samples[rule["type"]]) for name, rule in offering.characteristics.items()
+                }
                 scope = _scope(offering, given, tenant, Products(offerings, sites))
                 try:
                     for template in offering.intents:

@@ -34,7 +34,7 @@ class Tariff:
 
 def rate(usage: Mapping[str, Any], tariff: Tariff) -> dict[str, Decimal]:
     """charge name -> exact amount without tax. Raises Invalid for a usage type or a value that has no price."""
-    type_ = usage.get("usageType")
+    type_ = usage.get("usageType", "")
     if type_ not in tariff.charges:
         raise Invalid(f"the tariff has no usage type {type_!r}")
     given = {c["name"]: c["value"] for c in usage.get("usageCharacteristic") or []}
@@ -69,7 +69,12 @@ def load(path: Path | None = None) -> Tariff:
         read = yaml.safe_load(source.read_text(encoding="utf-8"))
         charges = {
             type_: [
-                Charge(c["name"], c["characteristic"], _decimal(c["per"], f"{type_}.per"), _decimal(c["price"], f"{type_}.price"))
+                Charge(
+                    c["name"],
+                    c["characteristic"],
+                    _decimal(c["per"], f"{type_}.per"),
+                    _decimal(c["price"], f"{type_}.price"),
+                )
                 for c in listed
             ]
             for type_, listed in read["charges"].items()

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
+
+import structlog
 
 from convergedon.core import metrics
 from convergedon.core.bus import PARTITIONS, Consumer, Message
+from convergedon.core.errors import Unavailable
+from convergedon.mediation import ordering
 from convergedon.mediation.delivery import Delivery
 from convergedon.mediation.flows import FLOWS, name_of
 from convergedon.mediation.work import Work
+
+log = structlog.get_logger()
+
+EVERY = 15.0
+"""Seconds between two looks at what is overdue."""
 
 
 class Worker:
@@ -17,6 +27,7 @@ class Worker:
     def __init__(self, work: Work) -> None:
         self._work = work
         self._delivery = Delivery(work)
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         await self._delivery.start()
@@ -29,8 +40,24 @@ class Worker:
             ):
                 self._work.bus.consume(Consumer(name, subject, handler, horizon, parked=self._parked))
 
+        self._tasks = [asyncio.create_task(self._look_after())]
+
     async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._delivery.stop()
+
+    async def _look_after(self) -> None:
+        """What no message tells of: time that has run out."""
+        while True:
+            await asyncio.sleep(EVERY)
+            try:
+                await ordering.end_overdue(self._work)
+            except Unavailable as error:
+                log.info("overdue orders wait", reason=str(error))
+            except Exception:
+                log.exception("overdue orders wait")
 
     async def _flow(self, message: Message) -> None:
         for step in FLOWS.get(name_of(message), ()):

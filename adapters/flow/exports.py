@@ -17,6 +17,7 @@ from netflume import Decoder, flow_endpoints
 KEPT_DATAGRAMS = 256
 KEPT_STREAMS = 256
 KEPT_BYTES = 32 * 1024 * 1024
+KNOWN_STARTS = 10_000
 # A datagram of an Ethernet's size has 180 records at most; a crafted one of 64 KiB has thousands, too many to store
 MOST_RECORDS = 1000
 HEADERS = {9: 20, 10: 16}
@@ -48,6 +49,7 @@ class Exports:
         self._drop = drop
         self._kept: OrderedDict[tuple[str, int], deque[bytes]] = OrderedDict()
         self.kept_bytes = 0
+        self._booted: OrderedDict[tuple[str, int], int] = OrderedDict()
 
     def read(self, datagram: bytes, exporter: str) -> list[Export] | None:
         """Decode a datagram, and with it those that waited for a template it brings; None when it was refused."""
@@ -83,7 +85,8 @@ class Exports:
         if len(message.flows) > MOST_RECORDS:
             self._drop("records", 1)
             return None
-        found = [_record(flow, message.header, message.sampling_rate) for flow in message.flows]
+        header = self._timed(message, exporter)
+        found = [_record(flow, header, message.sampling_rate) for flow in message.flows]
         records = tuple(record for record in found if record is not None)
         if len(records) < len(found):
             self._drop("record", len(found) - len(records))
@@ -100,6 +103,21 @@ class Exports:
             self._drop("truncated", 1)
             return None
         return message
+
+    def _timed(self, message: Any, exporter: str) -> Mapping[str, Any]:
+        """The header with the exporter's uptime, which IPFIX tells apart: by the time of its start, in an option."""
+        header: Mapping[str, Any] = message.header
+        if header["version"] != 10:
+            return header
+        place = (exporter, header["domain"])
+        for option in message.options:
+            if isinstance(option.get("system_init_time_ms"), int):
+                self._booted[place] = option["system_init_time_ms"]
+                self._booted.move_to_end(place)
+                if len(self._booted) > KNOWN_STARTS:
+                    self._booted.popitem(last=False)
+        booted = self._booted.get(place)
+        return header if booted is None else {**header, "sys_uptime": (header["unix_secs"] * 1000 - booted) % WRAP}
 
     def _missing(self, exporter: str, domain: int, needs: set[int]) -> bool:
         known = self._decoder.templates.templates

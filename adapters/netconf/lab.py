@@ -23,8 +23,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from convergedon.core.errors import Misconfigured
 from lxml import etree  # type: ignore[import-untyped]
+
+from convergedon.core.errors import Misconfigured
 
 if TYPE_CHECKING:
     import asyncssh

@@ -14,10 +14,11 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Annotated, Any, Self
 
-from convergedon.adapters import strict
-from convergedon.core.errors import Invalid
 from lxml import etree  # type: ignore[import-untyped]
 from pydantic import Field, StringConstraints, model_validator
+
+from convergedon.adapters import strict
+from convergedon.core.errors import Invalid
 
 BASE = "urn:ietf:params:xml:ns:netconf:base:1.0"
 SETTLE = 2.0

@@ -18,9 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import paramiko  # type: ignore[import-untyped]
-from convergedon.core import trace
-from convergedon.core.errors import Misconfigured, Unavailable
-from convergedon.core.metrics import RPC_SECONDS
 from lxml import etree  # type: ignore[import-untyped]
 from ncclient import NCClientError  # type: ignore[import-untyped]
 from ncclient.manager import Manager, make_device_handler  # type: ignore[import-untyped]
@@ -33,6 +30,10 @@ from ncclient.transport.errors import (  # type: ignore[import-untyped]
 )
 from ncclient.transport.session import NetconfBase  # type: ignore[import-untyped]
 from ncclient.transport.ssh import SSHSession  # type: ignore[import-untyped]
+
+from convergedon.core import trace
+from convergedon.core.errors import Misconfigured, Unavailable
+from convergedon.core.metrics import RPC_SECONDS
 
 CONNECT_SECONDS = 10.0
 RPC_TIMEOUT = 30.0

@@ -9,11 +9,12 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Annotated, Any, Literal, Self
 
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
 from convergedon.adapters import strict
 from convergedon.adapters.contract import ObservationKind
 from convergedon.adapters.snmp import ber
 from convergedon.core.errors import Misconfigured
-from pydantic import Field, StringConstraints, field_validator, model_validator
 
 SHIPPED = files("convergedon.adapters.snmp") / "mapping.yaml"
 LONGEST_OBJECT = 255
