@@ -286,8 +286,8 @@ class Change:
     def _unlock(self) -> None:
         try:
             self.connection.call("unlock", "candidate")
-        except Denied:
-            self.connection.close()  # the end of the session is the end of its locks
+        except (Denied, Unavailable):
+            self.connection.close()  # the end of the session is the end of its locks; what was done stays done
 
     def _discarded(self) -> bool:
         try:

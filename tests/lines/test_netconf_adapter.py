@@ -9,6 +9,10 @@ from typing import Any
 
 import ncclient.transport.session
 import pytest
+from ncclient.manager import Manager, make_device_handler
+from ncclient.operations import TimeoutExpiredError
+from ncclient.transport.ssh import SSHSession
+
 from convergedon.adapters.contract import Device, Intent, Outcome
 from convergedon.adapters.netconf import NetconfAdapter, create
 from convergedon.adapters.netconf.lab import CAPABILITIES, Element, Fault, running
@@ -16,9 +20,6 @@ from convergedon.adapters.netconf.session import Access, Connection, dial
 from convergedon.adapters.testing import AdapterContract, ignore
 from convergedon.core import settings
 from convergedon.core.errors import Misconfigured, Unavailable
-from ncclient.manager import Manager, make_device_handler
-from ncclient.operations import TimeoutExpiredError
-from ncclient.transport.ssh import SSHSession
 
 INTERFACES = {"ge-0/0/1": 1000, "ge-0/0/2": 10_000}
 GOLD = {"interface": "ge-0/0/1", "vlan": 100, "bandwidth": 200}
@@ -495,6 +496,46 @@ async def test_drop_before_the_commit_changes_nothing(rpc: str, adapter: Netconf
     assert again.status == "applied"
     assert running(element) == ON_DEVICE
     assert not element.pending
+
+
+LINE = ("get-config", "lock", "discard-changes", "edit-config", "commit-confirmed", "get", "commit")
+
+
+@pytest.mark.parametrize("kind", ["drop-before", "drop-after"])
+@pytest.mark.parametrize("rpc", LINE)
+async def test_wherever_the_line_breaks_nothing_is_half_done(
+    rpc: str, kind: Any, adapter: NetconfAdapter, element: Element
+) -> None:
+    """Between the deliveries the device has the old or the new configuration, after the second the new, for good."""
+    wanted = intent({**GOLD, "vlan": 101, "bandwidth": 300}, key="order-2")
+    await adapter.perform(intent(GOLD))
+    old = running(element)
+    element.faults.append(Fault(kind, rpc))
+
+    first = await asyncio.gather(adapter.perform(wanted), return_exceptions=True)
+    between = running(element)
+    second = await adapter.perform(wanted)
+
+    new = {"acc-1": {**old["acc-1"], "vlan-id": "101", "bandwidth": "300"}}
+    assert isinstance(first[0], Unavailable)
+    assert between in (old, new)
+    assert second.done
+    assert running(element) == new
+    assert not element.pending
+    assert not element.locked
+
+
+@pytest.mark.parametrize("kind", ["drop-before", "drop-after"])
+async def test_drop_at_the_unlock_does_not_lose_the_outcome(
+    kind: Any, adapter: NetconfAdapter, element: Element
+) -> None:
+    element.faults.append(Fault(kind, "unlock"))
+
+    outcome = await adapter.perform(intent(GOLD))
+    after = await adapter.perform(intent({**GOLD, "bandwidth": 300}, key="order-2"))
+
+    assert (outcome.status, after.status) == ("applied", "applied")
+    assert element.sessions_opened == 2
 
 
 @pytest.mark.parametrize(("kind", "rpc"), [("drop-after", "commit-confirmed"), ("drop-before", "commit")])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from convergedon.adapters.netconf.lab import CAPABILITIES, Element, running
 from convergedon.adapters.netconf.session import Access, Connection, Denied, dial
 from convergedon.core.errors import Misconfigured, Unavailable

@@ -21,14 +21,18 @@ PROGRAMS = ("netconfd", "netconf-subsystem", "sshd", "ssh-keygen")
 PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
 
 
+def lacking(words: str) -> None:
+    """Skip the test with a sentence, or fail it if CONVERGEDON_REQUIRE_PEERS is 1."""
+    if os.environ.get("CONVERGEDON_REQUIRE_PEERS") == "1":
+        pytest.fail(words)
+    pytest.skip(words)
+
+
 def require() -> dict[str, str]:
-    """Find the programs; where they are missing the test is skipped, or fails if CONVERGEDON_REQUIRE_PEERS is 1."""
+    """Find the programs; without them there is nothing to test against."""
     found = {name: shutil.which(name, path=PATH) for name in PROGRAMS}
     if missing := [name for name, path in found.items() if path is None]:
-        words = f"{', '.join(missing)} not installed: apt-get install netconfd openssh-server net-tools"
-        if os.environ.get("CONVERGEDON_REQUIRE_PEERS") == "1":
-            pytest.fail(words)
-        pytest.skip(words)
+        lacking(f"{', '.join(missing)} not installed: apt-get install netconfd openssh-server net-tools")
     return {name: path for name, path in found.items() if path is not None}
 
 

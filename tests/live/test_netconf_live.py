@@ -1,13 +1,17 @@
 """The NETCONF adapter against a real server: yuma123's netconfd behind OpenSSH."""
 
 import asyncio
+import os
+import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import netconfd
 import pytest
+
 from convergedon.adapters.contract import Device, Intent
 from convergedon.adapters.netconf import NetconfAdapter, mapping
 from convergedon.adapters.netconf.adapter import persist_id
@@ -27,7 +31,8 @@ Services = Mapping[str, Service]
 
 @pytest.fixture(scope="module")
 def entry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    with netconfd.running(tmp_path_factory.mktemp("netconfd")) as entry:
+    modules = ("--module=ietf-interfaces", "--module=iana-if-type")
+    with netconfd.running(tmp_path_factory.mktemp("netconfd"), *modules) as entry:
         yield entry
 
 
@@ -182,3 +187,51 @@ async def test_refused_credentials_are_named(entry: dict[str, Any], services: Se
         await adapter.perform(intent(GOLD))
 
     await adapter.stop()
+
+
+PORT = """
+services:
+  port:
+    namespace: urn:ietf:params:xml:ns:yang:ietf-interfaces
+    path: /interfaces/interface
+    key: name
+    leaves: {words: description}
+    constants:
+      type: {identity: ethernetCsmacd, namespace: "urn:ietf:params:xml:ns:yang:iana-if-type"}
+"""
+
+
+@pytest.fixture
+def link() -> Iterator[str]:
+    """A link of the kernel without addresses, which netconfd manages."""
+    name = f"nc{os.getpid() % 100_000}"
+    made = subprocess.run(["ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}p"], capture_output=True)
+    if made.returncode:
+        netconfd.lacking(f"no veth link can be made here: {made.stderr.decode().strip()}")
+    yield name
+    subprocess.run(["ip", "link", "del", name], check=True)
+
+
+def is_up(link: str) -> bool:
+    return bool(int(Path(f"/sys/class/net/{link}/flags").read_text(), 16) & 1)
+
+
+async def test_another_mapping_moves_a_real_link(link: str, entry: dict[str, Any], tmp_path: Path) -> None:
+    """With a mapping to ietf-interfaces the same adapter takes a link of the kernel up and down."""
+    file = tmp_path / "mapping.yaml"
+    file.write_text(PORT)
+    adapter = make_adapter(entry, mapping.load(file))
+    await adapter.start(ignore)
+    port = replace(intent({"words": "to the customer"}, instance=link), service="port")
+
+    made = await adapter.perform(port)
+    again = await adapter.perform(port)
+    up = is_up(link)
+    gone = await adapter.perform(replace(port, values=None))
+    down = not is_up(link)
+    await adapter.stop()
+
+    assert [outcome.status for outcome in (made, again, gone)] == ["applied", "unchanged", "applied"]
+    assert made.diff["description"] == (None, "to the customer")
+    assert up
+    assert down

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import yaml
-from convergedon.adapters.netconf import mapping
-from convergedon.core.errors import Invalid, Misconfigured
 from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
+
+from convergedon.adapters.netconf import mapping
+from convergedon.core.errors import Invalid, Misconfigured
 
 ACCESS: dict[str, Any] = {
     "namespace": "urn:example:access",
