@@ -156,6 +156,19 @@ def test_option_records_are_no_flows_and_a_sampling_rate_multiplies_the_counts(r
     assert export.records[0]["octets"] == 100 * RECORDS[0]["octets"]
 
 
+def test_ipfix_times_since_boot_count_from_the_start_that_an_option_tells(reader):
+    """As softflowd sends them: systemInitTimeMilliseconds in an option record, sysUpTime times in the flows."""
+    option = struct.pack("!HHHHHHHH", 300, 2, 1, 143, 4, 160, 8, 0)
+    flow = struct.pack("!HHHHHHHHHHHH", 256, 5, 8, 4, 12, 4, 1, 4, 22, 4, 21, 4)
+    told = struct.pack("!IQ", 1, int(SINCE) * 1000)
+    seen = ip_address("10.0.0.1").packed + ip_address("192.0.2.7").packed + struct.pack("!III", 64, 2_000, 3_500)
+    parts = ((3, option), (300, told), (2, flow), (256, seen))
+    sets = b"".join(struct.pack("!HH", number, 4 + len(part)) + part for number, part in parts)
+    [found] = reader.records(struct.pack("!HHIII", 10, 16 + len(sets), int(SINCE) + 9, 0, 0) + sets)
+
+    assert (found["start"], found["end"]) == (SINCE + 2, SINCE + 3.5)
+
+
 @pytest.mark.parametrize(
     ("datagram", "reason"),
     [
