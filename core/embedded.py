@@ -246,7 +246,7 @@ def _await_ready(command: Command, process: subprocess.Popen[bytes]) -> None:
 def _stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
-        process.wait(timeout=10)
+        process.wait(timeout=5)  # SecantusDB takes 2 s, and now and then hangs
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

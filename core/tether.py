@@ -16,7 +16,8 @@ PR_SET_PDEATHSIG = 1
 def main() -> None:
     parent, argv = int(sys.argv[1]), sys.argv[2:]
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        # not SIGTERM: SecantusDB now and then hangs on it, and every child of ours survives a crash
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before the kernel was asked
             sys.exit(1)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and exec hands that down

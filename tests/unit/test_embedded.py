@@ -12,9 +12,10 @@ from pathlib import Path
 
 import nats
 import pytest
+from pymongo import AsyncMongoClient
+
 from convergedon.core import embedded
 from convergedon.core.errors import Misconfigured
-from pymongo import AsyncMongoClient
 
 Start = Callable[..., AbstractAsyncContextManager[embedded.Server]]
 both = pytest.mark.parametrize("start", [embedded.nats, embedded.mongodb])

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from convergedon.core import embedded
 from convergedon.core.errors import Misconfigured
 from convergedon.core.supervisor import (
@@ -338,8 +339,12 @@ def test_nothing_outlives_a_killed_supervisor(tmp_path: Path) -> None:
 
 def test_leftovers_of_a_killed_supervisor_are_ended(tmp_path: Path) -> None:
     """Where the kernel does not, the next start ends what the last one left; a pid that is another's now is spared."""
-    argv = [sys.executable, "-I", "-S", "-c", "import signal; signal.pause()", str(tmp_path)]
-    left, other = (subprocess.Popen(argv) for _ in range(2))
+    argv = [sys.executable, "-I", "-S", "-c", SERVE, str(tmp_path)]
+    left, other = (subprocess.Popen(argv, stdout=subprocess.PIPE) for _ in range(2))
+    for process in (left, other):
+        assert process.stdout is not None
+        with process.stdout as stdout:
+            stdout.readline()  # it runs
     (tmp_path / "run").mkdir()
     write_json(tmp_path / "run" / "pids.json", {left.pid: argv, other.pid: [*argv, "of another program"]})
 

@@ -11,6 +11,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+
 from convergedon.core import embedded, settings
 from convergedon.core.errors import Misconfigured, Unavailable
 from convergedon.core.supervisor import write_json
