@@ -124,7 +124,7 @@ def _scope(offering: Offering, given: Values, tenant: str, products: Products) -
 def _checked(name: str, value: Any, rule: Values, tenant: str, products: Products) -> Any:
     if rule["type"] == "site":
         sites = products.sites.get(tenant, {})
-        if value not in sites:
+        if not isinstance(value, str) or value not in sites:
             raise Invalid(f"{name} {value!r} is none of {', '.join(sorted(sites)) or 'this tenant (it has no sites)'}")
         return sites[value]
     if rule["type"] == "string":
@@ -151,10 +151,10 @@ def _fill(template: Template, scope: Values) -> Wanted:
 
 def _host(network: Any, number: Any) -> str:
     """The address with a number in a network. Raises Invalid when the network has not that many."""
-    try:
-        return str(ip_network(network)[int(number)])
-    except IndexError:
-        raise Invalid(f"network {network} has no address number {number}") from None
+    whole = ip_network(network)
+    if not 0 <= int(number) < whole.num_addresses:
+        raise Invalid(f"network {network} has no address number {number}")
+    return str(whole[int(number)])
 
 
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {"host": _host}

@@ -13,6 +13,9 @@ import yaml
 
 from convergedon.core.errors import Invalid, Misconfigured
 
+MOST = 10**20
+"""More than any 64-bit counter holds; what is beyond could not be rounded to a cent in 28 digits."""
+
 
 @dataclass(frozen=True)
 class Charge:
@@ -38,7 +41,7 @@ def rate(usage: Mapping[str, Any], tariff: Tariff) -> dict[str, Decimal]:
     if type_ not in tariff.charges:
         raise Invalid(f"the tariff has no usage type {type_!r}")
     given = {c["name"]: c["value"] for c in usage.get("usageCharacteristic") or []}
-    return {charge.name: _quantity(given, charge) / charge.per * charge.price for charge in tariff.charges[type_]}
+    return {charge.name: _quantity(given, charge) * charge.price / charge.per for charge in tariff.charges[type_]}
 
 
 def _quantity(given: Mapping[str, Any], charge: Charge) -> Decimal:
@@ -47,8 +50,8 @@ def _quantity(given: Mapping[str, Any], charge: Charge) -> Decimal:
         quantity = Decimal(str(value))
     except InvalidOperation:
         raise Invalid(f"{charge.characteristic} must be a number, not {value!r}") from None
-    if isinstance(value, bool) or not quantity.is_finite() or quantity < 0:
-        raise Invalid(f"{charge.characteristic} must be a number from 0, not {value!r}")
+    if isinstance(value, bool) or not quantity.is_finite() or not 0 <= quantity < MOST:
+        raise Invalid(f"{charge.characteristic} must be a number from 0 that a counter can hold, not {value!r}")
     return quantity
 
 
@@ -67,27 +70,34 @@ def load(path: Path | None = None) -> Tariff:
     source = path or files(__package__).joinpath("tariff.yaml")
     try:
         read = yaml.safe_load(source.read_text(encoding="utf-8"))
-        charges = {
-            type_: [
-                Charge(
-                    c["name"],
-                    c["characteristic"],
-                    _decimal(c["per"], f"{type_}.per"),
-                    _decimal(c["price"], f"{type_}.price"),
-                )
-                for c in listed
-            ]
-            for type_, listed in read["charges"].items()
-        }
-        tariff = Tariff(read["currency"], int(read["places"]), _decimal(read["tax"], "tax"), charges)
-        unknown = read.keys() - {"currency", "places", "tax", "charges"}
-        if unknown:
-            raise ValueError(f"{sorted(unknown)[0]}: unknown key")
+        _only(read, ("currency", "places", "tax", "charges"))
+        charges = {type_: [_charge(type_, about) for about in listed] for type_, listed in read["charges"].items()}
+        tariff = Tariff(read["currency"], _places(read["places"]), _decimal(read["tax"], "tax"), charges)
     except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
         raise Misconfigured(f"tariff {source}: {error}") from error
     except KeyError as error:
         raise Misconfigured(f"tariff {source}: {error.args[0]} is missing") from error
     return tariff
+
+
+def _charge(type_: str, about: Mapping[str, Any]) -> Charge:
+    _only(about, ("name", "characteristic", "per", "price"), f"charges.{type_}.")
+    per = _decimal(about["per"], f"charges.{type_}.per")
+    if per == 0:
+        raise ValueError(f"charges.{type_}.per: must be more than 0")
+    return Charge(about["name"], about["characteristic"], per, _decimal(about["price"], f"charges.{type_}.price"))
+
+
+def _only(read: Mapping[str, Any], known: Sequence[str], where: str = "") -> None:
+    unknown = sorted(read.keys() - set(known))
+    if unknown:
+        raise ValueError(f"{where}{unknown[0]}: unknown key")
+
+
+def _places(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 6:
+        raise ValueError(f"places: must be a whole number from 0 to 6, not {value!r}")
+    return value
 
 
 def _decimal(value: Any, key: str) -> Decimal:
