@@ -1,0 +1,108 @@
+"""The lifecycles of the v4 diagrams, refused alike wherever a state is changed."""
+
+from __future__ import annotations
+
+import pytest
+
+from convergedon.core.errors import Conflict
+from convergedon.core.lifecycle import LIFECYCLES
+
+every_lifecycle = pytest.mark.parametrize("name", LIFECYCLES)
+
+FINAL = {
+    "productOrder": {"rejected", "completed", "failed", "partial", "cancelled"},
+    "productOrderItem": {"rejected", "completed", "failed", "cancelled"},
+    "alarm": {"cleared"},
+    "usage": {"billed"},
+    "customerBill": {"settled"},
+    "customerBillOnDemand": {"done", "terminatedWithError", "rejected"},
+}
+
+
+@every_lifecycle
+def test_every_state_can_be_reached(name: str) -> None:
+    """A state that nothing leads to is a slip in the table."""
+    lifecycle = LIFECYCLES[name]
+    reached, pending = set(), list(lifecycle.initial)
+    while pending:
+        state = pending.pop()
+        if state not in reached:
+            reached.add(state)
+            pending.extend(lifecycle.moves[state])
+
+    assert reached == lifecycle.moves.keys()
+
+
+@every_lifecycle
+def test_every_state_leads_to_an_end(name: str) -> None:
+    """There is a way out of each state, and the ends are those of the diagrams."""
+    moves = LIFECYCLES[name].moves
+    ending = {state for state, allowed in moves.items() if not allowed}
+    assert ending == FINAL[name]
+
+    while more := {state for state, allowed in moves.items() if state not in ending and ending & set(allowed)}:
+        ending |= more
+    assert ending == moves.keys()
+
+
+@every_lifecycle
+def test_exactly_the_moves_of_the_table_are_allowed(name: str) -> None:
+    """Any other move is refused, naming from, to and what is allowed."""
+    lifecycle = LIFECYCLES[name]
+    for old, allowed in lifecycle.moves.items():
+        for new in lifecycle.moves.keys() - {old}:
+            if new in allowed:
+                lifecycle.check(old, new)
+                continue
+            with pytest.raises(Conflict) as refused:
+                lifecycle.check(old, new)
+            assert f"{lifecycle.member} cannot move from {old} to {new}" in str(refused.value)
+            assert all(state in str(refused.value) for state in allowed)
+
+
+@every_lifecycle
+def test_a_state_may_be_said_again(name: str) -> None:
+    """Writing the state that it has is no move."""
+    for state in LIFECYCLES[name].moves:
+        LIFECYCLES[name].check(state, state)
+
+
+@every_lifecycle
+def test_nothing_begins_in_the_middle(name: str) -> None:
+    """Only the states at creation may come first."""
+    lifecycle = LIFECYCLES[name]
+    for state in lifecycle.moves:
+        if state in lifecycle.initial:
+            lifecycle.check(None, state)
+        else:
+            with pytest.raises(Conflict, match=f"cannot begin as {state}"):
+                lifecycle.check(None, state)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("productOrder", "acknowledged", "completed"),
+        ("productOrder", "completed", "inProgress"),
+        ("productOrder", "pending", "completed"),
+        ("productOrder", "assessingCancellation", "cancelled"),
+        ("productOrderItem", "inProgress", "partial"),
+        ("usage", "received", "rated"),
+        ("usage", "rejected", "guided"),
+        ("usage", "billed", "rated"),
+        ("alarm", "cleared", "raised"),
+        ("alarm", "cleared", "updated"),
+    ],
+)
+def test_what_the_diagrams_do_not_draw_is_refused(name: str, old: str, new: str) -> None:
+    """The moves that are most easily made by mistake."""
+    with pytest.raises(Conflict):
+        LIFECYCLES[name].check(old, new)
+
+
+def test_a_state_that_does_not_exist_is_refused() -> None:
+    """Neither from nor to a word that is no state."""
+    with pytest.raises(Conflict):
+        LIFECYCLES["productOrder"].check("acknowledged", "happy")
+    with pytest.raises(Conflict):
+        LIFECYCLES["productOrder"].check("happy", "completed")
