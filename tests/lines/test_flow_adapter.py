@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+
 from convergedon.adapters.contract import Device, Observation
 from convergedon.adapters.flow import create, lab
 from convergedon.adapters.flow.adapter import FlowAdapter

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+
 from convergedon.adapters.contract import Device, Intent, Observation
 from convergedon.adapters.snmp import ber, create, lab
 from convergedon.adapters.snmp.adapter import SnmpAdapter

@@ -6,10 +6,11 @@ import time
 from ipaddress import ip_address
 
 import pytest
+from peers import peer
+
 from convergedon.adapters.contract import Device
 from convergedon.adapters.flow import create
 from convergedon.core import settings
-from peers import peer
 
 pytestmark = pytest.mark.live
 

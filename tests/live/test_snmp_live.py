@@ -4,11 +4,12 @@ import asyncio
 import os
 
 import pytest
+from peers import peer
+
 from convergedon.adapters.contract import Device
 from convergedon.adapters.snmp import create
 from convergedon.core import settings
 from convergedon.core.errors import Unavailable
-from peers import peer
 
 pytestmark = pytest.mark.live
 

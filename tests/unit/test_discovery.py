@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+
 from convergedon.adapters import discovery
 from convergedon.core import settings
 from convergedon.core.errors import Misconfigured

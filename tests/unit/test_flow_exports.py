@@ -5,9 +5,10 @@ from collections import Counter
 from ipaddress import ip_address
 
 import pytest
-from convergedon.adapters.flow import exports, lab
 from hypothesis import given
 from hypothesis import strategies as st
+
+from convergedon.adapters.flow import exports, lab
 
 SINCE = 1_790_000_000.0
 

@@ -1,6 +1,7 @@
 """The devices file: strict, secrets by reference, and what is wrong told by file and key, never by value."""
 
 import pytest
+
 from convergedon.adapters import inventory
 from convergedon.core.errors import Misconfigured
 

@@ -3,9 +3,10 @@
 import contextlib
 
 import pytest
-from convergedon.adapters.snmp import ber, lab
 from hypothesis import given
 from hypothesis import strategies as st
+
+from convergedon.adapters.snmp import ber, lab
 
 ARCS = st.integers(0, 0xFFFFFFFF)
 OIDS = st.builds(

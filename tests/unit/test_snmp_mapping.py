@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+
 from convergedon.adapters.contract import Device
 from convergedon.adapters.snmp import ber, create, lab, mapping
 from convergedon.core import settings
