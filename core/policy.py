@@ -80,7 +80,7 @@ class Bundle:
 def read(folder: Path | None = None) -> Bundle:
     """Read the policies of a folder, or those that ship. Raises Misconfigured when it has none."""
     root = folder or files("convergedon.policies")
-    policies, data = dict(_texts(root)), root / "data.json"
+    policies, data = dict(_texts(root)) if root.is_dir() else {}, root / "data.json"
     if not policies:
         raise Misconfigured(f"no policies (*.rego) in {root}")
     try:
@@ -119,7 +119,7 @@ class Embedded:
                 self._engine.add_policy(path, text)
             self._engine.add_data(bundle.data)
         except Exception as error:
-            raise Misconfigured(f"policy does not compile: {error}") from error
+            raise Misconfigured(f"policy does not compile: {_words(error)}") from error
 
     async def evaluate(self, question: Mapping[str, Any]) -> Any:
         return self.ask(RULE, question)
@@ -129,7 +129,12 @@ class Embedded:
             self._engine.set_input_json(json.dumps(question))
             return json.loads(self._engine.eval_rule_as_json(rule))
         except Exception as error:
-            raise Unavailable(f"the policy could not be evaluated: {error}") from error
+            raise Unavailable(f"the policy could not be evaluated: {_words(error)}") from error
+
+
+def _words(error: Exception) -> str:
+    """What the engine says, without the stack of its own that it adds."""
+    return str(error).partition("\n\nStack backtrace")[0]
 
 
 class OpaServer:
@@ -186,11 +191,29 @@ class Policy:
             "environment": {"time": int(time())},
         }
         answer = await self._engine.evaluate(question)
-        if not isinstance(answer, Mapping) or not isinstance(answer.get("allow"), bool):
+        if not _is_decision(answer):
             raise Unavailable("the policy gave no decision")
         metrics.DECISIONS.labels(channel, str(answer["allow"]).lower()).inc()
-        reasons = tuple(str(reason) for reason in answer.get("reasons", ()))
-        return Decision(uuid4().hex, answer["allow"], reasons, answer.get("filter") or {}, self.revision)
+        return Decision(
+            uuid4().hex, answer["allow"], tuple(answer.get("reasons", ())), answer.get("filter") or {}, self.revision
+        )
+
+
+def _is_decision(answer: Any) -> bool:
+    """Whether an answer has the form that is agreed: a filter that is not understood would show too much."""
+    if not isinstance(answer, Mapping) or not isinstance(answer.get("allow"), bool):
+        return False
+    found = answer.get("filter") or {}
+    return (
+        _is_texts(answer.get("reasons", []))
+        and isinstance(found, Mapping)
+        and not found.keys() - {"parties"}
+        and _is_texts(found.get("parties", []))
+    )
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
 def run_tests(bundle: Bundle) -> list[tuple[str, bool]]:
