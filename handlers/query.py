@@ -80,13 +80,15 @@ def _sort(given: Mapping[str, list[str]], shape: Shape) -> list[tuple[str, int]]
 
 
 def links(url: str, parameters: Sequence[tuple[str, str]], query: Query, total: int) -> str:
-    """The Link header of a page (RFC 8288): self, first, and previous and next where there are any."""
+    """The Link header of a page (RFC 8288): self, first and last, and previous and next where there are any."""
     limit = query.limit or 0
     pages = {"self": query.offset, "first": 0}
-    if query.offset > 0:
+    if limit and query.offset > 0:
         pages["prev"] = max(0, query.offset - limit)
-    if query.offset + limit < total:
+    if limit and query.offset + limit < total:
         pages["next"] = query.offset + limit
+    if limit and total:
+        pages["last"] = (total - 1) // limit * limit
     others = [(name, value) for name, value in parameters if name not in ("offset", "limit")]
     return ", ".join(
         f'<{url}?{urlencode([*others, ("offset", offset), ("limit", limit)])}>; rel="{relation}"'
