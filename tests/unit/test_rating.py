@@ -138,5 +138,5 @@ def test_what_is_no_tariff_is_refused_with_its_file(tmp_path: Path, text: str) -
     """Whatever the file holds, the operator gets one sentence."""
     path = tariff(tmp_path, text)
 
-    with pytest.raises(Misconfigured, match="tariff.yaml"):
+    with pytest.raises(Misconfigured, match=r"tariff\.yaml"):
         rating.load(path)
