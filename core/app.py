@@ -113,14 +113,22 @@ def _application(
 
     operations = Operations(Resources(store, APIS, settings.url), rules, writer, settings)
     return application(
-        APIS, operations, verifier, readiness, settings.body_limit, _console(settings, store, bus, rules, verifier)
+        APIS,
+        operations,
+        verifier,
+        readiness,
+        settings.body_limit,
+        _console(settings, store, bus, rules, verifier, writer),
     )
 
 
-def _console(settings: Settings, store: Store, bus: Bus, rules: Policy, verifier: tokens.Verifier) -> Any:
+def _console(
+    settings: Settings, store: Store, bus: Bus, rules: Policy, verifier: tokens.Verifier, writer: Audit
+) -> Any:
     from convergedon.handlers.console import mounts
 
-    return mounts(settings, store, bus, rules, verifier)
+    gateway = asyncio.current_task()
+    return mounts(settings, store, bus, rules, verifier, writer, gateway.cancelling if gateway else lambda: 0)
 
 
 async def readiness_of(

@@ -1,0 +1,107 @@
+"""Who may come in: a bearer token opens a session, a signed cookie carries it, the policy is asked each time."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+from time import time
+from typing import Any
+
+import jwt
+
+from convergedon.core import trace
+from convergedon.core.audit import Audit
+from convergedon.core.errors import Misconfigured
+from convergedon.core.policy import Decision, Policy, Subject
+from convergedon.core.tokens import Verifier
+
+LONGEST = 8 * 3600
+"""Seconds a session lasts at most; it never outlives its token."""
+
+
+def session_key(folder: Path) -> bytes:
+    """The key that signs sessions; made on first use, readable by its owner alone. Raises Misconfigured."""
+    path = folder / "keys" / "console.key"
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = path.with_suffix(f".{os.getpid()}")
+            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(secrets.token_bytes(32))
+            # link, not rename: of two processes that make a key at once, one wins and both read it
+            try:
+                os.link(fresh, path)
+            except FileExistsError:
+                pass
+            finally:
+                fresh.unlink()
+        key = path.read_bytes()
+    except OSError as error:
+        raise Misconfigured(f"the console's key {path} cannot be used: {error}") from error
+    if len(key) < 32:
+        raise Misconfigured(f"the console's key {path} is not whole: remove it, and a new one is made")
+    return key
+
+
+class Door:
+    """Sessions and what they allow. A session that was ended stays ended, as far as this process knows."""
+
+    def __init__(self, rules: Policy, verifier: Verifier, writer: Audit | None) -> None:
+        self._rules, self._verifier, self._writer = rules, verifier, writer
+        self._ended: dict[str, float] = {}
+
+    async def enter(self, token: str) -> dict[str, Any]:
+        """What a new session keeps of a token: who it is, and until when. Raises Unauthenticated or Forbidden."""
+        operator = await self._verifier.verify(token)
+        ends = float(jwt.decode(token, options={"verify_signature": False})["exp"])  # verified in the line above
+        decision = await self.allowed(operator, "retrieve", "console")
+        self.record(operator, "retrieve", "console", "done", decision)
+        return {
+            "session": secrets.token_urlsafe(16),
+            "id": operator.id,
+            "tenant": operator.tenant,
+            "roles": list(operator.roles),
+            "party": operator.party,
+            "until": min(ends, time() + LONGEST),
+        }
+
+    def operator(self, session: Mapping[str, Any]) -> Subject | None:
+        """Who the session belongs to; None when it has ended or never began."""
+        if session.get("until", 0) <= time() or session["session"] in self._ended:
+            return None
+        return Subject(session["id"], session["tenant"], tuple(session["roles"]), session["party"])
+
+    def leave(self, session: Mapping[str, Any]) -> None:
+        self._ended = {ended: until for ended, until in self._ended.items() if until > time()}
+        if "session" in session:
+            self._ended[session["session"]] = session["until"]
+
+    async def allowed(self, operator: Subject, action: str, kind: str, id: str = "") -> Decision:
+        """Ask the policy whether the operator may. Raises Forbidden, recorded, when not."""
+        resource = {"kind": kind, "tenant": operator.tenant, "id": id}
+        decision = await self._rules.decide(operator, action, resource, channel="console")
+        if not decision.allow and action == "retrieve":
+            on = f"{kind}/{id}" if id else kind
+            self.record(operator, action, on, "refused", decision, reasons=list(decision.reasons))
+        return decision.require()
+
+    def record(self, operator: Subject, action: str, on: str, outcome: str, decision: Decision, **detail: Any) -> None:
+        """Leave the record that the API leaves of the same thing. On the loop: the writer is not made for threads."""
+        if self._writer:
+            told = {"decision": decision.id, "revision": decision.revision, "channel": "console", **detail}
+            with trace.span("console"):
+                self._writer.record(f"call.{action}", operator.tenant, operator.id, on, outcome, **told)
+
+
+def form_token(session: MutableMapping[str, Any]) -> str:
+    """The value that every form of this session carries, so that no other site can post in its name."""
+    if "form" not in session:
+        session["form"] = secrets.token_urlsafe(24)
+    return str(session["form"])
+
+
+def is_own_form(session: Mapping[str, Any], given: str) -> bool:
+    return hmac.compare_digest(str(session.get("form", "")).encode(), given.encode()) and "form" in session

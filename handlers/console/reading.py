@@ -1,0 +1,231 @@
+"""What an operator's page shows, read from store and bus: only the operator's tenant, only what policy lets it see.
+
+Lists are bounded. The embedded store reads every match before it sorts, so the newest are looked for in short spans of
+time first; a MongoDB answers each of these from an index.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import time
+from typing import Any
+
+from convergedon.core import audit
+from convergedon.core.bus import Bus, Parked
+from convergedon.core.errors import Forbidden, NotFound
+from convergedon.core.policy import Decision, Subject
+from convergedon.core.store import Record, Store
+from convergedon.handlers.alarms import ALARM
+from convergedon.handlers.apis import APIS
+from convergedon.handlers.console import figures
+from convergedon.handlers.console.door import Door
+from convergedon.handlers.console.figures import Definition, Entry, Figure
+from convergedon.handlers.customer_bills import APPLIED_CUSTOMER_BILLING_RATE, CUSTOMER_BILL
+from convergedon.handlers.customer_notifications import CUSTOMER_NOTIFICATION
+from convergedon.handlers.product_ordering import PRODUCT_ORDER
+from convergedon.handlers.usage import USAGE
+
+LATEST = 50
+MOST = 5000
+"""Audit records that a figure is computed from at most."""
+SPANS = (3600.0, 86_400.0, None)
+KINDS: Mapping[str, str] = {resource.name: resource.schema for api in APIS for resource in api.resources}
+
+PARTS: Mapping[str, tuple[str, ...]] = {
+    PRODUCT_ORDER.name: ("orders", "figures"),
+    ALARM.name: ("alarms", "figures"),
+    CUSTOMER_NOTIFICATION.name: ("alarms", "figures"),
+    USAGE.name: ("usage",),
+    CUSTOMER_BILL.name: ("bills",),
+}
+"""Which parts of the page change with which resource."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the page: its rows, or the sentence why there are none to be seen."""
+
+    rows: Sequence[Any] = ()
+    hidden: str = ""
+
+
+@dataclass(frozen=True)
+class Alarm:
+    record: Record
+    told: Sequence[Record]
+
+
+@dataclass(frozen=True)
+class Detail:
+    """A record with everything that belongs to it."""
+
+    record: Record
+    entries: Sequence[Entry]
+    told: Sequence[Record] = ()
+    lines: Sequence[Record] = ()
+
+
+@dataclass(frozen=True)
+class Desk:
+    """The view of one operator."""
+
+    store: Store
+    bus: Bus
+    door: Door
+    operator: Subject
+
+    async def part(self, name: str) -> Part:
+        """Raises NotFound for a part that the page has not, Unavailable when the store does not answer."""
+        read = {
+            "figures": self._figures,
+            "orders": self._orders,
+            "alarms": self._alarms,
+            "usage": self._usage,
+            "bills": self._bills,
+            "parked": self._parked,
+        }.get(name)
+        if read is None:
+            raise NotFound(f"the console has no part {name}")
+        try:
+            return Part(await read())
+        except Forbidden as error:
+            return Part(hidden=str(error))
+
+    async def board(self) -> Mapping[str, Part]:
+        names = ("figures", "orders", "alarms", "usage", "bills", "parked")
+        found = await asyncio.gather(*(self.part(name) for name in names))
+        return dict(zip(names, found, strict=True))
+
+    async def _orders(self) -> Sequence[Record]:
+        return await self._latest(PRODUCT_ORDER.name, "body.orderDate")
+
+    async def _alarms(self) -> Sequence[Alarm]:
+        """Those that are open, then those that are over, the newest of each first."""
+        where, time_ = await self._visible(ALARM.name), [("body.alarmRaisedTime", -1)]
+        open_ = {**where, "body.state": {"$in": ["raised", "updated"]}}
+        found = await self.store.find(ALARM.name, open_, time_, limit=LATEST)
+        if len(found) < LATEST:
+            over = {**where, "body.state": "cleared"}
+            found += await self.store.find(ALARM.name, over, time_, limit=LATEST - len(found))
+        told = await self._told({"body.alarm.id": {"$in": [alarm.id for alarm in found]}})
+        return [Alarm(alarm, [said for said in told if said.body["alarm"]["id"] == alarm.id]) for alarm in found]
+
+    async def _usage(self) -> Sequence[Record]:
+        return await self._latest(USAGE.name, "body.usageDate")
+
+    async def _bills(self) -> Sequence[Record]:
+        return await self._latest(CUSTOMER_BILL.name, "body.billDate")
+
+    async def _parked(self) -> Sequence[Parked]:
+        parked = [message for message in await self.bus.parked() if tenant_of(message.body) == self.operator.tenant]
+        return sorted(parked, key=lambda message: message.parked, reverse=True)[:LATEST]
+
+    async def _figures(self) -> Sequence[Figure]:
+        return await asyncio.gather(*map(self.figure, figures.FIGURES))
+
+    async def figure(self, definition: Definition) -> Figure:
+        where: dict[str, Any] = {
+            "body.what": {"$in": list(definition.whats)},
+            "body.time": {"$gte": time() - figures.WINDOW},
+        }
+        if definition.seconds:
+            where["body.detail.seconds"] = {"$exists": True}
+        if definition.whats == figures.CALLS:
+            where["body.outcome"] = "refused"
+        return figures.compute(definition, await self._entries(where))
+
+    async def trace(self, trace: str) -> Sequence[Entry]:
+        """Everything that left an audit record in one trace, in its order."""
+        return (await self._entries({"body.trace": trace}))[::-1] if trace else []
+
+    async def detail(self, kind: str, id: str) -> Detail:
+        """A record as its page shows it. Raises NotFound, for another tenant's too, and Forbidden."""
+        if kind not in KINDS:
+            raise NotFound(f"the console shows no {kind}")
+        decision = await self.door.allowed(self.operator, "retrieve", kind, id)
+        record = await self.store.get(kind, self.operator.tenant, id)
+        _check_parties(record, decision)
+        self.door.record(self.operator, "retrieve", f"{kind}/{id}", "done", decision)
+        about = {"body.on": f"{kind}/{id}"}
+        traced, on = await asyncio.gather(self.trace(record.facts.get("trace", "")), self._entries(about))
+        entries = {(entry["writer"], entry["sequence"]): entry for entry in [*traced, *on]}
+        return Detail(
+            record,
+            sorted(entries.values(), key=lambda entry: entry["time"]),
+            await self._told_of(record),
+            await self._lines(record),
+        )
+
+    async def _told_of(self, record: Record) -> Sequence[Record]:
+        if record.kind == ALARM.name:
+            return await self._told({"body.alarm.id": record.id})
+        if record.kind == PRODUCT_ORDER.name and record.facts.get("parties"):
+            parties = {"$in": list(record.facts["parties"])}  # has an index; productOrder.id has none
+            return await self._told({"facts.parties": parties, "body.productOrder.id": record.id})
+        return []
+
+    async def _lines(self, record: Record) -> Sequence[Record]:
+        if record.kind != CUSTOMER_BILL.name:
+            return []
+        try:
+            visible = await self._visible(APPLIED_CUSTOMER_BILLING_RATE.name)
+        except Forbidden:
+            return []
+        where = {**visible, "body.bill.id": record.id}
+        return await self.store.find(APPLIED_CUSTOMER_BILLING_RATE.name, where, limit=MOST)
+
+    async def _told(self, where: Mapping[str, Any]) -> Sequence[Record]:
+        """What customers heard, oldest first; nothing for an operator who may not see it."""
+        try:
+            visible = await self._visible(CUSTOMER_NOTIFICATION.name)
+        except Forbidden:
+            return []
+        found = await self.store.find(CUSTOMER_NOTIFICATION.name, {**visible, **where}, limit=MOST)
+        return sorted(found, key=lambda told: str(told.body.get("notificationTime", "")))
+
+    async def _visible(self, kind: str) -> dict[str, Any]:
+        """What the operator may see of a kind. Raises Forbidden."""
+        decision = await self.door.allowed(self.operator, "list", kind)
+        where: dict[str, Any] = {"tenant": self.operator.tenant}
+        if "parties" in decision.filter:
+            where["facts.parties"] = {"$in": list(decision.filter["parties"])}
+        return where
+
+    async def _latest(self, kind: str, member: str) -> Sequence[Record]:
+        where = await self._visible(kind)
+        found: list[Record] = []
+        for span in SPANS:
+            since = {member: {"$gte": _instant(time() - span)}} if span else {}
+            found = await self.store.find(kind, {**where, **since}, [(member, -1)], limit=LATEST)
+            if len(found) == LATEST:
+                break
+        return found
+
+    async def _entries(self, where: Mapping[str, Any]) -> list[Entry]:
+        """Audit records, newest first. They come with the console itself."""
+        mine = {"tenant": self.operator.tenant, **where}
+        found = await self.store.find(audit.KIND.name, mine, [("body.time", -1)], limit=MOST)
+        return [record.body for record in found]
+
+
+def _check_parties(record: Record, decision: Decision) -> None:
+    parties = decision.filter.get("parties")
+    if parties is not None and not set(parties) & set(record.facts.get("parties", [])):
+        raise NotFound(f"there is no {record.kind} {record.id}")
+
+
+def _instant(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def tenant_of(body: Any) -> str:
+    """The tenant that a message on the bus belongs to; empty when it names none."""
+    if not isinstance(body, Mapping):
+        return ""
+    for part in (body, *(body.get(name) for name in ("about", "observation", "intent"))):
+        if isinstance(part, Mapping) and isinstance(part.get("tenant"), str):
+            return str(part["tenant"])
+    return ""
