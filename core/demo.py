@@ -1,0 +1,1144 @@
+"""The demonstration: the three lines from end to end on simulated network elements, and a check of everything it says.
+
+What the gateway claims is compared with what is outside it: the element itself (read over NETCONF by a session of our
+own), the store as REST shows it, and a listener that keeps what each customer was sent. It reads in the order of the
+story: `run`, then `orders`, `faults`, `usage`, `tidy`; below them is what they are made of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_UP, Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_network
+from pathlib import Path
+from threading import Thread
+from typing import Any, TypeVar
+
+import httpx
+from lxml import etree  # type: ignore[import-untyped]
+from ncclient import manager  # type: ignore[import-untyped]
+from ncclient.operations.errors import OperationError  # type: ignore[import-untyped]
+from ncclient.transport.errors import TransportError  # type: ignore[import-untyped]
+from rich.console import Console
+from rich.table import Table
+
+from convergedon.adapters import inventory, lab
+from convergedon.adapters.contract import Device
+from convergedon.adapters.flow import lab as exporter
+from convergedon.adapters.snmp import ber
+from convergedon.adapters.snmp import lab as trapper
+from convergedon.core import tokens, up
+from convergedon.core.errors import ConvergedonError, Misconfigured, Unavailable
+from convergedon.core.settings import Settings
+from convergedon.mediation import planning, rating
+
+ORDERING = "/tmf-api/productOrderingManagement/v4"
+ALARMS = "/tmf-api/alarmManagement/v4"
+USAGE = "/tmf-api/usageManagement/v4"
+BILLS = "/tmf-api/customerBillManagement/v4"
+NOTICES = "/convergedon-api/customerNotification/v1"
+BASES = {
+    "productOrder": ORDERING,
+    "alarm": ALARMS,
+    "usage": USAGE,
+    "customerBill": BILLS,
+    "customerBillOnDemand": BILLS,
+    "appliedCustomerBillingRate": BILLS,
+    "customerNotification": NOTICES,
+}
+PATIENCE = 10.0
+"""Seconds that anything may take before it is said not to have happened."""
+
+Body = Mapping[str, Any]
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Somebody with a token: a customer, or a system or person of an operator."""
+
+    name: str
+    tenant: str
+    role: str
+
+    @property
+    def party(self) -> str | None:
+        return self.name if self.role == "customer" else None
+
+
+NORTHWIND = Caller("northwind", "acme", "customer")
+CONTOSO = Caller("contoso", "acme", "customer")
+INITECH = Caller("initech", "globex", "customer")
+CUSTOMERS = (NORTHWIND, CONTOSO, INITECH)
+VENDOR = Caller("vendor", "acme", "csr")
+VENDORS = {"acme": VENDOR, "globex": Caller("vendor of globex", "globex", "csr")}
+NOC = Caller("noc", "acme", "noc")
+MEDIATION = Caller("mediation", "acme", "mediation")
+BILLING = Caller("billing", "acme", "billing")
+HUBS = (
+    (NORTHWIND, NOTICES),
+    (CONTOSO, NOTICES),
+    (INITECH, NOTICES),
+    (VENDOR, ORDERING),
+    (NOC, ALARMS),
+    (MEDIATION, USAGE),
+)
+
+
+@dataclass(frozen=True)
+class Sale:
+    """What is ordered: so many Mbit/s for a customer at a site of the product model."""
+
+    customer: Caller
+    site: str
+    bandwidth: int
+
+    @property
+    def words(self) -> str:
+        return f"{self.customer.name}'s order of {self.bandwidth} Mbit/s at {self.site}"
+
+
+SALES = (Sale(NORTHWIND, "berlin-1", 100), Sale(CONTOSO, "berlin-2", 200), Sale(INITECH, "munich-1", 300))
+TOO_FAST_FOR_THE_PORT = Sale(CONTOSO, "berlin-2", 2500)
+ABOVE_THE_CONTRACT = Sale(CONTOSO, "berlin-2", 9000)
+
+
+@dataclass(frozen=True)
+class Service:
+    """What became of a sale: the service stands on a port of a device, with a VLAN and an address."""
+
+    id: str
+    order: str
+    sale: Sale
+    device: str
+    interface: str
+    vlan: int
+    address: str
+
+
+async def run(settings: Settings, url: str | None, json_file: Path | None) -> bool:
+    """Tell the story and say whether all of it was true.
+
+    Raises Misconfigured or Unavailable with one sentence when it cannot be told.
+    """
+    story = Story(Console())
+    _check_writable(json_file)
+    try:
+        async with AsyncExitStack() as stack:
+            place = _running(settings, url) if url else await stack.enter_async_context(_own(settings, story))
+            demo = await stack.enter_async_context(_demo(place, story))
+            await tell(demo)
+            story.received = demo.listener.heard
+    except httpx.HTTPError as error:
+        raise Unavailable(f"the gateway does not answer: {str(error) or type(error).__name__}") from error
+    if json_file:
+        json_file.write_text(json.dumps(story.document(), indent=2, default=str) + "\n", encoding="utf-8")
+    story.end()
+    return story.holds
+
+
+async def tell(demo: Demo) -> None:
+    """The three lines in their order. Whatever happens, nothing that the demonstration made is left."""
+    try:
+        await listen(demo)
+        services = await orders(demo)
+        for line, part in (("fault line", faults), ("usage line", usage)):
+            with demo.story.line(line):
+                demo.story.need("northwind has the service that this line is about", "northwind" in services)
+                await part(demo, services["northwind"])
+        with demo.story.line("afterwards"):
+            await tidy(demo)
+    finally:
+        await undo(demo)
+
+
+async def listen(demo: Demo) -> None:
+    """Customers, a vendor and the operator's people subscribe to what concerns them."""
+    with demo.story.line("listeners"):
+        for who, base in HUBS:
+            callback = {"callback": f"{demo.listener.url}/{who.name}"}
+            answer = await demo.gateway.ask(who, "POST", f"{base}/hub", callback)
+            held = demo.story.check(
+                f"{who.name} ({who.tenant}) listens at {base}/hub", answer.status_code == 201, answer.text
+            )
+            if held:
+                demo.hubs.append((who, f"{base}/hub/{answer.json()['id']}"))
+
+
+# --- the order line
+
+
+async def orders(demo: Demo) -> dict[str, Service]:
+    """Three orders that the network takes, one that it does not, one that the policy refuses."""
+    services: dict[str, Service] = {}
+    for sale in SALES:
+        with demo.story.line("order line"):
+            services[sale.customer.name] = await sell(demo, sale)
+    with demo.story.line("order line"):
+        await fail(demo, TOO_FAST_FOR_THE_PORT)
+    with demo.story.line("order line"):
+        await refuse(demo, ABOVE_THE_CONTRACT)
+    return services
+
+
+async def sell(demo: Demo, sale: Sale) -> Service:
+    story, customer = demo.story, sale.customer
+    draft, before = await demo.draft(sale)
+    trace, began = secrets.token_hex(16), time.time()
+    answer = await demo.order(sale, draft, trace)
+    story.need(f"{sale.words} is accepted", answer.status_code == 201, answer.text)
+    order = await demo.ended(sale, answer.json()["id"])
+    took = demo.took(f"{sale.words}: from the call until {draft.device} has confirmed it", began, simulated=True)
+    story.need(f"it is completed ({took})", order["state"] == "completed", order)
+    service = Service(
+        order["productOrderItem"][0]["product"]["id"],
+        order["id"],
+        sale,
+        draft.device,
+        draft.interface,
+        draft.vlan,
+        draft.address,
+    )
+    demo.services.append(service)
+
+    after = await demo.element(service.device).read()
+    wanted = {
+        "name": service.id,
+        "interface": service.interface,
+        "vlan-id": str(service.vlan),
+        "bandwidth": str(sale.bandwidth),
+        "address": service.address,
+    }
+    story.check(
+        f"{service.device} itself has exactly what was ordered, and nothing else changed",
+        after.config == {**before.config, service.id: wanted},
+        after.config,
+    )
+    gives = {"oper-bandwidth": str(sale.bandwidth), "oper-status": "up"}
+    story.check(
+        f"{service.device} itself gives {sale.bandwidth} Mbit/s", after.state.get(service.id) == gives, after.state
+    )
+
+    told = await until(lambda: demo.listener.told(customer, "orderCompleted", order=order["id"]))
+    demo.took(
+        f"{sale.words}: from the call until {customer.name} was told",
+        began,
+        told[0].time if told else None,
+        simulated=True,
+    )
+    kept = await demo.gateway.list(customer, "customerNotification", notificationType="orderCompleted")
+    story.check(
+        f"{customer.name} was told once, and may read it again", len(told) == 1 and told[0].body in kept, told
+    )
+    story.check("the trace of the call is that of the notification", {heard.trace for heard in told} == {trace}, told)
+    if customer.tenant == VENDOR.tenant:
+        heard = await until(lambda: demo.listener.states(VENDOR, "productOrder", order["id"], 2))
+        story.check("the vendor saw it in progress and completed", heard == ["inProgress", "completed"], heard)
+    return service
+
+
+async def fail(demo: Demo, sale: Sale) -> None:
+    """More than the port can: the device takes it, does not reach it, and gets its former configuration back."""
+    story = demo.story
+    draft, before = await demo.draft(sale)
+    began = time.time()
+    answer = await demo.order(sale, draft)
+    story.need(
+        f"{sale.words} is accepted, although the port has {lab.INTERFACES[draft.interface]}",
+        answer.status_code == 201,
+        answer.text,
+    )
+    order = await demo.ended(sale, answer.json()["id"])
+    took = demo.took(f"{sale.words}: from the call until {draft.device} was rolled back", began, simulated=True)
+    story.check(f"it is failed ({took})", order["state"] == "failed", order)
+    words = " ".join(note["text"] for note in order.get("note", []))
+    reached = f"wanted {sale.bandwidth}, found {lab.INTERFACES[draft.interface]}"
+    story.check("its note has the words of the device", reached in words and "rolledBack" in words, words)
+    after = await demo.element(draft.device).read()
+    story.check(f"{draft.device} itself is what it was before", after == before, after.config)
+    told = await until(lambda: demo.listener.told(sale.customer, "orderFailed", order=order["id"]))
+    story.check(
+        f"{sale.customer.name} was told once, with these words",
+        len(told) == 1 and reached in told[0].body["text"],
+        told,
+    )
+    story.facts["failedOrder"] = {"order": order, "words": words, "before": before.config, "after": after.config}
+
+
+async def refuse(demo: Demo, sale: Sale) -> None:
+    """More than the contract allows: nothing is stored and nothing is asked of the network."""
+    story = demo.story
+    draft, before = await demo.draft(sale)
+    answer = await demo.order(sale, draft)
+    said = answer.json()
+    story.check(f"{sale.words} is refused with 403", answer.status_code == 403, answer.text)
+    story.check("it is told the reason", "contract" in said.get("message", ""), said)
+    story.check("it is told the id of the decision", "decision:" in said.get("referenceError", ""), said)
+    stored = await demo.gateway.list(VENDORS[sale.customer.tenant], "productOrder", externalId=demo.external_id(sale))
+    story.check("nothing is stored", answer.status_code == 403 and not stored, stored)
+    after = await demo.element(draft.device).read()
+    story.check(f"{draft.device} itself is what it was before", after == before, after.config)
+    story.facts["refusedCall"] = {"status": answer.status_code, "body": said}
+
+
+# --- the fault line
+
+
+async def faults(demo: Demo, service: Service) -> None:
+    """The port of northwind's service goes down, and comes up; then something comes that nobody knows."""
+    story, gateway, listener = demo.story, demo.gateway, demo.listener
+    port = {"alarmedObject.id": f"{service.device}/{service.interface}", "specificProblem": "linkDown"}
+    await demo.mend(service, port)
+    known = {alarm["id"] for alarm in await gateway.list(NOC, "alarm", **port)}
+
+    began = time.time()
+    demo.trap_link("down", service)
+    told = await until(lambda: listener.told(NORTHWIND, "serviceAffected", service=service.id))
+    story.need("a linkDown datagram of the port, and northwind is told", bool(told))
+    took = demo.took("linkDown: from the datagram until northwind was told", began, told[0].time)
+    notice = told[0].body
+    named = service.id in notice["text"] and service.order in notice["text"]
+    story.check(f"what it is told names its service and its order ({took})", named, notice)
+    fresh = [alarm for alarm in await gateway.list(NOC, "alarm", **port) if alarm["id"] not in known]
+    about = fresh[0] if fresh else {}
+    affected = [each["id"] for each in about.get("affectedService", [])]
+    story.check("there is one alarm, and it names the service", len(fresh) == 1 and service.id in affected, fresh)
+    raised = await until(lambda: listener.of(NOC, "AlarmCreateEvent", about.get("id")))
+    traces = {notice["traceId"], told[0].event["correlationId"], *(heard.trace for heard in [*told, *raised])}
+    story.check(
+        "one trace from the datagram over the alarm to the notification",
+        len(traces) == 1 and all(traces) and bool(raised),
+        traces,
+    )
+
+    demo.trap_link("down", service)
+    counted = await until(
+        lambda: _alarm(gateway, about["id"], lambda alarm: alarm["alarmDetails"].endswith("seen 2 times"))
+    )
+    story.check("the same datagram again: the alarm counts it", bool(counted))
+    fresh = [alarm for alarm in await gateway.list(NOC, "alarm", **port) if alarm["id"] not in known]
+    story.check("and there is no second alarm", len(fresh) == 1, fresh)
+
+    began = time.time()
+    demo.trap_link("up", service)
+    cleared = await until(lambda: _alarm(gateway, about["id"], lambda alarm: alarm["state"] == "cleared"))
+    took = demo.took("linkUp: from the datagram until the alarm was cleared", began)
+    story.check(
+        f"a linkUp datagram: the alarm is cleared on its evidence ({took})",
+        cleared.get("clearSystemId") == service.device,
+        cleared,
+    )
+    restored = await until(lambda: listener.told(NORTHWIND, "serviceRestored", service=service.id))
+    demo.took(
+        "linkUp: from the datagram until northwind had the all-clear", began, restored[0].time if restored else None
+    )
+    story.check(
+        "northwind has the all-clear, in the trace of the fault",
+        {heard.trace for heard in restored} == traces,
+        restored,
+    )
+
+    kept = await gateway.list(NOC, "customerNotification", **{"alarm.id": about["id"]})
+    mine = sorted(each["notificationType"] for each in kept if each["relatedParty"][0]["id"] == "northwind")
+    story.check("northwind was told each once", mine == ["serviceAffected", "serviceRestored"] and len(told) == 1, kept)
+    others = {each["relatedParty"][0]["id"] for each in kept} - await demo.customers_on(service)
+    strangers = [heard for who in (CONTOSO, INITECH) for heard in listener.of(who) if "alarm" in heard.body]
+    story.check("nobody else was told", not others and not strangers, [others, strangers])
+    story.facts["alarm"] = cleared or about
+    await _unknown(demo)
+
+
+async def _unknown(demo: Demo) -> None:
+    """A trap of a maker that no mapping knows is not lost: it becomes an alarm with all that it carried."""
+    story = demo.story
+    oid = f"1.3.6.1.4.1.{secrets.randbelow(2**31) + 2**31}"
+    varbinds: list[ber.Varbind] = [(f"{oid}.1.0", ber.OCTETS, b"fan 3 is slow"), (f"{oid}.2.0", ber.GAUGE, 1200)]
+    began = time.time()
+    demo.trap(f"{oid}.0.1", "pe2", varbinds)
+    seen = await until(
+        lambda: [heard for heard in demo.listener.of(NOC, "AlarmCreateEvent") if oid in str(heard.event)]
+    )
+    took = demo.took(
+        "unknown trap: from the datagram until the operator was told", began, seen[0].time if seen else None
+    )
+    story.need(f"an unknown trap is an alarm too ({took})", bool(seen))
+    alarm = await demo.gateway.get(NOC, "alarm", seen[0].body["id"])
+    demo.unmapped.append(alarm["id"])
+    carried = [f"{oid}.0.1", f"{oid}.1.0=fan 3 is slow", f"{oid}.2.0=1200", "pe2"]
+    missing = [part for part in carried if part not in str(alarm)]
+    story.check("it has the trap's OID, its source and its values", not missing, [missing, alarm])
+    story.facts["unmapped"] = alarm
+
+
+async def _alarm(gateway: Gateway, id: str, holds: Callable[[Body], bool]) -> Body:
+    alarm = await gateway.get(NOC, "alarm", id)
+    return alarm if holds(alarm) else {}
+
+
+# --- the usage line
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What an exporter counted in one datagram, to the customer and from it."""
+
+    kind: exporter.Kind
+    down: tuple[int, int]
+    up: tuple[int, int]
+
+    @property
+    def counted(self) -> dict[str, int]:
+        """The characteristics that a usage should have."""
+        octets, packets = zip(self.down, self.up, strict=True)
+        return {"octetsDown": octets[0], "octetsUp": octets[1], "packetsDown": packets[0], "packetsUp": packets[1]}
+
+
+TRAFFIC = (
+    Traffic(9, (5_123_456_789, 4_100_000), (1_002_003_004, 800_000)),
+    Traffic(9, (7_345_678_901, 6_200_000), (2_718_281_828, 1_900_000)),
+    Traffic(10, (3_141_592_653, 2_500_000), (577_215_664, 450_000)),
+)
+
+
+async def usage(demo: Demo, service: Service) -> None:
+    """Traffic of northwind's address becomes usage, each record once, and the usage becomes a bill."""
+    story, gateway, listener = demo.story, demo.gateway, demo.listener
+    await demo.settle(NORTHWIND)
+    mine = {"description": f"IP traffic of {service.address}", "sort": "-usageDate"}
+    known = {each["id"] for each in await gateway.list(MEDIATION, "usage", **mine)}
+
+    async def found() -> list[Body]:
+        usages = [each for each in await gateway.list(MEDIATION, "usage", **mine) if each["id"] not in known]
+        return usages if len(usages) >= len(TRAFFIC) and all("ratedProductUsage" in each for each in usages) else []
+
+    began = time.time()
+    demo.export(service, TRAFFIC)
+    usages = await until(found)
+    took = demo.took("flow records: from the first datagram until the last usage was rated", began)
+    story.need(f"two NetFlow 9 datagrams and one IPFIX, the first sent twice, are rated ({took})", bool(usages))
+    names = TRAFFIC[0].counted
+    counted = [{c["name"]: c["value"] for c in each["usageCharacteristic"] if c["name"] in names} for each in usages]
+    story.check(
+        "each is one usage, with the numbers that were sent", _same(counted, [one.counted for one in TRAFFIC]), counted
+    )
+    parties = {party["id"] for each in usages for party in each.get("relatedParty", [])}
+    story.check("all are northwind's, by its address", parties == {"northwind"}, parties)
+
+    ids = sorted(each["id"] for each in usages)
+    steps = {id: await until(lambda id=id: listener.states(MEDIATION, "usage", id, 3)) for id in ids}
+    story.check(
+        "each was received, guided and rated once",
+        all(moves == ["received", "guided", "rated"] for moves in steps.values()),
+        steps,
+    )
+    tariff = rating.load(demo.place.settings.tariff)
+    prices = [
+        {part["usageRatingTag"]: part["taxExcludedRatingAmount"]["value"] for part in each["ratedProductUsage"]}
+        for each in usages
+    ]
+    story.check("each has the price of what was sent", _same(prices, [_price(one, tariff) for one in TRAFFIC]), prices)
+    story.facts["usage"] = {"usages": usages}
+    await _billed(demo, service, ids, tariff)
+
+
+async def _billed(demo: Demo, service: Service, ids: list[str], tariff: rating.Tariff) -> None:
+    story, gateway = demo.story, demo.gateway
+    began = time.time()
+    asked = await demo.bill(NORTHWIND)
+    took = demo.took("bill on demand: from the call until the bill was there", began)
+    story.need(f"a bill is made on demand ({took})", asked["state"] == "done", asked)
+    bill = await gateway.get(NORTHWIND, "customerBill", asked["customerBill"]["id"])
+    lines = list(await gateway.list(BILLING, "appliedCustomerBillingRate", **{"bill.id": bill["id"]}))
+    used = {line["name"]: line for line in lines if line["type"] == "usage"}
+    of = {line["product"]["id"] for line in used.values()}
+    named = [sorted(c["value"]) for line in used.values() for c in line["characteristic"] if c["name"] == "usageId"]
+    story.check(
+        "its lines are of these usages, each in each line once",
+        named == [ids] * len(used) and of == {service.id},
+        lines,
+    )
+
+    expected = _amounts(TRAFFIC, tariff)
+    charged = {
+        name: (line["taxExcludedAmount"]["value"], line["taxIncludedAmount"]["value"]) for name, line in used.items()
+    }
+    story.check(
+        "its lines are what the demonstration reckons from what it sent", charged == expected, [charged, expected]
+    )
+    total = tuple(
+        sum(column, Decimal())
+        for column in zip(
+            *([line[side]["value"] for side in ("taxExcludedAmount", "taxIncludedAmount")] for line in lines),
+            strict=True,
+        )
+    )
+    billed = (bill["taxExcludedAmount"]["value"], bill["taxIncludedAmount"]["value"])
+    story.check(
+        f"they add up to the bill: {billed[1]} {tariff.currency}, tax included", total == billed, [total, billed]
+    )
+    statuses = {id: await until(lambda id=id: demo.listener.states(MEDIATION, "usage", id, 4)) for id in ids}
+    story.check("each usage is billed, once", all(moves[3:] == ["billed"] for moves in statuses.values()), statuses)
+    again = await demo.bill(NORTHWIND)
+    story.check("asked again, there is nothing left to bill", again["state"] == "rejected", again)
+    other = await gateway.ask(CONTOSO, "GET", f"{BILLS}/customerBill/{bill['id']}")
+    story.check("northwind may read its bill, contoso may not", other.status_code == 404, other.text)
+    story.facts["usage"] |= {"bill": bill, "lines": lines}
+
+
+def _price(traffic: Traffic, tariff: rating.Tariff) -> dict[str, Decimal]:
+    """charge -> the exact price of one datagram, reckoned here and not by the gateway."""
+    charges = tariff.charges["ip-traffic"]
+    return {charge.name: traffic.counted[charge.characteristic] * charge.price / charge.per for charge in charges}
+
+
+def _amounts(sent: Iterable[Traffic], tariff: rating.Tariff) -> dict[str, tuple[Decimal, Decimal]]:
+    """charge -> its line without and with tax, both rounded."""
+
+    def rounded(amount: Decimal) -> Decimal:
+        return amount.quantize(Decimal(10) ** -tariff.places, ROUND_HALF_UP)
+
+    exact: dict[str, Decimal] = {}
+    for traffic in sent:
+        for charge, price in _price(traffic, tariff).items():
+            exact[charge] = exact.get(charge, Decimal()) + price
+    lines = {charge: rounded(amount) for charge, amount in exact.items()}
+    return {charge: (line, line + rounded(line * tariff.tax)) for charge, line in lines.items()}
+
+
+def _same(found: Sequence[Any], expected: Sequence[Any]) -> bool:
+    """Whether two lists have the same members, in whatever order."""
+    return len(found) == len(expected) and all(found.count(each) == expected.count(each) for each in expected)
+
+
+# --- afterwards
+
+
+async def tidy(demo: Demo) -> None:
+    """End what was ordered, close what was opened; then nobody must have heard what was not theirs."""
+    story = demo.story
+    for service in list(demo.services):
+        began = time.time()
+        order = await demo.end(service)
+        took = demo.took(
+            f"{service.sale.customer.name}: from the call until {service.device} had nothing of it",
+            began,
+            simulated=True,
+        )
+        left = (await demo.element(service.device).read()).config
+        story.check(
+            f"{service.sale.customer.name}'s service is ended by an order, and gone from {service.device} ({took})",
+            order["state"] == "completed" and service.id not in left,
+            order,
+        )
+        await until(
+            lambda order=order, who=service.sale.customer: demo.listener.told(who, "orderCompleted", order=order["id"])
+        )
+    for id in demo.unmapped:
+        answer = await demo.gateway.ask(NOC, "PATCH", f"{ALARMS}/alarm/{id}", {"state": "cleared"})
+        story.check("the operator closes the alarm of the unknown trap", answer.status_code == 200, answer.text)
+    demo.unmapped.clear()
+    wrong = [heard for who in CUSTOMERS for heard in demo.listener.of(who) if heard.parties != {who.name}]
+    story.check("no customer heard of another's things", not wrong, wrong)
+    said = [
+        (
+            h.who,
+            h.body["notificationType"],
+            *(each["id"] for each in [*h.body.get("productOrder", []), h.body.get("alarm", {"id": ""})]),
+        )
+        for who in CUSTOMERS
+        for h in demo.listener.of(who)
+    ]
+    story.check("nobody was told anything twice", len(said) == len(set(said)), said)
+    answers = [(await demo.gateway.ask(who, "DELETE", path)).status_code for who, path in demo.hubs]
+    demo.hubs.clear()
+    story.check("all listeners are unsubscribed", set(answers) == {204}, answers)
+
+
+async def undo(demo: Demo) -> None:
+    """What a story that was cut short left behind; its end is told by whoever cut it."""
+    with suppress(ConvergedonError, httpx.HTTPError):
+        for service in list(demo.services):
+            await demo.end(service)
+        for who, path in demo.hubs:
+            await demo.gateway.ask(who, "DELETE", path)
+
+
+# --- what happened, and whether it is true
+
+
+class Broken(Exception):
+    """A claim failed without which its line cannot go on."""
+
+
+@dataclass
+class Claim:
+    line: str
+    words: str
+    holds: bool
+    at: float
+    found: Any = None
+
+
+@dataclass
+class Step:
+    """How long something took; ``simulated`` when the time is in part a simulated element's."""
+
+    line: str
+    words: str
+    seconds: float
+    simulated: bool
+
+    @property
+    def duration(self) -> str:
+        return f"{self.seconds:.2f} s{' simulated' if self.simulated else ''}"
+
+
+class Story:
+    """Collects claims and times, says each as it is known, and ends with a sentence about all of them."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.claims: list[Claim] = []
+        self.steps: list[Step] = []
+        self.facts: dict[str, Any] = {}
+        self.received: Sequence[Heard] = ()
+        self._began, self._started = time.monotonic(), datetime.now(UTC)
+        self._line = ""
+
+    @contextmanager
+    def line(self, name: str) -> Iterator[None]:
+        """A part of the story; one that breaks is left, and the story goes on with the next."""
+        if name != self._line:
+            self.say(name)
+        self._line = name
+        with suppress(Broken):
+            yield
+
+    def check(self, words: str, holds: bool, found: Any = None) -> bool:
+        """Keep a claim. What was found is told when it does not hold."""
+        at = round(time.monotonic() - self._began, 3)
+        self.claims.append(Claim(self._line, words, holds, at, None if holds else found))
+        mark = "[green]ok[/]    " if holds else "[red]FAILED[/]"
+        self.say(f"{mark} {at:6.2f} s  {_escaped(words)}")
+        return holds
+
+    def need(self, words: str, holds: bool, found: Any = None) -> None:
+        """A claim without which its line cannot go on. Raises Broken."""
+        if not self.check(words, holds, found):
+            raise Broken(words)
+
+    def took(self, words: str, seconds: float, simulated: bool) -> Step:
+        self.steps.append(Step(self._line, words, round(seconds, 3), simulated))
+        return self.steps[-1]
+
+    def say(self, text: str) -> None:
+        """One line, cut at the edge of a terminal and whole in a file."""
+        if self.console.is_terminal:
+            self.console.print(text, no_wrap=True, overflow="ellipsis", highlight=False)
+        else:
+            self.console.print(text, soft_wrap=True, highlight=False)
+
+    @property
+    def failed(self) -> list[Claim]:
+        return [claim for claim in self.claims if not claim.holds]
+
+    @property
+    def holds(self) -> bool:
+        return bool(self.claims) and not self.failed
+
+    @property
+    def sentence(self) -> str:
+        if self.holds:
+            return f"all {len(self.claims)} claims hold"
+        named = "; ".join(f"{claim.line}: {claim.words}" for claim in self.failed)
+        return f"{len(self.failed)} of {len(self.claims)} claims failed: {named}"
+
+    def end(self) -> None:
+        """The tables and the last sentence."""
+        width = None if self.console.is_terminal else 120
+        for table in (_times(self.steps), _told(self.received), _refusals(self.facts)):
+            self.console.print()
+            self.console.print(table, width=width)
+        self.console.print()
+        for claim in self.failed:
+            self.say(f"[red]FAILED[/] {_escaped(claim.words)}: {_escaped(_short(claim.found))}")
+        self.console.print(
+            _escaped(self.sentence), soft_wrap=True, highlight=False, style="bold green" if self.holds else "bold red"
+        )
+
+    def document(self) -> dict[str, Any]:
+        """All of it, for a machine."""
+        received: dict[str, list[Body]] = {who.name: [] for who, _ in HUBS}
+        for heard in self.received:
+            received[heard.who].append({"time": heard.time, "traceparent": heard.traceparent, "event": heard.event})
+        return {
+            "holds": self.holds,
+            "sentence": self.sentence,
+            "started": self._started.isoformat(timespec="milliseconds"),
+            "seconds": round(time.monotonic() - self._began, 3),
+            "claims": [asdict(claim) for claim in self.claims],
+            "steps": [asdict(step) for step in self.steps],
+            **self.facts,
+            "received": received,
+        }
+
+
+def _times(steps: Sequence[Step]) -> Table:
+    table = _table("how long it took (network elements are simulated; a time that has theirs in it is called so)")
+    for column, justify in (("line", "left"), ("step", "left"), ("time", "left")):
+        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for before, step in zip([None, *steps], steps, strict=False):
+        table.add_row("" if before and before.line == step.line else step.line, _escaped(step.words), step.duration)
+    return table
+
+
+def _told(received: Sequence[Heard]) -> Table:
+    table = _table("what the customers received")
+    for column in ("customer", "at", "what", "text"):
+        table.add_column(column, no_wrap=column != "text", overflow="fold")
+    for who in CUSTOMERS:
+        for number, heard in enumerate(h for h in received if h.who == who.name):
+            at = datetime.fromtimestamp(heard.time, UTC).strftime("%H:%M:%S.%f")[:-3]
+            table.add_row(
+                "" if number else who.name, at, heard.body["notificationType"], _escaped(heard.body["text"])
+            )
+    return table
+
+
+def _refusals(facts: Body) -> Table:
+    table = _table("what was not done")
+    table.add_column("what", no_wrap=True)
+    table.add_column("why", overflow="fold")
+    if failed := facts.get("failedOrder"):
+        back = "rolled back" if failed["before"] == failed["after"] else "NOT rolled back"
+        table.add_row(f"order {failed['order']['state']}, {back}", _escaped(failed["words"]))
+    if refused := facts.get("refusedCall"):
+        body = refused["body"]
+        table.add_row(
+            f"call refused, {refused['status']}", _escaped(f"{body.get('message')} ({body.get('referenceError')})")
+        )
+    return table
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", expand=False, pad_edge=False, box=None)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _short(found: Any) -> str:
+    text = found if isinstance(found, str) else json.dumps(found, default=str)
+    return text if len(text) < 500 else f"{text[:500]} ..."
+
+
+# --- what the story is played with
+
+
+@dataclass(frozen=True)
+class Place:
+    """A system with a lab: where it is reached, and its simulated elements."""
+
+    settings: Settings
+    gateway: str
+    trap: tuple[str, int]
+    flow: tuple[str, int]
+    devices: Mapping[str, Device]
+
+
+@dataclass
+class Demo:
+    """The place, who speaks with it, and what must not be left behind."""
+
+    place: Place
+    story: Story
+    gateway: Gateway
+    listener: Listener
+    products: planning.Products
+    run: str = field(default_factory=lambda: secrets.token_hex(4))
+    services: list[Service] = field(default_factory=list)
+    hubs: list[tuple[Caller, str]] = field(default_factory=list)
+    unmapped: list[str] = field(default_factory=list)
+
+    def element(self, name: str) -> Element:
+        return Element(self.place.devices[name])
+
+    def took(self, words: str, began: float, ended: float | None = None, simulated: bool = False) -> str:
+        """Keep how long something took, in seconds of the clock that the listener stamps arrivals with."""
+        return self.story.took(words, (time.time() if ended is None else ended) - began, simulated).duration
+
+    async def draft(self, sale: Sale) -> tuple[Service, View]:
+        """Where a sale would be delivered, with a VLAN that is free on the device, and what the device is now."""
+        try:
+            site = self.products.sites[sale.customer.tenant][sale.site]
+        except KeyError:
+            raise Misconfigured(
+                f"the demonstration sells at {sale.site}, which the product model does not have"
+            ) from None
+        now = await self.element(site["device"]).read()
+        on_port = [access for access in now.config.values() if access["interface"] == site["interface"]]
+        taken = {int(access["vlan-id"]) for access in on_port}
+        vlan = next(number for number in range(100, 4095) if number not in taken)
+        address = str(ip_network(site["network"])[vlan])
+        return Service("", "", sale, site["device"], site["interface"], vlan, address), now
+
+    def external_id(self, sale: Sale) -> str:
+        return f"demo-{self.run}-{sale.customer.name}-{sale.bandwidth}"
+
+    async def order(self, sale: Sale, draft: Service, trace: str = "") -> httpx.Response:
+        given = {"bandwidth": sale.bandwidth, "vlan": draft.vlan, "site": sale.site}
+        product = {"productCharacteristic": [{"name": name, "value": value} for name, value in given.items()]}
+        item = {"id": "1", "action": "add", "productOffering": {"id": "internet-access"}, "product": product}
+        return await self._order(sale, self.external_id(sale), item, trace)
+
+    async def _order(self, sale: Sale, external_id: str, item: Body, trace: str = "") -> httpx.Response:
+        party = {"id": sale.customer.name, "role": "customer", "@referredType": "Organization"}
+        body = {"externalId": external_id, "relatedParty": [party], "productOrderItem": [item]}
+        return await self.gateway.ask(VENDORS[sale.customer.tenant], "POST", f"{ORDERING}/productOrder", body, trace)
+
+    async def ended(self, sale: Sale, id: str) -> Body:
+        """The order when it is over, or as it is when patience is."""
+        order: Body = {}
+
+        async def over() -> bool:
+            nonlocal order
+            order = await self.gateway.get(VENDORS[sale.customer.tenant], "productOrder", id)
+            return order["state"] not in ("acknowledged", "inProgress")
+
+        await until(over)
+        return order
+
+    async def end(self, service: Service) -> Body:
+        """Order the end of a service."""
+        item = {"id": "1", "action": "delete", "product": {"id": service.id}}
+        answer = await self._order(service.sale, f"demo-{self.run}-end", item)
+        if answer.status_code != 201:
+            return {"state": "refused", "answer": answer.text}
+        self.services.remove(service)
+        return await self.ended(service.sale, answer.json()["id"])
+
+    async def customers_on(self, service: Service) -> set[str]:
+        """Whose accesses stand on the port, by the device and the orders that its accesses are named after."""
+        accesses = (await self.element(service.device).read()).config
+        on = {name.rpartition("-")[0] for name, access in accesses.items() if access["interface"] == service.interface}
+        found = [await self.gateway.ask(VENDOR, "GET", f"{ORDERING}/productOrder/{order}") for order in on]
+        return {party["id"] for answer in found if answer.is_success for party in answer.json()["relatedParty"]}
+
+    def trap_link(self, state: trapper.State, service: Service) -> None:
+        index = list(lab.INTERFACES).index(service.interface) + 1
+        address = lab.address(service.device)
+        trapper.trap_link(state, address, service.interface, index, self._community, self.place.trap)
+
+    def trap(self, oid: str, device: str, varbinds: Sequence[ber.Varbind]) -> None:
+        head: list[ber.Varbind] = [(ber.UPTIME, ber.TICKS, 100), (ber.TRAP_OID, ber.OID, oid)]
+        tail: list[ber.Varbind] = [(ber.TRAP_ADDRESS, ber.IP, lab.address(device))]
+        datagram = ber.encode(self._community.encode(), [*head, *varbinds, *tail], request=secrets.randbelow(2**31))
+        exporter.send([datagram], self.place.trap)
+
+    @property
+    def _community(self) -> str:
+        return min(self.place.settings.communities).decode()
+
+    async def mend(self, service: Service, port: Mapping[str, str]) -> None:
+        """An alarm that somebody left open on the port would take the one of this story."""
+
+        async def none_open() -> bool:
+            return all(alarm["state"] == "cleared" for alarm in await self.gateway.list(NOC, "alarm", **port))
+
+        if not await none_open():
+            self.trap_link("up", service)
+            self.story.need("an alarm that was open before is cleared", await until(none_open))
+
+    def export(self, service: Service, sent: Sequence[Traffic]) -> None:
+        """Send the flow records; the first datagram twice, as it happens in networks."""
+        now, peer, domain = time.time(), "192.0.2.1", lab.domain(service.device)
+        datagrams = []
+        for _number, traffic in enumerate(sent):
+            times = {"start": now - 60, "end": now - 1}
+            records = [
+                {"source": source, "destination": to, "octets": octets, "packets": packets, **times}
+                for source, to, (octets, packets) in (
+                    (peer, service.address, traffic.down),
+                    (service.address, peer, traffic.up),
+                )
+            ]
+            datagrams += exporter.datagrams(traffic.kind, records, domain)
+        again = [datagrams[0], *datagrams]
+        try:
+            exporter.send(again, self.place.flow, lab.address(service.device))
+        except OSError:  # not every system has more addresses on loopback than one
+            exporter.send(again, self.place.flow)
+
+    async def bill(self, customer: Caller) -> Body:
+        """Ask for a bill; what became of the request."""
+        party = {"id": customer.name, "role": "customer", "@referredType": "Organization"}
+        body = {"name": f"demo-{self.run}", "relatedParty": party}
+        answer = await self.gateway.ask(BILLING, "POST", f"{BILLS}/customerBillOnDemand", body)
+        if answer.status_code != 201:
+            return {"state": "refused", "answer": answer.text}
+
+        async def over() -> Body:
+            asked = await self.gateway.get(BILLING, "customerBillOnDemand", answer.json()["id"])
+            return asked if asked["state"] != "inProgress" else {}
+
+        return await until(over) or {"state": "inProgress"}
+
+    async def settle(self, customer: Caller) -> None:
+        """Bill what the customer used before, so that the story's bill has the story's usage alone."""
+        left = {"status": "rated", "relatedParty.id": customer.name}
+        if await self.gateway.list(MEDIATION, "usage", **left):
+            self.story.need(
+                "what northwind used before is billed first", (await self.bill(customer))["state"] == "done"
+            )
+
+
+class Gateway:
+    """The APIs, as each caller reaches them with a token of its own."""
+
+    def __init__(self, client: httpx.AsyncClient, settings: Settings) -> None:
+        self._client, self._settings = client, settings
+        self._tokens: dict[Caller, str] = {}
+
+    async def ask(
+        self, who: Caller, method: str, path: str, body: Body | None = None, trace: str = "", **query: str
+    ) -> httpx.Response:
+        if who not in self._tokens:
+            self._tokens[who] = tokens.issue(self._settings, who.tenant, who.role, who.party)
+        headers = {"Authorization": f"Bearer {self._tokens[who]}"}
+        if trace:
+            headers["traceparent"] = f"00-{trace}-{secrets.token_hex(8)}-01"
+        return await self._client.request(method, path, json=body, params=query, headers=headers)
+
+    async def get(self, who: Caller, kind: str, id: str) -> dict[str, Any]:
+        return dict(await self._read(who, f"{BASES[kind]}/{kind}/{id}"))
+
+    async def list(self, who: Caller, kind: str, **query: str) -> Sequence[dict[str, Any]]:
+        return list(await self._read(who, f"{BASES[kind]}/{kind}", **query))
+
+    async def _read(self, who: Caller, path: str, **query: str) -> Any:
+        """Money arrives as Decimal. Raises Unavailable when the gateway does not give what the caller may have."""
+        answer = await self.ask(who, "GET", path, **query)
+        if not answer.is_success:
+            raise Unavailable(f"GET {path} as {who.role} of {who.tenant} answered {answer.status_code}: {answer.text}")
+        return json.loads(answer.text, parse_float=Decimal)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """An event that a listener received."""
+
+    who: str
+    time: float
+    traceparent: str
+    event: Body
+
+    @property
+    def trace(self) -> str:
+        return self.traceparent.split("-")[1] if self.traceparent else ""
+
+    @property
+    def body(self) -> Body:
+        """The resource that the event tells of."""
+        return next(iter(self.event["event"].values()))
+
+    @property
+    def about(self) -> list[str]:
+        """The ids of the orders and of the alarm that a notification speaks of."""
+        spoken_of = [*self.body.get("productOrder", []), *([self.body["alarm"]] if "alarm" in self.body else [])]
+        return [each["id"] for each in spoken_of]
+
+    @property
+    def parties(self) -> set[str]:
+        return {party["id"] for party in self.body.get("relatedParty", [])}
+
+
+class Listener:
+    """An HTTP server on loopback that keeps what each listener was sent; the path says which."""
+
+    def __init__(self) -> None:
+        self.heard: list[Heard] = []
+        heard = self.heard
+
+        class Receiver(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                event = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                who = self.path.strip("/")
+                heard.append(Heard(who, time.time(), self.headers.get("traceparent", ""), event))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """What arrives is told by the story."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    @contextmanager
+    def open(self) -> Iterator[Listener]:
+        thread = Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._server.shutdown()
+            self._server.server_close()
+            thread.join()
+
+    def of(self, who: Caller, type_: str = "", id: str | None = None) -> list[Heard]:
+        """What somebody heard, in the order of arrival; what was sent again (the same eventId) is heard once."""
+        found = {h.event["eventId"]: h for h in reversed(self.heard) if h.who == who.name}
+        chosen = [
+            h for h in reversed(found.values()) if type_ in h.event["eventType"] and id in (None, h.body["id"])
+        ]
+        return sorted(chosen, key=lambda h: h.time)
+
+    def told(self, who: Caller, type_: str, order: str = "", service: str = "") -> list[Heard]:
+        """The notifications of a type that a customer received about an order or a service."""
+        return [
+            heard
+            for heard in self.of(who)
+            if heard.body["notificationType"] == type_
+            and (not order or order in {each["id"] for each in heard.body.get("productOrder", [])})
+            and (not service or service in {each["id"] for each in heard.body.get("service", [])})
+        ]
+
+    def states(self, who: Caller, kind: str, id: str, least: int) -> list[str]:
+        """The states that somebody saw a resource in; nothing before there are as many as there should be."""
+        seen = [h.body for h in self.of(who, id=id) if kind in h.event["event"]]
+        states = [str(resource.get("state") or resource.get("status")) for resource in seen]
+        return states if len(states) >= least else []
+
+
+@dataclass(frozen=True)
+class View:
+    """What a device says of itself: accesses as configured and as they run, and the configuration as a whole."""
+
+    config: Mapping[str, Mapping[str, str]]
+    state: Mapping[str, Mapping[str, str]]
+    whole: bytes
+
+
+class Element:
+    """A device, read by a plain NETCONF session of our own: what the gateway's adapter believes does not count."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    async def read(self) -> View:
+        """Raises Unavailable when the device does not answer."""
+        try:
+            return await asyncio.to_thread(self._read)
+        except (TransportError, OperationError, OSError) as error:
+            raise Unavailable(f"{self._device.name} cannot be read: {error}") from error
+
+    def _read(self) -> View:
+        at = self._device.settings["netconf"]
+        with manager.connect(
+            host=at["host"],
+            port=at["port"],
+            username=at["username"],
+            password=at["password"],
+            hostkey_b64=at["hostKey"],
+            allow_agent=False,
+            look_for_keys=False,
+            timeout=PATIENCE,
+        ) as session:
+            config = session.get_config("running").data_ele
+            running = session.get().data_ele
+        configured = _accesses(config)
+        state = {
+            name: {leaf: text for leaf, text in leaves.items() if leaf.startswith("oper-")}
+            for name, leaves in _accesses(running).items()
+        }
+        return View(configured, state, etree.tostring(config, method="c14n"))
+
+
+def _accesses(found: Any) -> dict[str, dict[str, str]]:
+    """name -> leaf -> text, of each access."""
+    entries = [{etree.QName(leaf).localname: leaf.text or "" for leaf in entry} for entry in found.iter("{*}access")]
+    return {entry["name"]: entry for entry in entries}
+
+
+async def until(ask: Callable[[], Answer | Awaitable[Answer]], seconds: float = PATIENCE) -> Answer:
+    """Ask until there is something to hear of, or patience ends; the last answer either way."""
+    end = time.monotonic() + seconds
+    while True:
+        answer = ask()
+        if inspect.isawaitable(answer):
+            answer = await answer
+        if answer or time.monotonic() > end:
+            return answer
+        await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def _demo(place: Place, story: Story) -> AsyncIterator[Demo]:
+    products = planning.load(place.settings.products)
+    async with httpx.AsyncClient(base_url=place.gateway, timeout=PATIENCE, trust_env=False) as client:
+        with Listener().open() as listener:
+            yield Demo(place, story, Gateway(client, place.settings), listener, products)
+
+
+@asynccontextmanager
+async def _own(settings: Settings, story: Story) -> AsyncIterator[Place]:
+    """A system for this story alone; its folder is kept only where one was named."""
+    from convergedon.core.cli import adapter_names
+
+    kept = "data" in settings.model_fields_set
+    folder = settings.data if kept else Path(tempfile.mkdtemp(prefix="convergedon-demo-"))
+    ours = settings.model_copy(update={"data": folder, "port": 0, "trap_port": 0, "flow_port": 0})
+    story.say(f"starting a system of its own in {folder}")
+    try:
+        async with up.system(ours, lab=True, adapters=adapter_names()) as running:
+            found = running.connection
+            yield _place(ours, found, found.gateway, folder / "lab" / "devices.yaml")
+            story.say("stopping the system")
+    finally:
+        if not kept:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+def _running(settings: Settings, url: str) -> Place:
+    """The system that is up. Raises Misconfigured when its folder is not known, or when it has no lab."""
+    found = up.find(settings.data)
+    if found is None:
+        raise Misconfigured(
+            f"no system runs in {settings.data}: --url needs the folder of the running system too, for tokens and "
+            "the lab's devices (--data DIR, or CONVERGEDON_DATA)"
+        )
+    components = json.loads((settings.data / "run" / "components.json").read_text(encoding="utf-8"))["components"]
+    if "lab" not in components or not found.trap or not found.flow:
+        raise Misconfigured(
+            f"the system in {settings.data} has no lab: start it with `convergedon up --lab --data {settings.data}`"
+        )
+    return _place(settings, found, url, settings.data / "lab" / "devices.yaml")
+
+
+def _place(settings: Settings, found: up.Connection, url: str, devices: Path) -> Place:
+    return Place(settings, url, _address(found.trap), _address(found.flow), inventory.load(devices))
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]").replace("0.0.0.0", "127.0.0.1"), int(port)
+
+
+def _check_writable(file: Path | None) -> None:
+    try:
+        if file:
+            file.touch()
+    except OSError as error:
+        raise Misconfigured(f"cannot write to {file}: {error.strerror}") from error
