@@ -92,10 +92,11 @@ class Audit:
         while self._waiting:
             batch = self._waiting[:BATCH]
             await self._store.append(batch)
-            del self._waiting[: len(batch)]
             head = batch[-1].body
             anchor = {"writer": self.writer, "sequence": head["sequence"], "hash": head["hash"]}
             await self._bus.publish(f"audit.{self.writer}", anchor, f"{self.writer}:{head['sequence']}")
+            # only now: stored records whose head could not be published are appended again, which changes nothing
+            del self._waiting[: len(batch)]
 
 
 async def verify(store: Store, bus: Bus) -> tuple[int, str | None]:
