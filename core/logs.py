@@ -14,10 +14,20 @@ SECRET = ("password", "secret", "token", "community", "authorization", "passphra
 
 
 def _mask(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    for name in event:
-        if any(word in name.lower() for word in SECRET):
-            event[name] = "***"
+    for name, value in event.items():
+        event[name] = _masked(name, value)
     return event
+
+
+def _masked(name: str, value: Any) -> Any:
+    """The value without what its name, or a name inside it, says is secret."""
+    if any(word in name.lower() for word in SECRET):
+        return "***"
+    if isinstance(value, dict):
+        return {inner: _masked(str(inner), kept) for inner, kept in value.items()}
+    if isinstance(value, list):
+        return [_masked("", kept) for kept in value]
+    return value
 
 
 def _trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
