@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from convergedon.core.errors import Misconfigured
 
@@ -47,9 +47,9 @@ class Settings(BaseSettings):
     )
     flow_host: str = Field("127.0.0.1", description="Address the flow adapter listens on.")
     flow_port: int = Field(2055, ge=0, le=65535, description="UDP port for NetFlow and IPFIX; 0 takes a free one.")
-    callback_networks: list[IPv4Network | IPv6Network] = Field(
+    callback_networks: Annotated[list[IPv4Network | IPv6Network], NoDecode] = Field(
         default_factory=list,
-        description="Loopback or private networks that hub callbacks may be on; public addresses always may.",
+        description="Loopback or private networks that hub callbacks may be on, comma-separated; public addresses may.",
     )
     delivery_horizon: float = Field(86_400, gt=0, description="Seconds after which an undeliverable event is parked.")
     retry_horizon: float = Field(3_600, gt=0, description="Seconds after which work that keeps failing is parked.")
@@ -58,6 +58,14 @@ class Settings(BaseSettings):
     body_limit: int = Field(1_048_576, ge=1024, description="Bytes a request body may have.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     otlp_endpoint: str = Field("", description="OpenTelemetry collector to send spans to; empty: none are sent.")
+
+    @field_validator("callback_networks", mode="before")
+    @classmethod
+    def _networks(cls, given: object) -> object:
+        """A list, or text: separated by commas, or as JSON."""
+        if not isinstance(given, str):
+            return given
+        return [part.strip().strip("\"'") for part in given.strip().strip("[]").split(",") if part.strip()]
 
     @property
     def url(self) -> str:
@@ -79,5 +87,5 @@ def load(**given: object) -> Settings:
         return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
+        name = str(first["loc"][0]) if first["loc"] else ""
         raise Misconfigured(f"setting CONVERGEDON_{name.upper()}: {first['msg']}") from None
