@@ -135,8 +135,10 @@ def _severity(seen: Observation) -> str:
 
 def _details(seen: Observation, count: int) -> str:
     """What the network said, in one line; the number of times is at its end."""
-    said = ", ".join(f"{oid}={text}" for oid, text in seen.attributes.get("details", {}).items())
-    return f"{said}; seen {count} time{'s' if count > 1 else ''}"[:4000]
+    said = [f"{oid}={text}" for oid, text in seen.attributes.get("details", {}).items()]
+    if seen.kind == "unmapped":
+        said.insert(0, f"{seen.attributes['oid']} from {seen.attributes['source']}")
+    return f"{', '.join(said)[:4000]}; seen {count} time{'s' if count > 1 else ''}"
 
 
 async def tell_affected(work: Work, message: Message) -> None:
