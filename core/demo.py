@@ -16,9 +16,10 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_network
 from pathlib import Path
@@ -32,6 +33,7 @@ from ncclient.operations.errors import OperationError  # type: ignore[import-unt
 from ncclient.transport.errors import TransportError  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from convergedon.adapters import inventory, lab
 from convergedon.adapters.contract import Device
@@ -76,6 +78,10 @@ class Caller:
     def party(self) -> str | None:
         return self.name if self.role == "customer" else None
 
+    @property
+    def related(self) -> Body:
+        return {"id": self.name, "role": self.role, "@referredType": "Organization"}
+
 
 NORTHWIND = Caller("northwind", "acme", "customer")
 CONTOSO = Caller("contoso", "acme", "customer")
@@ -110,7 +116,7 @@ class Sale:
 
 
 SALES = (Sale(NORTHWIND, "berlin-1", 100), Sale(CONTOSO, "berlin-2", 200), Sale(INITECH, "munich-1", 300))
-TOO_FAST_FOR_THE_PORT = Sale(CONTOSO, "berlin-2", 2500)
+ABOVE_THE_PORT = Sale(CONTOSO, "berlin-2", 2500)
 ABOVE_THE_CONTRACT = Sale(CONTOSO, "berlin-2", 9000)
 
 
@@ -126,37 +132,46 @@ class Service:
     vlan: int
     address: str
 
+    @property
+    def leaves(self) -> dict[str, str]:
+        """What the device should have of it."""
+        return {
+            "name": self.id,
+            "interface": self.interface,
+            "vlan-id": str(self.vlan),
+            "bandwidth": str(self.sale.bandwidth),
+            "address": self.address,
+        }
+
 
 async def run(settings: Settings, url: str | None, json_file: Path | None) -> bool:
     """Tell the story and say whether all of it was true.
 
     Raises Misconfigured or Unavailable with one sentence when it cannot be told.
     """
-    story = Story(Console())
+    story = Story()
     _check_writable(json_file)
     try:
         async with AsyncExitStack() as stack:
             place = _running(settings, url) if url else await stack.enter_async_context(_own(settings, story))
             demo = await stack.enter_async_context(_demo(place, story))
             await tell(demo)
-            story.received = demo.listener.heard
     except httpx.HTTPError as error:
         raise Unavailable(f"the gateway does not answer: {str(error) or type(error).__name__}") from error
-    if json_file:
-        json_file.write_text(json.dumps(story.document(), indent=2, default=str) + "\n", encoding="utf-8")
-    story.end()
+    story.end(json_file)
     return story.holds
 
 
 async def tell(demo: Demo) -> None:
-    """The three lines in their order. Whatever happens, nothing that the demonstration made is left."""
+    """The three lines in their order. Whatever happens, what the demonstration made is taken away again."""
     try:
-        await listen(demo)
+        with demo.story.line("listeners"):
+            await listen(demo)
         services = await orders(demo)
         for line, part in (("fault line", faults), ("usage line", usage)):
             with demo.story.line(line):
-                demo.story.need("northwind has the service that this line is about", "northwind" in services)
-                await part(demo, services["northwind"])
+                if demo.story.need(f"{NORTHWIND.name} has a service for the {line}", NORTHWIND.name in services):
+                    await part(demo, services[NORTHWIND.name])
         with demo.story.line("afterwards"):
             await tidy(demo)
     finally:
@@ -165,15 +180,16 @@ async def tell(demo: Demo) -> None:
 
 async def listen(demo: Demo) -> None:
     """Customers, a vendor and the operator's people subscribe to what concerns them."""
-    with demo.story.line("listeners"):
-        for who, base in HUBS:
-            callback = {"callback": f"{demo.listener.url}/{who.name}"}
-            answer = await demo.gateway.ask(who, "POST", f"{base}/hub", callback)
-            held = demo.story.check(
-                f"{who.name} ({who.tenant}) listens at {base}/hub", answer.status_code == 201, answer.text
-            )
-            if held:
-                demo.hubs.append((who, f"{base}/hub/{answer.json()['id']}"))
+    refused = []
+    for who, base in HUBS:
+        callback = {"callback": f"{demo.listener.url}/{who.name}"}
+        answer = await demo.gateway.ask(who, "POST", f"{base}/hub", callback)
+        if answer.status_code == 201:
+            demo.hubs.append((who, f"{base}/hub/{answer.json()['id']}"))
+        else:
+            refused.append([who.name, answer.text])
+    names = [f"{who.name} of {who.tenant}" for who, _ in HUBS]
+    demo.story.need(f"{', '.join(names)} listen", not refused, refused)
 
 
 # --- the order line
@@ -186,110 +202,78 @@ async def orders(demo: Demo) -> dict[str, Service]:
         with demo.story.line("order line"):
             services[sale.customer.name] = await sell(demo, sale)
     with demo.story.line("order line"):
-        await fail(demo, TOO_FAST_FOR_THE_PORT)
+        await fail(demo, ABOVE_THE_PORT)
     with demo.story.line("order line"):
         await refuse(demo, ABOVE_THE_CONTRACT)
     return services
 
 
 async def sell(demo: Demo, sale: Sale) -> Service:
-    story, customer = demo.story, sale.customer
+    """An order that is completed: the device has it, the customer hears of it."""
+    story, who = demo.story, sale.customer
     draft, before = await demo.draft(sale)
     trace, began = secrets.token_hex(16), time.time()
-    answer = await demo.order(sale, draft, trace)
-    story.need(f"{sale.words} is accepted", answer.status_code == 201, answer.text)
-    order = await demo.ended(sale, answer.json()["id"])
-    took = demo.took(f"{sale.words}: from the call until {draft.device} has confirmed it", began, simulated=True)
-    story.need(f"it is completed ({took})", order["state"] == "completed", order)
-    service = Service(
-        order["productOrderItem"][0]["product"]["id"],
-        order["id"],
-        sale,
-        draft.device,
-        draft.interface,
-        draft.vlan,
-        draft.address,
-    )
-    demo.services.append(service)
+    order = await demo.order(sale, draft, trace)
+    took = story.took(f"{sale.words}: confirmed by {draft.device}", time.time() - began, simulated=True)
+    story.need(f"{sale.words} is completed", order["state"] == "completed", order, took)
+    service = demo.keep(draft, order)
 
     after = await demo.element(service.device).read()
-    wanted = {
-        "name": service.id,
-        "interface": service.interface,
-        "vlan-id": str(service.vlan),
-        "bandwidth": str(sale.bandwidth),
-        "address": service.address,
-    }
-    story.check(
-        f"{service.device} itself has exactly what was ordered, and nothing else changed",
-        after.config == {**before.config, service.id: wanted},
-        after.config,
-    )
+    added = {service.id: service.leaves}
+    words = f"{service.device} itself has what {who.name} ordered, and else what it had before"
+    story.check(words, after.config == {**before.config, **added}, after.config)
     gives = {"oper-bandwidth": str(sale.bandwidth), "oper-status": "up"}
-    story.check(
-        f"{service.device} itself gives {sale.bandwidth} Mbit/s", after.state.get(service.id) == gives, after.state
-    )
+    words = f"{service.device} itself gives {who.name} {sale.bandwidth} Mbit/s"
+    story.check(words, after.state.get(service.id) == gives, after.state)
 
-    told = await until(lambda: demo.listener.told(customer, "orderCompleted", order=order["id"]))
-    demo.took(
-        f"{sale.words}: from the call until {customer.name} was told",
-        began,
-        told[0].time if told else None,
-        simulated=True,
-    )
-    kept = await demo.gateway.list(customer, "customerNotification", notificationType="orderCompleted")
-    story.check(
-        f"{customer.name} was told once, and may read it again", len(told) == 1 and told[0].body in kept, told
-    )
-    story.check("the trace of the call is that of the notification", {heard.trace for heard in told} == {trace}, told)
-    if customer.tenant == VENDOR.tenant:
-        heard = await until(lambda: demo.listener.states(VENDOR, "productOrder", order["id"], 2))
-        story.check("the vendor saw it in progress and completed", heard == ["inProgress", "completed"], heard)
+    told = await until(lambda: demo.listener.told(who, "orderCompleted", order["id"]))
+    took = story.took(f"{sale.words}: {who.name} told", _last(told) - began, simulated=True)
+    kept = await demo.gateway.list(who, "customerNotification", notificationType="orderCompleted")
+    story.check(f"{who.name} is told once, and may read it again", _once(told) and told[0].body in kept, told, took)
+    words = f"the trace of the call is that of {who.name}'s notification"
+    story.check(words, {heard.trace for heard in told} == {trace}, told)
+    if who.tenant == VENDOR.tenant:
+        expected = ["acknowledged", "inProgress", "completed"]
+        seen = await until(lambda: demo.listener.states(VENDOR, "productOrder", order["id"], len(expected)))
+        story.check(f"the vendor sees {who.name}'s order {', '.join(expected)}", seen == expected, seen)
     return service
 
 
 async def fail(demo: Demo, sale: Sale) -> None:
     """More than the port can: the device takes it, does not reach it, and gets its former configuration back."""
-    story = demo.story
+    story, who = demo.story, sale.customer
     draft, before = await demo.draft(sale)
-    began = time.time()
-    answer = await demo.order(sale, draft)
-    story.need(
-        f"{sale.words} is accepted, although the port has {lab.INTERFACES[draft.interface]}",
-        answer.status_code == 201,
-        answer.text,
-    )
-    order = await demo.ended(sale, answer.json()["id"])
-    took = demo.took(f"{sale.words}: from the call until {draft.device} was rolled back", began, simulated=True)
-    story.check(f"it is failed ({took})", order["state"] == "failed", order)
+    capacity, began = lab.INTERFACES[draft.interface], time.time()
+    order = await demo.order(sale, draft)
+    took = story.took(f"{sale.words}: rolled back by {draft.device}", time.time() - began, simulated=True)
+    if order["state"] == "completed":
+        demo.keep(draft, order)
+    story.need(f"{sale.words}, on a port of {capacity}, is failed", order["state"] == "failed", order, took)
     words = " ".join(note["text"] for note in order.get("note", []))
-    reached = f"wanted {sale.bandwidth}, found {lab.INTERFACES[draft.interface]}"
-    story.check("its note has the words of the device", reached in words and "rolledBack" in words, words)
+    reached = f"wanted {sale.bandwidth}, found {capacity}"
+    story.check("the order's note has the words of the device", reached in words and "rolledBack" in words, words)
     after = await demo.element(draft.device).read()
-    story.check(f"{draft.device} itself is what it was before", after == before, after.config)
-    told = await until(lambda: demo.listener.told(sale.customer, "orderFailed", order=order["id"]))
-    story.check(
-        f"{sale.customer.name} was told once, with these words",
-        len(told) == 1 and reached in told[0].body["text"],
-        told,
-    )
+    story.check(f"{draft.device} itself is what it was before the failed order", after == before, after.config)
+    told = await until(lambda: demo.listener.told(who, "orderFailed", order["id"]))
+    story.check(f"{who.name} is told once, with these words", _once(told) and reached in told[0].body["text"], told)
     story.facts["failedOrder"] = {"order": order, "words": words, "before": before.config, "after": after.config}
 
 
 async def refuse(demo: Demo, sale: Sale) -> None:
     """More than the contract allows: nothing is stored and nothing is asked of the network."""
-    story = demo.story
+    story, who = demo.story, sale.customer
     draft, before = await demo.draft(sale)
-    answer = await demo.order(sale, draft)
-    said = answer.json()
-    story.check(f"{sale.words} is refused with 403", answer.status_code == 403, answer.text)
-    story.check("it is told the reason", "contract" in said.get("message", ""), said)
-    story.check("it is told the id of the decision", "decision:" in said.get("referenceError", ""), said)
-    stored = await demo.gateway.list(VENDORS[sale.customer.tenant], "productOrder", externalId=demo.external_id(sale))
-    story.check("nothing is stored", answer.status_code == 403 and not stored, stored)
+    said = await demo.order(sale, draft)
+    if said["state"] == "completed":
+        demo.keep(draft, said)
+    story.need(f"{sale.words} is refused with 403", said.get("status") == "403", said)
+    story.check("the refusal names the contract", "contract" in said["message"], said)
+    story.check("the refusal names the decision", ":decision:" in said.get("referenceError", ""), said)
+    stored = await demo.gateway.list(VENDORS[who.tenant], "productOrder", externalId=demo.external_id(sale))
+    story.check("nothing of the refused call is stored", not stored, stored)
     after = await demo.element(draft.device).read()
-    story.check(f"{draft.device} itself is what it was before", after == before, after.config)
-    story.facts["refusedCall"] = {"status": answer.status_code, "body": said}
+    story.check(f"{draft.device} itself is what it was before the refused call", after == before, after.config)
+    story.facts["refusedCall"] = said
 
 
 # --- the fault line
@@ -297,93 +281,101 @@ async def refuse(demo: Demo, sale: Sale) -> None:
 
 async def faults(demo: Demo, service: Service) -> None:
     """The port of northwind's service goes down, and comes up; then something comes that nobody knows."""
-    story, gateway, listener = demo.story, demo.gateway, demo.listener
+    alarm, traces = await _down(demo, service)
+    cleared = await _up(demo, service, alarm, traces)
+    demo.story.facts["alarm"] = cleared or alarm
+    await _unknown(demo)
+
+
+async def _down(demo: Demo, service: Service) -> tuple[Body, set[str]]:
+    story, gateway = demo.story, demo.gateway
     port = {"alarmedObject.id": f"{service.device}/{service.interface}", "specificProblem": "linkDown"}
     await demo.mend(service, port)
     known = {alarm["id"] for alarm in await gateway.list(NOC, "alarm", **port)}
 
+    async def fresh() -> list[dict[str, Any]]:
+        return [alarm for alarm in await gateway.list(NOC, "alarm", **port) if alarm["id"] not in known]
+
     began = time.time()
     demo.trap_link("down", service)
-    told = await until(lambda: listener.told(NORTHWIND, "serviceAffected", service=service.id))
-    story.need("a linkDown datagram of the port, and northwind is told", bool(told))
-    took = demo.took("linkDown: from the datagram until northwind was told", began, told[0].time)
-    notice = told[0].body
-    named = service.id in notice["text"] and service.order in notice["text"]
-    story.check(f"what it is told names its service and its order ({took})", named, notice)
-    fresh = [alarm for alarm in await gateway.list(NOC, "alarm", **port) if alarm["id"] not in known]
-    about = fresh[0] if fresh else {}
-    affected = [each["id"] for each in about.get("affectedService", [])]
-    story.check("there is one alarm, and it names the service", len(fresh) == 1 and service.id in affected, fresh)
-    raised = await until(lambda: listener.of(NOC, "AlarmCreateEvent", about.get("id")))
-    traces = {notice["traceId"], told[0].event["correlationId"], *(heard.trace for heard in [*told, *raised])}
+    told = await until(lambda: demo.listener.told(NORTHWIND, "serviceAffected", service.id))
+    took = story.took("linkDown: northwind told", _last(told) - began)
+    story.need("the port's linkDown trap: northwind is told", bool(told), told, took)
+    text = told[0].body["text"]
     story.check(
-        "one trace from the datagram over the alarm to the notification",
-        len(traces) == 1 and all(traces) and bool(raised),
-        traces,
+        "what northwind is told names its service and its order", service.id in text and service.order in text, text
     )
+    alarms = await fresh()
+    affected = [each["id"] for alarm in alarms for each in alarm.get("affectedService", [])]
+    story.need("there is one alarm, and it names the service", len(alarms) == 1 and service.id in affected, alarms)
+    id = alarms[0]["id"]
+    raised = await until(lambda: demo.listener.of(NOC, "AlarmCreateEvent", id))
+    traces = {told[0].body["traceId"], told[0].event["correlationId"], *(heard.trace for heard in told + raised)}
+    words = "one trace leads from the datagram over the alarm to the notification"
+    story.check(words, bool(raised) and len(traces) == 1 and all(traces), traces)
 
     demo.trap_link("down", service)
-    counted = await until(
-        lambda: _alarm(gateway, about["id"], lambda alarm: alarm["alarmDetails"].endswith("seen 2 times"))
-    )
-    story.check("the same datagram again: the alarm counts it", bool(counted))
-    fresh = [alarm for alarm in await gateway.list(NOC, "alarm", **port) if alarm["id"] not in known]
-    story.check("and there is no second alarm", len(fresh) == 1, fresh)
+    counted = await until(lambda: _alarm(gateway, id, lambda alarm: alarm["alarmDetails"].endswith("seen 2 times")))
+    story.check("the same trap again: the alarm counts it", bool(counted), alarms)
+    alarms = await fresh()
+    story.check("the same trap again: there is no second alarm", len(alarms) == 1, alarms)
+    return alarms[0], traces
 
+
+async def _up(demo: Demo, service: Service, alarm: Body, traces: set[str]) -> Body:
+    story, gateway, listener = demo.story, demo.gateway, demo.listener
     began = time.time()
     demo.trap_link("up", service)
-    cleared = await until(lambda: _alarm(gateway, about["id"], lambda alarm: alarm["state"] == "cleared"))
-    took = demo.took("linkUp: from the datagram until the alarm was cleared", began)
-    story.check(
-        f"a linkUp datagram: the alarm is cleared on its evidence ({took})",
-        cleared.get("clearSystemId") == service.device,
-        cleared,
-    )
-    restored = await until(lambda: listener.told(NORTHWIND, "serviceRestored", service=service.id))
-    demo.took(
-        "linkUp: from the datagram until northwind had the all-clear", began, restored[0].time if restored else None
-    )
-    story.check(
-        "northwind has the all-clear, in the trace of the fault",
-        {heard.trace for heard in restored} == traces,
-        restored,
-    )
+    cleared = await until(lambda: _alarm(gateway, alarm["id"], lambda alarm: alarm["state"] == "cleared"))
+    took = story.took("linkUp: alarm cleared", time.time() - began)
+    by = cleared.get("clearSystemId")
+    story.need("the port's linkUp trap: the alarm is cleared on its evidence", by == service.device, cleared, took)
+    told = await until(lambda: listener.told(NORTHWIND, "serviceRestored", service.id))
+    took = story.took("linkUp: northwind told", _last(told) - began)
+    words = "northwind has the all-clear, in the trace of the fault"
+    story.check(words, {heard.trace for heard in told} == traces, told, took)
 
-    kept = await gateway.list(NOC, "customerNotification", **{"alarm.id": about["id"]})
-    mine = sorted(each["notificationType"] for each in kept if each["relatedParty"][0]["id"] == "northwind")
-    story.check("northwind was told each once", mine == ["serviceAffected", "serviceRestored"] and len(told) == 1, kept)
+    kept = await gateway.list(NOC, "customerNotification", **{"alarm.id": alarm["id"]})
+    mine = sorted(each["notificationType"] for each in kept if each["relatedParty"][0]["id"] == NORTHWIND.name)
+    heard = [heard.body["notificationType"] for heard in listener.of(NORTHWIND) if alarm["id"] in heard.about]
+    both = ["serviceAffected", "serviceRestored"]
+    story.check("northwind is told of fault and all-clear once each", mine == sorted(heard) == both, [mine, heard])
     others = {each["relatedParty"][0]["id"] for each in kept} - await demo.customers_on(service)
-    strangers = [heard for who in (CONTOSO, INITECH) for heard in listener.of(who) if "alarm" in heard.body]
-    story.check("nobody else was told", not others and not strangers, [others, strangers])
-    story.facts["alarm"] = cleared or about
-    await _unknown(demo)
+    strangers = [heard for who in (CONTOSO, INITECH) for heard in listener.of(who) if alarm["id"] in heard.about]
+    story.check("nobody else is told of the fault", not others and not strangers, [others, strangers])
+    return cleared
 
 
 async def _unknown(demo: Demo) -> None:
     """A trap of a maker that no mapping knows is not lost: it becomes an alarm with all that it carried."""
     story = demo.story
-    oid = f"1.3.6.1.4.1.{secrets.randbelow(2**31) + 2**31}"
-    varbinds: list[ber.Varbind] = [(f"{oid}.1.0", ber.OCTETS, b"fan 3 is slow"), (f"{oid}.2.0", ber.GAUGE, 1200)]
+    maker = f"1.3.6.1.4.1.{secrets.randbelow(2**31) + 2**31}"
+    varbinds: list[ber.Varbind] = [(f"{maker}.1.0", ber.OCTETS, b"fan 3 is slow"), (f"{maker}.2.0", ber.GAUGE, 1200)]
     began = time.time()
-    demo.trap(f"{oid}.0.1", "pe2", varbinds)
-    seen = await until(
-        lambda: [heard for heard in demo.listener.of(NOC, "AlarmCreateEvent") if oid in str(heard.event)]
-    )
-    took = demo.took(
-        "unknown trap: from the datagram until the operator was told", began, seen[0].time if seen else None
-    )
-    story.need(f"an unknown trap is an alarm too ({took})", bool(seen))
+    demo.trap(f"{maker}.0.1", "pe2", varbinds)
+    seen = await until(lambda: [h for h in demo.listener.of(NOC, "AlarmCreateEvent") if maker in str(h.event)])
+    took = story.took("unknown trap: operator told", _last(seen) - began)
+    story.need("a trap that no mapping knows is an alarm too", bool(seen), seen, took)
     alarm = await demo.gateway.get(NOC, "alarm", seen[0].body["id"])
     demo.unmapped.append(alarm["id"])
-    carried = [f"{oid}.0.1", f"{oid}.1.0=fan 3 is slow", f"{oid}.2.0=1200", "pe2"]
+    carried = [f"{maker}.0.1", f"{maker}.1.0=fan 3 is slow", f"{maker}.2.0=1200", "pe2", demo.place.trap[0]]
     missing = [part for part in carried if part not in str(alarm)]
-    story.check("it has the trap's OID, its source and its values", not missing, [missing, alarm])
+    story.check("that alarm has the trap's OID, source and values", not missing, {"missing": missing, "alarm": alarm})
     story.facts["unmapped"] = alarm
 
 
 async def _alarm(gateway: Gateway, id: str, holds: Callable[[Body], bool]) -> Body:
     alarm = await gateway.get(NOC, "alarm", id)
     return alarm if holds(alarm) else {}
+
+
+def _once(told: Sequence[Heard]) -> bool:
+    return len(told) == 1
+
+
+def _last(heard: Sequence[Heard]) -> float:
+    """When the last of it came; now, where nothing did."""
+    return heard[-1].time if heard else time.time()
 
 
 # --- the usage line
@@ -413,41 +405,32 @@ TRAFFIC = (
 
 async def usage(demo: Demo, service: Service) -> None:
     """Traffic of northwind's address becomes usage, each record once, and the usage becomes a bill."""
-    story, gateway, listener = demo.story, demo.gateway, demo.listener
+    story, gateway = demo.story, demo.gateway
+    tariff = rating.load(demo.place.settings.tariff)
     await demo.settle(NORTHWIND)
     mine = {"description": f"IP traffic of {service.address}", "sort": "-usageDate"}
     known = {each["id"] for each in await gateway.list(MEDIATION, "usage", **mine)}
 
-    async def found() -> list[Body]:
-        usages = [each for each in await gateway.list(MEDIATION, "usage", **mine) if each["id"] not in known]
-        return usages if len(usages) >= len(TRAFFIC) and all("ratedProductUsage" in each for each in usages) else []
+    async def rated() -> list[dict[str, Any]]:
+        found = [each for each in await gateway.list(MEDIATION, "usage", **mine) if each["id"] not in known]
+        return found if len(found) >= len(TRAFFIC) and all("ratedProductUsage" in each for each in found) else []
 
     began = time.time()
     demo.export(service, TRAFFIC)
-    usages = await until(found)
-    took = demo.took("flow records: from the first datagram until the last usage was rated", began)
-    story.need(f"two NetFlow 9 datagrams and one IPFIX, the first sent twice, are rated ({took})", bool(usages))
-    names = TRAFFIC[0].counted
-    counted = [{c["name"]: c["value"] for c in each["usageCharacteristic"] if c["name"] in names} for each in usages]
-    story.check(
-        "each is one usage, with the numbers that were sent", _same(counted, [one.counted for one in TRAFFIC]), counted
-    )
-    parties = {party["id"] for each in usages for party in each.get("relatedParty", [])}
-    story.check("all are northwind's, by its address", parties == {"northwind"}, parties)
-
+    usages = await until(rated)
+    took = story.took("flow records: last usage rated", time.time() - began)
+    story.need("two NetFlow 9 datagrams and one IPFIX, the first sent twice, become usage", bool(usages), usages, took)
+    numbers = TRAFFIC[0].counted.keys()
+    found = [{c["name"]: c["value"] for c in each["usageCharacteristic"] if c["name"] in numbers} for each in usages]
+    story.check("each datagram is one usage, with its numbers", _same(found, [one.counted for one in TRAFFIC]), found)
+    parties = [[party["id"] for party in each["relatedParty"]] for each in usages]
+    story.check("all usage is northwind's, by its address", parties == [[NORTHWIND.name]] * len(usages), parties)
     ids = sorted(each["id"] for each in usages)
-    steps = {id: await until(lambda id=id: listener.states(MEDIATION, "usage", id, 3)) for id in ids}
+    await _moved(demo, ids, ["received", "guided", "rated"])
+    prices = [_charged(each["ratedProductUsage"]) for each in usages]
     story.check(
-        "each was received, guided and rated once",
-        all(moves == ["received", "guided", "rated"] for moves in steps.values()),
-        steps,
+        "each usage has the price of what was sent", _same(prices, [_price(t, tariff) for t in TRAFFIC]), prices
     )
-    tariff = rating.load(demo.place.settings.tariff)
-    prices = [
-        {part["usageRatingTag"]: part["taxExcludedRatingAmount"]["value"] for part in each["ratedProductUsage"]}
-        for each in usages
-    ]
-    story.check("each has the price of what was sent", _same(prices, [_price(one, tariff) for one in TRAFFIC]), prices)
     story.facts["usage"] = {"usages": usages}
     await _billed(demo, service, ids, tariff)
 
@@ -456,44 +439,44 @@ async def _billed(demo: Demo, service: Service, ids: list[str], tariff: rating.T
     story, gateway = demo.story, demo.gateway
     began = time.time()
     asked = await demo.bill(NORTHWIND)
-    took = demo.took("bill on demand: from the call until the bill was there", began)
-    story.need(f"a bill is made on demand ({took})", asked["state"] == "done", asked)
+    took = story.took("bill on demand: bill made", time.time() - began)
+    story.need("a bill is made on demand", asked["state"] == "done", asked, took)
     bill = await gateway.get(NORTHWIND, "customerBill", asked["customerBill"]["id"])
-    lines = list(await gateway.list(BILLING, "appliedCustomerBillingRate", **{"bill.id": bill["id"]}))
-    used = {line["name"]: line for line in lines if line["type"] == "usage"}
-    of = {line["product"]["id"] for line in used.values()}
-    named = [sorted(c["value"]) for line in used.values() for c in line["characteristic"] if c["name"] == "usageId"]
-    story.check(
-        "its lines are of these usages, each in each line once",
-        named == [ids] * len(used) and of == {service.id},
-        lines,
-    )
+    lines = await gateway.list(BILLING, "appliedCustomerBillingRate", **{"bill.id": bill["id"]})
+    story.facts["usage"] |= {"bill": bill, "lines": lines}
 
-    expected = _amounts(TRAFFIC, tariff)
-    charged = {
-        name: (line["taxExcludedAmount"]["value"], line["taxIncludedAmount"]["value"]) for name, line in used.items()
-    }
-    story.check(
-        "its lines are what the demonstration reckons from what it sent", charged == expected, [charged, expected]
+    used = {line["name"]: line for line in lines if line["type"] == "usage"}
+    named = [sorted(c["value"]) for line in used.values() for c in line["characteristic"] if c["name"] == "usageId"]
+    whole = (
+        bool(used) and named == [ids] * len(used) and {line["product"]["id"] for line in used.values()} == {service.id}
     )
-    total = tuple(
-        sum(column, Decimal())
-        for column in zip(
-            *([line[side]["value"] for side in ("taxExcludedAmount", "taxIncludedAmount")] for line in lines),
-            strict=True,
-        )
-    )
-    billed = (bill["taxExcludedAmount"]["value"], bill["taxIncludedAmount"]["value"])
-    story.check(
-        f"they add up to the bill: {billed[1]} {tariff.currency}, tax included", total == billed, [total, billed]
-    )
-    statuses = {id: await until(lambda id=id: demo.listener.states(MEDIATION, "usage", id, 4)) for id in ids}
-    story.check("each usage is billed, once", all(moves[3:] == ["billed"] for moves in statuses.values()), statuses)
+    story.check("its usage lines are of exactly these usages", whole, lines)
+    charged, expected = {name: _amount(line) for name, line in used.items()}, _amounts(TRAFFIC, tariff)
+    words = "its usage lines are what the demonstration reckons from what it sent"
+    story.check(words, charged == expected, {"billed": charged, "reckoned": expected})
+    amounts = [_amount(line) for line in lines]
+    total = sum((net for net, _ in amounts), Decimal()), sum((gross for _, gross in amounts), Decimal())
+    words = f"its lines add up to the bill, {bill['amountDue']['value']} {tariff.currency} with tax"
+    story.check(words, total == _amount(bill), {"lines": total, "bill": bill})
+    await _moved(demo, ids, ["received", "guided", "rated", "billed"])
     again = await demo.bill(NORTHWIND)
-    story.check("asked again, there is nothing left to bill", again["state"] == "rejected", again)
+    story.check("asked for once more, there is nothing left to bill", again["state"] == "rejected", again)
     other = await gateway.ask(CONTOSO, "GET", f"{BILLS}/customerBill/{bill['id']}")
     story.check("northwind may read its bill, contoso may not", other.status_code == 404, other.text)
-    story.facts["usage"] |= {"bill": bill, "lines": lines}
+
+
+async def _moved(demo: Demo, ids: Sequence[str], states: list[str]) -> None:
+    seen = [await until(partial(demo.listener.states, MEDIATION, "usage", id, len(states))) for id in ids]
+    demo.story.check(f"each usage is {', '.join(states)}, once each", seen == [states] * len(ids), seen)
+
+
+def _charged(rated: Iterable[Body]) -> dict[str, Decimal]:
+    return {part["usageRatingTag"]: part["taxExcludedRatingAmount"]["value"] for part in rated}
+
+
+def _amount(billed: Body) -> tuple[Decimal, Decimal]:
+    """What a bill or a line of it comes to without and with tax."""
+    return billed["taxExcludedAmount"]["value"], billed["taxIncludedAmount"]["value"]
 
 
 def _price(traffic: Traffic, tariff: rating.Tariff) -> dict[str, Decimal]:
@@ -526,39 +509,22 @@ def _same(found: Sequence[Any], expected: Sequence[Any]) -> bool:
 
 async def tidy(demo: Demo) -> None:
     """End what was ordered, close what was opened; then nobody must have heard what was not theirs."""
-    story = demo.story
+    story, heard = demo.story, demo.listener
     for service in list(demo.services):
-        began = time.time()
+        who, device, began = service.sale.customer, service.device, time.time()
         order = await demo.end(service)
-        took = demo.took(
-            f"{service.sale.customer.name}: from the call until {service.device} had nothing of it",
-            began,
-            simulated=True,
-        )
-        left = (await demo.element(service.device).read()).config
-        story.check(
-            f"{service.sale.customer.name}'s service is ended by an order, and gone from {service.device} ({took})",
-            order["state"] == "completed" and service.id not in left,
-            order,
-        )
-        await until(
-            lambda order=order, who=service.sale.customer: demo.listener.told(who, "orderCompleted", order=order["id"])
-        )
-    for id in demo.unmapped:
-        answer = await demo.gateway.ask(NOC, "PATCH", f"{ALARMS}/alarm/{id}", {"state": "cleared"})
+        took = story.took(f"end of {who.name}'s service: confirmed by {device}", time.time() - began, simulated=True)
+        gone = order["state"] == "completed" and service.id not in (await demo.element(device).read()).config
+        story.check(f"{who.name}'s service is ended by an order, and gone from {device}", gone, order, took)
+        await until(partial(heard.told, who, "orderCompleted", order.get("id", "")))
+    while demo.unmapped:
+        answer = await demo.gateway.ask(NOC, "PATCH", f"{ALARMS}/alarm/{demo.unmapped.pop()}", {"state": "cleared"})
         story.check("the operator closes the alarm of the unknown trap", answer.status_code == 200, answer.text)
-    demo.unmapped.clear()
-    wrong = [heard for who in CUSTOMERS for heard in demo.listener.of(who) if heard.parties != {who.name}]
-    story.check("no customer heard of another's things", not wrong, wrong)
-    said = [
-        (
-            h.who,
-            h.body["notificationType"],
-            *(each["id"] for each in [*h.body.get("productOrder", []), h.body.get("alarm", {"id": ""})]),
-        )
-        for who in CUSTOMERS
-        for h in demo.listener.of(who)
-    ]
+
+    told = [one for who in CUSTOMERS for one in heard.of(who)]
+    wrong = [one for one in told if one.parties != {one.who}]
+    story.check("no customer was told of another's things", bool(told) and not wrong, wrong)
+    said = [(one.who, one.body["notificationType"], *one.about) for one in told]
     story.check("nobody was told anything twice", len(said) == len(set(said)), said)
     answers = [(await demo.gateway.ask(who, "DELETE", path)).status_code for who, path in demo.hubs]
     demo.hubs.clear()
@@ -566,12 +532,13 @@ async def tidy(demo: Demo) -> None:
 
 
 async def undo(demo: Demo) -> None:
-    """What a story that was cut short left behind; its end is told by whoever cut it."""
-    with suppress(ConvergedonError, httpx.HTTPError):
-        for service in list(demo.services):
-            await demo.end(service)
-        for who, path in demo.hubs:
-            await demo.gateway.ask(who, "DELETE", path)
+    """Take away what a story that was cut short left behind; its end is told by whoever cut it."""
+    with suppress(ConvergedonError, httpx.HTTPError, TimeoutError):
+        async with asyncio.timeout(PATIENCE):
+            for service in list(demo.services):
+                await demo.end(service)
+            for who, path in demo.hubs:
+                await demo.gateway.ask(who, "DELETE", path)
 
 
 # --- what happened, and whether it is true
@@ -581,8 +548,10 @@ class Broken(Exception):
     """A claim failed without which its line cannot go on."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Claim:
+    """``at`` is in seconds since the beginning; ``found`` is kept where it does not hold."""
+
     line: str
     words: str
     holds: bool
@@ -590,64 +559,65 @@ class Claim:
     found: Any = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Step:
-    """How long something took; ``simulated`` when the time is in part a simulated element's."""
+    """How long something took; ``simulated`` when a simulated element's time is in it."""
 
     line: str
     words: str
     seconds: float
     simulated: bool
 
-    @property
-    def duration(self) -> str:
+    def __str__(self) -> str:
         return f"{self.seconds:.2f} s{' simulated' if self.simulated else ''}"
 
 
 class Story:
     """Collects claims and times, says each as it is known, and ends with a sentence about all of them."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self) -> None:
         self.claims: list[Claim] = []
         self.steps: list[Step] = []
         self.facts: dict[str, Any] = {}
-        self.received: Sequence[Heard] = ()
+        self.services: list[Service] = []
+        self.received: list[Heard] = []
         self._began, self._started = time.monotonic(), datetime.now(UTC)
         self._line = ""
+        self._console = Console(highlight=False, markup=False)
+        if not self._console.is_terminal:
+            self._console.width = FILE_WIDTH
 
     @contextmanager
     def line(self, name: str) -> Iterator[None]:
         """A part of the story; one that breaks is left, and the story goes on with the next."""
         if name != self._line:
-            self.say(name)
+            self.say(name, "bold")
         self._line = name
         with suppress(Broken):
             yield
 
-    def check(self, words: str, holds: bool, found: Any = None) -> bool:
-        """Keep a claim. What was found is told when it does not hold."""
-        at = round(time.monotonic() - self._began, 3)
-        self.claims.append(Claim(self._line, words, holds, at, None if holds else found))
-        mark = "[green]ok[/]    " if holds else "[red]FAILED[/]"
-        self.say(f"{mark} {at:6.2f} s  {_escaped(words)}")
+    def check(self, words: str, holds: bool, found: Any = None, took: Step | None = None) -> bool:
+        """Keep a claim, and say it."""
+        claim = Claim(self._line, words, holds, round(time.monotonic() - self._began, 3), None if holds else found)
+        self.claims.append(claim)
+        mark = Text("ok    ", "green") if holds else Text("FAILED", "bold red")
+        self.say(Text.assemble(mark, f" {claim.at:6.2f} s  {words}", (f" ({took})" if took else "", "dim")))
         return holds
 
-    def need(self, words: str, holds: bool, found: Any = None) -> None:
+    def need(self, words: str, holds: bool, found: Any = None, took: Step | None = None) -> bool:
         """A claim without which its line cannot go on. Raises Broken."""
-        if not self.check(words, holds, found):
+        if not self.check(words, holds, found, took):
             raise Broken(words)
+        return True
 
-    def took(self, words: str, seconds: float, simulated: bool) -> Step:
+    def took(self, words: str, seconds: float, simulated: bool = False) -> Step:
         self.steps.append(Step(self._line, words, round(seconds, 3), simulated))
         return self.steps[-1]
 
-    def say(self, text: str) -> None:
+    def say(self, text: str | Text, style: str = "") -> None:
         """One line, cut at the edge of a terminal and whole in a file."""
-        if self.console.is_terminal:
-            self.console.print(text, no_wrap=True, overflow="ellipsis", highlight=False)
-        else:
-            self.console.print(text, soft_wrap=True, highlight=False)
+        terminal = self._console.is_terminal
+        self._console.print(text, style=style, soft_wrap=not terminal, no_wrap=terminal, overflow="ellipsis")
 
     @property
     def failed(self) -> list[Claim]:
@@ -664,84 +634,81 @@ class Story:
         named = "; ".join(f"{claim.line}: {claim.words}" for claim in self.failed)
         return f"{len(self.failed)} of {len(self.claims)} claims failed: {named}"
 
-    def end(self) -> None:
-        """The tables and the last sentence."""
-        width = None if self.console.is_terminal else 120
-        for table in (_times(self.steps), _told(self.received), _refusals(self.facts)):
-            self.console.print()
-            self.console.print(table, width=width)
-        self.console.print()
+    def end(self, json_file: Path | None) -> None:
+        """The tables, what was found instead of what failed, and the last sentence."""
+        if json_file:
+            text = json.dumps(self.document(), indent=2, default=_plain)
+            json_file.write_text(f"{text}\n", encoding="utf-8")
+        for table in (_times(self.steps), _told(self.received), _not_done(self.facts)):
+            self._console.print("", table)
+        self.say("")
         for claim in self.failed:
-            self.say(f"[red]FAILED[/] {_escaped(claim.words)}: {_escaped(_short(claim.found))}")
-        self.console.print(
-            _escaped(self.sentence), soft_wrap=True, highlight=False, style="bold green" if self.holds else "bold red"
-        )
+            self._console.print(f"{claim.line}: {claim.words}; found {_short(claim.found)}", style="red")
+        self._console.print(self.sentence, style="bold green" if self.holds else "bold red", soft_wrap=True)
 
     def document(self) -> dict[str, Any]:
         """All of it, for a machine."""
-        received: dict[str, list[Body]] = {who.name: [] for who, _ in HUBS}
-        for heard in self.received:
-            received[heard.who].append({"time": heard.time, "traceparent": heard.traceparent, "event": heard.event})
         return {
             "holds": self.holds,
             "sentence": self.sentence,
             "started": self._started.isoformat(timespec="milliseconds"),
             "seconds": round(time.monotonic() - self._began, 3),
-            "claims": [asdict(claim) for claim in self.claims],
-            "steps": [asdict(step) for step in self.steps],
+            "claims": self.claims,
+            "steps": self.steps,
+            "services": self.services,
             **self.facts,
-            "received": received,
+            "received": {who.name: [heard for heard in self.received if heard.who == who.name] for who, _ in HUBS},
         }
 
 
+FILE_WIDTH = 120
+
+
 def _times(steps: Sequence[Step]) -> Table:
-    table = _table("how long it took (network elements are simulated; a time that has theirs in it is called so)")
-    for column, justify in (("line", "left"), ("step", "left"), ("time", "left")):
-        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for before, step in zip([None, *steps], steps, strict=False):
-        table.add_row("" if before and before.line == step.line else step.line, _escaped(step.words), step.duration)
+    table = _table("how long after the call or datagram; called simulated where a simulated element's time is in it")
+    for before, step in zip((None, *steps), steps, strict=False):
+        table.add_row("" if before and before.line == step.line else step.line, step.words, str(step))
     return table
 
 
 def _told(received: Sequence[Heard]) -> Table:
     table = _table("what the customers received")
-    for column in ("customer", "at", "what", "text"):
-        table.add_column(column, no_wrap=column != "text", overflow="fold")
     for who in CUSTOMERS:
-        for number, heard in enumerate(h for h in received if h.who == who.name):
+        for number, heard in enumerate(heard for heard in received if heard.who == who.name):
             at = datetime.fromtimestamp(heard.time, UTC).strftime("%H:%M:%S.%f")[:-3]
-            table.add_row(
-                "" if number else who.name, at, heard.body["notificationType"], _escaped(heard.body["text"])
-            )
+            table.add_row("" if number else who.name, f"{at} {heard.body['notificationType']}", heard.body["text"])
     return table
 
 
-def _refusals(facts: Body) -> Table:
+def _not_done(facts: Body) -> Table:
     table = _table("what was not done")
-    table.add_column("what", no_wrap=True)
-    table.add_column("why", overflow="fold")
     if failed := facts.get("failedOrder"):
         back = "rolled back" if failed["before"] == failed["after"] else "NOT rolled back"
-        table.add_row(f"order {failed['order']['state']}, {back}", _escaped(failed["words"]))
+        table.add_row("failed", f"order {failed['order']['id']}, {back}", failed["words"])
     if refused := facts.get("refusedCall"):
-        body = refused["body"]
-        table.add_row(
-            f"call refused, {refused['status']}", _escaped(f"{body.get('message')} ({body.get('referenceError')})")
-        )
+        table.add_row("refused", f"with {refused['status']}", f"{refused['message']} ({refused.get('referenceError')})")
     return table
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", expand=False, pad_edge=False, box=None)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", r"\[")
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, show_header=False)
+    for number in range(3):
+        table.add_column(overflow="fold", style="" if number else "cyan")
+    return table
 
 
 def _short(found: Any) -> str:
-    text = found if isinstance(found, str) else json.dumps(found, default=str)
-    return text if len(text) < 500 else f"{text[:500]} ..."
+    text = found if isinstance(found, str) else json.dumps(found, default=_plain)
+    return text if len(text) < 1000 else f"{text[:1000]} ..."
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for."""
+    if isinstance(value, Decimal):
+        return float(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return sorted(value) if isinstance(value, set | frozenset) else str(value)
 
 
 # --- what the story is played with
@@ -775,10 +742,6 @@ class Demo:
     def element(self, name: str) -> Element:
         return Element(self.place.devices[name])
 
-    def took(self, words: str, began: float, ended: float | None = None, simulated: bool = False) -> str:
-        """Keep how long something took, in seconds of the clock that the listener stamps arrivals with."""
-        return self.story.took(words, (time.time() if ended is None else ended) - began, simulated).duration
-
     async def draft(self, sale: Sale) -> tuple[Service, View]:
         """Where a sale would be delivered, with a VLAN that is free on the device, and what the device is now."""
         try:
@@ -797,37 +760,48 @@ class Demo:
     def external_id(self, sale: Sale) -> str:
         return f"demo-{self.run}-{sale.customer.name}-{sale.bandwidth}"
 
-    async def order(self, sale: Sale, draft: Service, trace: str = "") -> httpx.Response:
+    async def order(self, sale: Sale, draft: Service, trace: str = "") -> dict[str, Any]:
+        """Order a sale; the order when it is over, or what refused it."""
         given = {"bandwidth": sale.bandwidth, "vlan": draft.vlan, "site": sale.site}
         product = {"productCharacteristic": [{"name": name, "value": value} for name, value in given.items()]}
         item = {"id": "1", "action": "add", "productOffering": {"id": "internet-access"}, "product": product}
-        return await self._order(sale, self.external_id(sale), item, trace)
+        return await self._ordered(sale, self.external_id(sale), item, trace)
 
-    async def _order(self, sale: Sale, external_id: str, item: Body, trace: str = "") -> httpx.Response:
-        party = {"id": sale.customer.name, "role": "customer", "@referredType": "Organization"}
-        body = {"externalId": external_id, "relatedParty": [party], "productOrderItem": [item]}
-        return await self.gateway.ask(VENDORS[sale.customer.tenant], "POST", f"{ORDERING}/productOrder", body, trace)
-
-    async def ended(self, sale: Sale, id: str) -> Body:
-        """The order when it is over, or as it is when patience is."""
-        order: Body = {}
-
-        async def over() -> bool:
-            nonlocal order
-            order = await self.gateway.get(VENDORS[sale.customer.tenant], "productOrder", id)
-            return order["state"] not in ("acknowledged", "inProgress")
-
-        await until(over)
-        return order
-
-    async def end(self, service: Service) -> Body:
+    async def end(self, service: Service) -> dict[str, Any]:
         """Order the end of a service."""
         item = {"id": "1", "action": "delete", "product": {"id": service.id}}
-        answer = await self._order(service.sale, f"demo-{self.run}-end", item)
+        order = await self._ordered(service.sale, f"demo-{self.run}-end", item)
+        if order["state"] == "completed":
+            self.services.remove(service)
+        return order
+
+    async def _ordered(self, sale: Sale, external_id: str, item: Body, trace: str = "") -> dict[str, Any]:
+        vendor = VENDORS[sale.customer.tenant]
+        body = {"externalId": external_id, "relatedParty": [sale.customer.related], "productOrderItem": [item]}
+        return await self._done(vendor, "productOrder", body, ("acknowledged", "inProgress"), trace)
+
+    async def _done(
+        self, who: Caller, kind: str, body: Body, under_way: Sequence[str], trace: str = ""
+    ) -> dict[str, Any]:
+        """Create a resource and wait until it is under way no more; a refused call has the state refused."""
+        answer = await self.gateway.ask(who, "POST", f"{BASES[kind]}/{kind}", body, trace)
         if answer.status_code != 201:
-            return {"state": "refused", "answer": answer.text}
-        self.services.remove(service)
-        return await self.ended(service.sale, answer.json()["id"])
+            return {**answer.json(), "state": "refused"}
+        found = {}
+
+        async def over() -> bool:
+            found.update(await self.gateway.get(who, kind, answer.json()["id"]))
+            return found["state"] not in under_way
+
+        await until(over)
+        return found
+
+    def keep(self, draft: Service, order: Body) -> Service:
+        """The service that a completed order made; it is ended when the story is."""
+        service = replace(draft, id=order["productOrderItem"][0]["product"]["id"], order=order["id"])
+        self.services.append(service)
+        self.story.services.append(service)
+        return service
 
     async def customers_on(self, service: Service) -> set[str]:
         """Whose accesses stand on the port, by the device and the orders that its accesses are named after."""
@@ -865,7 +839,7 @@ class Demo:
         """Send the flow records; the first datagram twice, as it happens in networks."""
         now, peer, domain = time.time(), "192.0.2.1", lab.domain(service.device)
         datagrams = []
-        for _number, traffic in enumerate(sent):
+        for traffic in sent:
             times = {"start": now - 60, "end": now - 1}
             records = [
                 {"source": source, "destination": to, "octets": octets, "packets": packets, **times}
@@ -881,19 +855,10 @@ class Demo:
         except OSError:  # not every system has more addresses on loopback than one
             exporter.send(again, self.place.flow)
 
-    async def bill(self, customer: Caller) -> Body:
+    async def bill(self, customer: Caller) -> dict[str, Any]:
         """Ask for a bill; what became of the request."""
-        party = {"id": customer.name, "role": "customer", "@referredType": "Organization"}
-        body = {"name": f"demo-{self.run}", "relatedParty": party}
-        answer = await self.gateway.ask(BILLING, "POST", f"{BILLS}/customerBillOnDemand", body)
-        if answer.status_code != 201:
-            return {"state": "refused", "answer": answer.text}
-
-        async def over() -> Body:
-            asked = await self.gateway.get(BILLING, "customerBillOnDemand", answer.json()["id"])
-            return asked if asked["state"] != "inProgress" else {}
-
-        return await until(over) or {"state": "inProgress"}
+        body = {"name": f"demo-{self.run}", "relatedParty": customer.related}
+        return await self._done(BILLING, "customerBillOnDemand", body, ("inProgress",))
 
     async def settle(self, customer: Caller) -> None:
         """Bill what the customer used before, so that the story's bill has the story's usage alone."""
@@ -955,9 +920,9 @@ class Heard:
 
     @property
     def about(self) -> list[str]:
-        """The ids of the orders and of the alarm that a notification speaks of."""
-        spoken_of = [*self.body.get("productOrder", []), *([self.body["alarm"]] if "alarm" in self.body else [])]
-        return [each["id"] for each in spoken_of]
+        """The ids of what a notification speaks of: orders, services, an alarm."""
+        listed = [*self.body.get("productOrder", []), *self.body.get("service", []), self.body.get("alarm")]
+        return [each["id"] for each in listed if each]
 
     @property
     def parties(self) -> set[str]:
@@ -1000,20 +965,12 @@ class Listener:
     def of(self, who: Caller, type_: str = "", id: str | None = None) -> list[Heard]:
         """What somebody heard, in the order of arrival; what was sent again (the same eventId) is heard once."""
         found = {h.event["eventId"]: h for h in reversed(self.heard) if h.who == who.name}
-        chosen = [
-            h for h in reversed(found.values()) if type_ in h.event["eventType"] and id in (None, h.body["id"])
-        ]
+        chosen = [h for h in reversed(found.values()) if type_ in h.event["eventType"] and id in (None, h.body["id"])]
         return sorted(chosen, key=lambda h: h.time)
 
-    def told(self, who: Caller, type_: str, order: str = "", service: str = "") -> list[Heard]:
-        """The notifications of a type that a customer received about an order or a service."""
-        return [
-            heard
-            for heard in self.of(who)
-            if heard.body["notificationType"] == type_
-            and (not order or order in {each["id"] for each in heard.body.get("productOrder", [])})
-            and (not service or service in {each["id"] for each in heard.body.get("service", [])})
-        ]
+    def told(self, who: Caller, type_: str, about: str) -> list[Heard]:
+        """The notifications of a type that a customer received about an order, an alarm or a service."""
+        return [one for one in self.of(who) if one.body["notificationType"] == type_ and about in one.about]
 
     def states(self, who: Caller, kind: str, id: str, least: int) -> list[str]:
         """The states that somebody saw a resource in; nothing before there are as many as there should be."""
@@ -1089,6 +1046,7 @@ async def _demo(place: Place, story: Story) -> AsyncIterator[Demo]:
     products = planning.load(place.settings.products)
     async with httpx.AsyncClient(base_url=place.gateway, timeout=PATIENCE, trust_env=False) as client:
         with Listener().open() as listener:
+            story.received = listener.heard
             yield Demo(place, story, Gateway(client, place.settings), listener, products)
 
 
