@@ -60,10 +60,11 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Detail:
-    """A record with everything that belongs to it."""
+    """A record with everything that belongs to it: ``entries`` of its trace, ``others`` on it from other traces."""
 
     record: Record
     entries: Sequence[Entry]
+    others: Sequence[Entry]
     told: Sequence[Record] = ()
     lines: Sequence[Record] = ()
 
@@ -149,15 +150,10 @@ class Desk:
         record = await self.store.get(kind, self.operator.tenant, id)
         _check_parties(record, decision)
         self.door.record(self.operator, "retrieve", f"{kind}/{id}", "done", decision)
-        about = {"body.on": f"{kind}/{id}"}
-        traced, on = await asyncio.gather(self.trace(record.facts.get("trace", "")), self._entries(about))
-        entries = {(entry["writer"], entry["sequence"]): entry for entry in [*traced, *on]}
-        return Detail(
-            record,
-            sorted(entries.values(), key=lambda entry: entry["time"]),
-            await self._told_of(record),
-            await self._lines(record),
-        )
+        begun = record.facts.get("trace", "")
+        traced, on = await asyncio.gather(self.trace(begun), self._entries({"body.on": f"{kind}/{id}"}))
+        others = [entry for entry in on if not begun or entry["trace"] != begun]
+        return Detail(record, traced, others, await self._told_of(record), await self._lines(record))
 
     async def _told_of(self, record: Record) -> Sequence[Record]:
         if record.kind == ALARM.name:

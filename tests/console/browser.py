@@ -55,10 +55,12 @@ class Browser:
     async def until(self, css: str, *words: str, within: float = 15) -> str:
         """Wait until an element's text has all these words."""
         deadline = time.monotonic() + within
-        while not all(word in (text := await self.text(css)) for word in words):
+        while True:
+            text = await self.text(css)
+            if all(word in text for word in words):
+                return text
             assert time.monotonic() < deadline, f"{css} has not {words}: {text[:2000]}"
             await asyncio.sleep(0.05)
-        return text
 
     async def size(self, width: int, height: int, dark: bool = False) -> None:
         await self.devtools(

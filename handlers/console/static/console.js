@@ -5,19 +5,23 @@
   const live = document.getElementById("live");
   const said = document.getElementById("said");
   const parts = [...document.querySelectorAll("[data-live]")];
-  const shown = new Map();
   const waiting = new Map();
-  const local = new Intl.DateTimeFormat(undefined, {
-    year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit",
-  });
-  const today = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  const clock = { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
+  const form = (options) => new Intl.DateTimeFormat(undefined, options);
+  const forms = new Map([false, true].map((exact) => {
+    const time = exact ? { ...clock, fractionalSecondDigits: 3 } : clock;
+    const day = { ...time, day: "numeric", month: "short" };
+    return [exact, { today: form(time), year: form(day), ever: form({ ...day, year: "numeric" }) }];
+  }));
 
   function localize(within) {
+    const now = new Date();
     for (const time of within.querySelectorAll("time[datetime]")) {
       const at = new Date(time.dateTime);
-      if (!Number.isNaN(at.getTime())) {
-        time.textContent = (at.toDateString() === new Date().toDateString() ? today : local).format(at);
-      }
+      if (Number.isNaN(at.getTime())) continue;
+      const by = forms.get(time.closest(".exact") !== null);
+      const same = at.toDateString() === now.toDateString() ? "today" : at.getFullYear() === now.getFullYear() ? "year" : "ever";
+      time.textContent = by[same].format(at);
     }
   }
 
@@ -25,23 +29,32 @@
     return new Map([...part.querySelectorAll("tr[data-key]")].map((row) => [row.dataset.key, row.dataset.state]));
   }
 
+  // what the page would be, without what it added itself
+  function plain(part) {
+    const copy = part.cloneNode(true);
+    copy.querySelectorAll("tr.fresh").forEach((row) => row.removeAttribute("class"));
+    copy.querySelectorAll("details").forEach((one) => { one.open = false; });
+    return copy.innerHTML.trim();
+  }
+
   function exchange(part, html) {
-    const name = part.dataset.live;
-    if (shown.get(name) === html) return false;
-    const first = !shown.has(name);
-    shown.set(name, html);
+    const next = document.createElement("div");
+    next.innerHTML = html;
+    localize(next);
+    if (plain(next) === plain(part)) return false;  // a click under way is not lost
     const before = states(part);
+    const reachable = "a, summary, [tabindex]";
     const focused = part.contains(document.activeElement) ? document.activeElement : null;
-    const links = [...part.querySelectorAll("a, [tabindex]")];
-    const mark = focused && { href: focused.getAttribute("href"), place: links.indexOf(focused) };
-    part.innerHTML = html;
-    localize(part);
-    if (mark) {
-      const now = [...part.querySelectorAll("a, [tabindex]")];
-      const same = now.find((link) => mark.href && link.getAttribute("href") === mark.href) || now[mark.place] || now[0];
-      if (same) same.focus({ preventScroll: true });
+    const place = [...part.querySelectorAll(reachable)].indexOf(focused);
+    const open = [...part.querySelectorAll("details")].map((one) => one.open);
+    part.replaceChildren(...next.childNodes);
+    part.querySelectorAll("details").forEach((one, number) => { one.open = open[number] ?? false; });
+    if (focused) {
+      const now = [...part.querySelectorAll(reachable)];
+      const href = focused.getAttribute("href");
+      const same = now.find((link) => href && link.getAttribute("href") === href) || now[place] || now[0];
+      same?.focus({ preventScroll: true });
     }
-    if (first) return false;
     for (const row of part.querySelectorAll("tr[data-key]")) {
       if (before.get(row.dataset.key) !== row.dataset.state) row.classList.add("fresh");
     }
@@ -72,7 +85,7 @@
 
   function say(part) {
     const title = part.closest("section")?.querySelector("h1, h2")?.textContent || "The page";
-    said.textContent = `${title.trim()}: updated at ${today.format(new Date())}`;
+    said.textContent = `${title.trim()}: updated at ${forms.get(false).today.format(new Date())}`;
   }
 
   function tell(state, text) {
