@@ -8,7 +8,6 @@ story: `run`, then `orders`, `faults`, `usage`, `tidy`; below them is what they 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 import secrets
 import shutil
@@ -43,6 +42,7 @@ from convergedon.adapters.snmp import lab as trapper
 from convergedon.core import tokens, up
 from convergedon.core.errors import ConvergedonError, Misconfigured, Unavailable
 from convergedon.core.settings import Settings
+from convergedon.core.supervisor import Component
 from convergedon.mediation import planning, rating
 
 ORDERING = "/tmf-api/productOrderingManagement/v4"
@@ -61,6 +61,9 @@ BASES = {
 }
 PATIENCE = 10.0
 """Seconds that anything may take before it is said not to have happened."""
+
+START = 90.0
+"""Seconds that a system of its own may take to start."""
 
 Body = Mapping[str, Any]
 Answer = TypeVar("Answer")
@@ -188,8 +191,7 @@ async def listen(demo: Demo) -> None:
             demo.hubs.append((who, f"{base}/hub/{answer.json()['id']}"))
         else:
             refused.append([who.name, answer.text])
-    names = [f"{who.name} of {who.tenant}" for who, _ in HUBS]
-    demo.story.need(f"{', '.join(names)} listen", not refused, refused)
+    demo.story.need(f"{', '.join(who.name for who, _ in HUBS)} listen", not refused, refused)
 
 
 # --- the order line
@@ -226,7 +228,7 @@ async def sell(demo: Demo, sale: Sale) -> Service:
     words = f"{service.device} itself gives {who.name} {sale.bandwidth} Mbit/s"
     story.check(words, after.state.get(service.id) == gives, after.state)
 
-    told = await until(lambda: demo.listener.told(who, "orderCompleted", order["id"]))
+    told = await until_heard(lambda: demo.listener.told(who, "orderCompleted", order["id"]))
     took = story.took(f"{sale.words}: {who.name} told", _last(told) - began, simulated=True)
     kept = await demo.gateway.list(who, "customerNotification", notificationType="orderCompleted")
     story.check(f"{who.name} is told once, and may read it again", _once(told) and told[0].body in kept, told, took)
@@ -234,7 +236,7 @@ async def sell(demo: Demo, sale: Sale) -> Service:
     story.check(words, {heard.trace for heard in told} == {trace}, told)
     if who.tenant == VENDOR.tenant:
         expected = ["acknowledged", "inProgress", "completed"]
-        seen = await until(lambda: demo.listener.states(VENDOR, "productOrder", order["id"], len(expected)))
+        seen = await until_heard(lambda: demo.listener.states(VENDOR, "productOrder", order["id"], len(expected)))
         story.check(f"the vendor sees {who.name}'s order {', '.join(expected)}", seen == expected, seen)
     return service
 
@@ -254,7 +256,7 @@ async def fail(demo: Demo, sale: Sale) -> None:
     story.check("the order's note has the words of the device", reached in words and "rolledBack" in words, words)
     after = await demo.element(draft.device).read()
     story.check(f"{draft.device} itself is what it was before the failed order", after == before, after.config)
-    told = await until(lambda: demo.listener.told(who, "orderFailed", order["id"]))
+    told = await until_heard(lambda: demo.listener.told(who, "orderFailed", order["id"]))
     story.check(f"{who.name} is told once, with these words", _once(told) and reached in told[0].body["text"], told)
     story.facts["failedOrder"] = {"order": order, "words": words, "before": before.config, "after": after.config}
 
@@ -298,7 +300,7 @@ async def _down(demo: Demo, service: Service) -> tuple[Body, set[str]]:
 
     began = time.time()
     demo.trap_link("down", service)
-    told = await until(lambda: demo.listener.told(NORTHWIND, "serviceAffected", service.id))
+    told = await until_heard(lambda: demo.listener.told(NORTHWIND, "serviceAffected", service.id))
     took = story.took("linkDown: northwind told", _last(told) - began)
     story.need("the port's linkDown trap: northwind is told", bool(told), told, took)
     text = told[0].body["text"]
@@ -309,7 +311,7 @@ async def _down(demo: Demo, service: Service) -> tuple[Body, set[str]]:
     affected = [each["id"] for alarm in alarms for each in alarm.get("affectedService", [])]
     story.need("there is one alarm, and it names the service", len(alarms) == 1 and service.id in affected, alarms)
     id = alarms[0]["id"]
-    raised = await until(lambda: demo.listener.of(NOC, "AlarmCreateEvent", id))
+    raised = await until_heard(lambda: demo.listener.of(NOC, "AlarmCreateEvent", id))
     traces = {told[0].body["traceId"], told[0].event["correlationId"], *(heard.trace for heard in told + raised)}
     words = "one trace leads from the datagram over the alarm to the notification"
     story.check(words, bool(raised) and len(traces) == 1 and all(traces), traces)
@@ -330,7 +332,7 @@ async def _up(demo: Demo, service: Service, alarm: Body, traces: set[str]) -> Bo
     took = story.took("linkUp: alarm cleared", time.time() - began)
     by = cleared.get("clearSystemId")
     story.need("the port's linkUp trap: the alarm is cleared on its evidence", by == service.device, cleared, took)
-    told = await until(lambda: listener.told(NORTHWIND, "serviceRestored", service.id))
+    told = await until_heard(lambda: listener.told(NORTHWIND, "serviceRestored", service.id))
     took = story.took("linkUp: northwind told", _last(told) - began)
     words = "northwind has the all-clear, in the trace of the fault"
     story.check(words, {heard.trace for heard in told} == traces, told, took)
@@ -353,7 +355,7 @@ async def _unknown(demo: Demo) -> None:
     varbinds: list[ber.Varbind] = [(f"{maker}.1.0", ber.OCTETS, b"fan 3 is slow"), (f"{maker}.2.0", ber.GAUGE, 1200)]
     began = time.time()
     demo.trap(f"{maker}.0.1", "pe2", varbinds)
-    seen = await until(lambda: [h for h in demo.listener.of(NOC, "AlarmCreateEvent") if maker in str(h.event)])
+    seen = await until_heard(lambda: [h for h in demo.listener.of(NOC, "AlarmCreateEvent") if maker in str(h.event)])
     took = story.took("unknown trap: operator told", _last(seen) - began)
     story.need("a trap that no mapping knows is an alarm too", bool(seen), seen, took)
     alarm = await demo.gateway.get(NOC, "alarm", seen[0].body["id"])
@@ -466,7 +468,7 @@ async def _billed(demo: Demo, service: Service, ids: list[str], tariff: rating.T
 
 
 async def _moved(demo: Demo, ids: Sequence[str], states: list[str]) -> None:
-    seen = [await until(partial(demo.listener.states, MEDIATION, "usage", id, len(states))) for id in ids]
+    seen = [await until_heard(partial(demo.listener.states, MEDIATION, "usage", id, len(states))) for id in ids]
     demo.story.check(f"each usage is {', '.join(states)}, once each", seen == [states] * len(ids), seen)
 
 
@@ -516,7 +518,7 @@ async def tidy(demo: Demo) -> None:
         took = story.took(f"end of {who.name}'s service: confirmed by {device}", time.time() - began, simulated=True)
         gone = order["state"] == "completed" and service.id not in (await demo.element(device).read()).config
         story.check(f"{who.name}'s service is ended by an order, and gone from {device}", gone, order, took)
-        await until(partial(heard.told, who, "orderCompleted", order.get("id", "")))
+        await until_heard(partial(heard.told, who, "orderCompleted", order.get("id", "")))
     while demo.unmapped:
         answer = await demo.gateway.ask(NOC, "PATCH", f"{ALARMS}/alarm/{demo.unmapped.pop()}", {"state": "cleared"})
         story.check("the operator closes the alarm of the unknown trap", answer.status_code == 200, answer.text)
@@ -616,8 +618,10 @@ class Story:
 
     def say(self, text: str | Text, style: str = "") -> None:
         """One line, cut at the edge of a terminal and whole in a file."""
-        terminal = self._console.is_terminal
-        self._console.print(text, style=style, soft_wrap=not terminal, no_wrap=terminal, overflow="ellipsis")
+        if self._console.is_terminal:
+            self._console.print(text, style=style, no_wrap=True, overflow="ellipsis")
+        else:
+            self._console.print(text, style=style, soft_wrap=True)
 
     @property
     def failed(self) -> list[Claim]:
@@ -665,7 +669,7 @@ FILE_WIDTH = 120
 
 
 def _times(steps: Sequence[Step]) -> Table:
-    table = _table("how long after the call or datagram; called simulated where a simulated element's time is in it")
+    table = _table("time after the call or datagram (simulated: a simulated element's time is in it)")
     for before, step in zip((None, *steps), steps, strict=False):
         table.add_row("" if before and before.line == step.line else step.line, step.words, str(step))
     return table
@@ -877,7 +881,13 @@ class Gateway:
         self._tokens: dict[Caller, str] = {}
 
     async def ask(
-        self, who: Caller, method: str, path: str, body: Body | None = None, trace: str = "", **query: str
+        self,
+        who: Caller,
+        method: str,
+        path: str,
+        body: Body | None = None,
+        trace: str = "",
+        query: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         if who not in self._tokens:
             self._tokens[who] = tokens.issue(self._settings, who.tenant, who.role, who.party)
@@ -894,7 +904,7 @@ class Gateway:
 
     async def _read(self, who: Caller, path: str, **query: str) -> Any:
         """Money arrives as Decimal. Raises Unavailable when the gateway does not give what the caller may have."""
-        answer = await self.ask(who, "GET", path, **query)
+        answer = await self.ask(who, "GET", path, query=query)
         if not answer.is_success:
             raise Unavailable(f"GET {path} as {who.role} of {who.tenant} answered {answer.status_code}: {answer.text}")
         return json.loads(answer.text, parse_float=Decimal)
@@ -1029,16 +1039,23 @@ def _accesses(found: Any) -> dict[str, dict[str, str]]:
     return {entry["name"]: entry for entry in entries}
 
 
-async def until(ask: Callable[[], Answer | Awaitable[Answer]], seconds: float = PATIENCE) -> Answer:
-    """Ask until there is something to hear of, or patience ends; the last answer either way."""
-    end = time.monotonic() + seconds
+async def until(ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Ask until there is something to say yes to, or patience ends; the last answer either way."""
+    end = time.monotonic() + PATIENCE
     while True:
-        answer = ask()
-        if inspect.isawaitable(answer):
-            answer = await answer
+        answer = await ask()
         if answer or time.monotonic() > end:
             return answer
         await asyncio.sleep(0.02)
+
+
+async def until_heard(listen: Callable[[], Answer]) -> Answer:
+    """The same for what arrives at the listener."""
+
+    async def ask() -> Answer:
+        return listen()
+
+    return await until(ask)
 
 
 @asynccontextmanager
@@ -1055,15 +1072,25 @@ async def _own(settings: Settings, story: Story) -> AsyncIterator[Place]:
     """A system for this story alone; its folder is kept only where one was named."""
     from convergedon.core.cli import adapter_names
 
+    def restarted(name: str, component: Component) -> None:
+        if component.state == "restarting":
+            story.say(f"{name} stopped ({component.reason}) and is started again")
+
     kept = "data" in settings.model_fields_set
     folder = settings.data if kept else Path(tempfile.mkdtemp(prefix="convergedon-demo-"))
     ours = settings.model_copy(update={"data": folder, "port": 0, "trap_port": 0, "flow_port": 0})
     story.say(f"starting a system of its own in {folder}")
     try:
-        async with up.system(ours, lab=True, adapters=adapter_names()) as running:
-            found = running.connection
-            yield _place(ours, found, found.gateway, folder / "lab" / "devices.yaml")
-            story.say("stopping the system")
+        async with asyncio.timeout(START) as starting:
+            async with up.system(ours, lab=True, adapters=adapter_names(), changed=restarted) as running:
+                starting.reschedule(None)
+                found = running.connection
+                yield _place(ours, found, found.gateway, folder / "lab" / "devices.yaml")
+                story.say("stopping the system")
+    except TimeoutError as error:
+        if not starting.expired():
+            raise
+        raise Unavailable(f"the system did not start within {START:g} s") from error
     finally:
         if not kept:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
