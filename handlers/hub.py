@@ -43,33 +43,40 @@ async def check_callback(url: str, allowed: Networks) -> None:
     Link-local addresses (clouds keep credentials there) never are. Every address of the name is looked at. Raises
     Invalid; Unavailable when the name cannot be looked up now.
     """
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise Invalid(f"the callback's port is not a number: {error}") from error
+        raise Invalid(f"the callback is not a URL: {error}") from error
+    if any(character <= " " or character == "\x7f" for character in url):
+        raise Invalid("the callback holds a blank or a control character")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise Invalid("a callback is an http or https URL")
     if parts.username or parts.password:
         raise Invalid("a callback carries no user and password")
     for address in await _addresses(parts.hostname, port or (443 if parts.scheme == "https" else 80)):
         inside = any(address in network for network in allowed if network.version == address.version)
-        if address.is_link_local or not (address.is_global or inside):
+        if address.is_link_local or address.is_multicast or not (address.is_global or inside):
             raise Invalid(f"callbacks to {address} are not allowed (CONVERGEDON_CALLBACK_NETWORKS)")
 
 
 async def _addresses(host: str, port: int) -> set[IPv4Address | IPv6Address]:
     try:
-        return {ip_address(host)}
+        return {_plain(host)}
     except ValueError:
         pass
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError as error:
+    except ValueError as error:  # labels that are too long or empty, a NUL
         raise Invalid(f"{host!r} is not a host name") from error
     except socket.gaierror as error:
         if error.errno == socket.EAI_AGAIN:
             raise Unavailable(f"{host} cannot be looked up now") from error
         raise Invalid(f"{host} does not exist") from error
-    addresses = {ip_address(item[4][0]) for item in found}
-    return {a.ipv4_mapped or a if isinstance(a, IPv6Address) else a for a in addresses}
+    return {_plain(item[4][0]) for item in found}
+
+
+def _plain(text: str | int) -> IPv4Address | IPv6Address:
+    """The address; of an IPv4 address that is written as IPv6 the former. Raises ValueError for what is none."""
+    address = ip_address(text)
+    return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
