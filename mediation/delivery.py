@@ -101,7 +101,7 @@ class Delivery:
         try:
             await hub.check_callback(callback, self._work.settings.callback_networks)
             answer = await self._client.post(callback, json=event, headers=trace.headers())
-        except (httpx.HTTPError, Invalid) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, Invalid) as error:
             metrics.DELIVERIES.labels("error").inc()
             raise Unavailable(f"listener {record.id} cannot be reached: {error or type(error).__name__}") from error
         return answer.status_code
