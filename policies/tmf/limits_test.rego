@@ -35,3 +35,9 @@ test_unnamed_tenant_has_the_common_contract if main.decision.allow with input as
 test_device_is_not_touched_above_the_contract if not main.decision.allow with input as intent(1001)
 
 test_removal_needs_no_bandwidth if main.decision.allow with input as object.union(intent(0), {"body": {}})
+
+test_a_body_of_another_form_is_left_to_the_document if {
+	every items in [null, 5, "x", [null], [{"product": null}], [{"product": {"productCharacteristic": null}}]] {
+		main.decision.allow with input as object.union(order(1), {"body": {"productOrderItem": items}})
+	}
+}
