@@ -124,7 +124,8 @@ class Operations:
         )
         url = f"{call.url}{call.api.base}/{call.resource.name}"
         headers["Link"] = query.links(url, call.parameters, page, total)
-        return answer(content, 206 if len(found) < total else 200, **headers)
+        # a page past the end is an empty list, not a part of one
+        return answer(content, 206 if len(found) < total and asked.offset < total else 200, **headers)
 
     async def retrieve(self, call: Call) -> Response:
         decision = await self._allowed(call, "retrieve")

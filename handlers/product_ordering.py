@@ -37,6 +37,7 @@ PRODUCT_ORDER = Resource(
     new=_new_order,
     lifecycle=LIFECYCLES["productOrder"],
     guard=_guard,
+    changed=lambda body: {"relatedParty": body.get("relatedParty", [])},
     indexes=("body.state", "body.externalId", "body.orderDate"),
 )
 

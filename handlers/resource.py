@@ -124,13 +124,13 @@ class Resources:
         else was first.
         """
         fresh = dict(body or {}) if whole else {**record.body, **(body or {})}
-        if fresh == record.body and not facts and not also:
-            return record
         what = self._what(resource, record, fresh) if fresh != record.body else ""
         if what:
             fresh.update(resource.changed(fresh))
         known = {**record.facts, "parties": resource.parties(fresh) or record.facts.get("parties", []), **(facts or {})}
         known = {name: value for name, value in known.items() if value is not None}
+        if not what and known == record.facts and not also:
+            return record
         changed = Record(record.kind, record.id, record.tenant, fresh, known, record.revision, record.unsent)
         told = [self.event(resource, changed, what)] if what else []
         return await self.store.replace(changed, [*told, *also])
