@@ -1,0 +1,133 @@
+"""The gateway in memory, and tokens of the local issuer for whoever a test wants to be."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from convergedon.core import policy, settings
+from convergedon.core.audit import KIND, Audit
+from convergedon.core.memory import MemoryBus, MemoryStore
+from convergedon.core.policy import Embedded, Policy
+from convergedon.core.relay import Relay
+from convergedon.core.settings import Settings
+from convergedon.core.store import MongoStore, Store
+from convergedon.core.tokens import LOCAL, Verifier
+from convergedon.handlers.apis import APIS, KINDS
+from convergedon.handlers.gateway import application
+from convergedon.handlers.operations import Operations
+from convergedon.handlers.resource import Resources
+
+URL = "http://gateway.example"
+LIMIT = 65_536
+STORE_KINDS = [*KINDS, KIND]
+
+
+@dataclass(frozen=True)
+class Built:
+    """What one application is made of; it serves all tests, each as a tenant of its own."""
+
+    app: Any
+    store: Store
+    bus: MemoryBus
+    settings: Settings
+    resources: Resources
+
+
+@dataclass
+class Gateway:
+    """A client of the gateway that can be anybody of its test's own tenant, or of another."""
+
+    built: Built
+    client: httpx.AsyncClient
+    tenant: str = field(default_factory=lambda: f"t{uuid4().hex[:10]}")
+
+    def token(self, *roles: str, tenant: str | None = None, party: str | None = None) -> dict[str, str]:
+        """The header of a caller with any roles, also such as no issuer of ours would write."""
+        claims: dict[str, Any] = {"iss": LOCAL, "aud": "convergedon", "sub": party or "tester", "exp": 4e9}
+        claims |= {"tenant": tenant or self.tenant, "roles": list(roles)} | ({"party": party} if party else {})
+        return {"Authorization": "Bearer " + signed(self.built.settings.data, json.dumps(claims))}
+
+    async def ask(
+        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **given: Any
+    ) -> httpx.Response:
+        """A request of the tenant's administrator, unless the headers say who else asks."""
+        said = {**(self.token("admin") if headers is None or "Authorization" not in headers else {}), **(headers or {})}
+        return await self.client.request(method, path, headers=said, **given)
+
+    async def events(self) -> list[Mapping[str, Any]]:
+        """What the tenant's changes have put on the bus."""
+        relay = Relay(self.built.store, self.built.bus, 0)
+        await relay.start()
+        async with asyncio.timeout(10):
+            while await self.built.store.unsent(-1):
+                await asyncio.sleep(0.001)
+        await relay.stop()
+        return [body["event"] for body in await self.built.bus.read("event.>") if body["tenant"] == self.tenant]
+
+
+@cache
+def signed(folder: Path, claims: str) -> str:
+    """A token by the local issuer's key; signing takes longer than most requests, so the same one is made once."""
+    key: Any = load_pem_private_key((folder / "keys" / "issuer.pem").read_bytes(), None)
+    return jwt.encode(json.loads(claims), key, algorithm="ES256")
+
+
+def build(store: Store, data: Path) -> Built:
+    given = settings.load(data=data, callback_networks=["127.0.0.0/8"], body_limit=LIMIT)
+    bus, resources = MemoryBus(), Resources(store, APIS, URL)
+    operations = Operations(
+        resources, Policy(Embedded(policy.read())), Audit(MemoryStore([KIND]), bus, "gateway"), given
+    )
+
+    async def readiness() -> tuple[bool, Mapping[str, Any]]:
+        return True, {}
+
+    return Built(application(APIS, operations, Verifier(given), readiness, LIMIT), store, bus, given, resources)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return build(MemoryStore(STORE_KINDS), tmp_path_factory.mktemp("gateway"))
+
+
+@pytest.fixture(scope="session")
+def really_built(tmp_path_factory: pytest.TempPathFactory, mongodb_url: str) -> Iterator[Built]:
+    store = MongoStore(mongodb_url, f"conformance{uuid4().hex[:8]}", STORE_KINDS)
+    with ThreadPoolExecutor(1) as outside:  # a test's loop is running here already
+        outside.submit(lambda: asyncio.run(store.open())).result()
+        yield build(store, tmp_path_factory.mktemp("gateway"))
+        outside.submit(lambda: asyncio.run(store.close())).result()
+
+
+async def client_of(built: Built) -> AsyncIterator[Gateway]:
+    transport = httpx.ASGITransport(built.app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url=URL) as client:
+        yield Gateway(built, client)
+
+
+@pytest.fixture
+async def gateway(built: Built) -> AsyncIterator[Gateway]:
+    """The gateway with the store in memory."""
+    async for client in client_of(built):
+        yield client
+
+
+@pytest.fixture(params=["memory", "mongodb"])
+async def any_gateway(request: pytest.FixtureRequest) -> AsyncIterator[Gateway]:
+    """The gateway with the store in memory, and with the embedded one."""
+    name = "built" if request.param == "memory" else "really_built"
+    async for client in client_of(request.getfixturevalue(name)):
+        yield client
