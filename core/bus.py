@@ -327,11 +327,11 @@ class NatsBus:
         found: list[Mapping[str, Any]] = []
         try:
             reader = await self._stream.subscribe(subject, stream=stream_of(subject), ordered_consumer=True)
-            waiting = (await reader.consumer_info()).num_pending or 0
-            delivered = 0
-            while delivered < waiting or reader.pending_msgs:
+            info = await reader.consumer_info()
+            # the server may have delivered some already when it is asked what is pending
+            stored = (info.num_pending or 0) + (info.delivered.consumer_seq if info.delivered else 0)
+            while len(found) < stored:
                 found.append(orjson.loads((await reader.next_msg(timeout=5)).data))
-                delivered += 1
             await reader.unsubscribe()
         except (NatsError, OSError, TimeoutError) as error:
             raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
