@@ -16,15 +16,18 @@ CALLS = ("call.list", "call.retrieve", "call.create", "call.patch", "call.delete
 
 @dataclass(frozen=True)
 class Definition:
-    """``whats`` are the audit records that may count, ``counts`` which of them do; ``seconds``: of a median."""
+    """``where`` finds the audit records that may count (a store's filter), ``counts`` says which of them do.
+
+    With ``seconds`` the median is told, and beside it how many (``one`` and ``many``) it is of.
+    """
 
     name: str
     title: str
     definition: str
-    one: str
-    whats: tuple[str, ...]
+    where: Mapping[str, Any]
     counts: Callable[[Entry], bool]
     seconds: bool = False
+    one: str = ""
     many: str = ""
 
 
@@ -49,10 +52,10 @@ FIGURES = (
         "Activation time",
         "Median time from an order's orderDate to its completion, over the orders completed in the last 24 hours "
         "(audit order.finished with outcome done).",
-        "order completed",
-        ("order.finished",),
-        lambda entry: entry["outcome"] == "done" and _took(entry) is not None,
+        {"body.what": "order.finished", "body.outcome": "done"},
+        lambda entry: entry["what"] == "order.finished" and entry["outcome"] == "done" and _took(entry) is not None,
         seconds=True,
+        one="order completed",
         many="orders completed",
     ),
     Definition(
@@ -60,10 +63,10 @@ FIGURES = (
         "Fault to customer",
         "Median time from the reception of a fault's trap to the customer's listener accepting the message about it "
         "(answer 2xx), over the messages of the last 24 hours (audit event.delivered with seconds).",
-        "message delivered",
-        ("event.delivered",),
-        lambda entry: entry["outcome"] == "done" and _took(entry) is not None,
+        {"body.what": "event.delivered", "body.detail.seconds": {"$exists": True}},
+        lambda entry: entry["what"] == "event.delivered" and entry["outcome"] == "done" and _took(entry) is not None,
         seconds=True,
+        one="message delivered",
         many="messages delivered",
     ),
     Definition(
@@ -71,20 +74,16 @@ FIGURES = (
         "Refused by policy",
         "Calls of the APIs and of this console that policy refused in the last 24 hours "
         "(audit call.* with outcome refused).",
-        "call refused",
-        CALLS,
-        lambda entry: entry["outcome"] == "refused",
-        many="calls refused",
+        {"body.what": {"$in": list(CALLS)}, "body.outcome": "refused"},
+        lambda entry: entry["what"] in CALLS and entry["outcome"] == "refused",
     ),
     Definition(
         "hand-offs",
         "Handed to people",
         "Times in the last 24 hours that the gateway could not end its work and a person has to: messages it parked "
         "(audit message.parked) and orders that ended failed or partial (audit order.finished with outcome failed).",
-        "hand-off",
-        ("message.parked", "order.finished"),
-        lambda entry: entry["what"] == "message.parked" or entry["outcome"] == "failed",
-        many="hand-offs",
+        {"body.what": {"$in": ["message.parked", "order.finished"]}, "body.outcome": "failed"},
+        lambda entry: entry["what"] in ("message.parked", "order.finished") and entry["outcome"] == "failed",
     ),
 )
 
@@ -95,12 +94,12 @@ def named(name: str) -> Definition | None:
 
 def compute(definition: Definition, entries: Sequence[Entry]) -> Figure:
     """The figure over these audit records; records of other kinds among them do not count."""
-    counted = [entry for entry in entries if entry["what"] in definition.whats and definition.counts(entry)]
+    counted = [entry for entry in entries if definition.counts(entry)]
     counted.sort(key=lambda entry: entry["time"], reverse=True)
     number = len(counted)
-    note = f"{number} {definition.one if number == 1 else definition.many}"
     if not definition.seconds:
-        return Figure(definition, str(number), note, tuple(counted))
+        return Figure(definition, str(number), "in the last 24 hours", tuple(counted))
+    note = f"{number} {definition.one if number == 1 else definition.many}"
     took = [seconds for seconds in map(_took, counted) if seconds is not None]
     if not took:
         return Figure(definition, "–", note, ())

@@ -91,6 +91,15 @@ def customers(body: Mapping[str, Any]) -> str:
     return ", ".join(sorted({str(party.get("id", "")) for party in ([listed] if isinstance(listed, dict) else listed)}))
 
 
+def title(record: Record) -> str:
+    """What a person calls a record: an alarm by its problem and place, a bill by its number, else its own id."""
+    body = record.body
+    if record.kind == "alarm":
+        where = (body.get("alarmedObject") or {}).get("id") or body.get("sourceSystemId", "")
+        return f"{body.get('specificProblem') or body.get('alarmType', '')} on {where}"
+    return str(body.get("externalId") or body.get("billNo") or body.get("name") or record.id)
+
+
 def characteristic(usage: Record, name: str) -> Any:
     listed = usage.body.get("usageCharacteristic") or []
     return next((one.get("value") for one in listed if one.get("name") == name), None)

@@ -123,8 +123,8 @@ async def what_fails_says_why(chromium: Browser, client: httpx.AsyncClient, made
 
     assert "record/productOrder/" in focused
     assert await chromium.run(FOCUSED) == focused  # the table under it was exchanged
-    await chromium.until(".figure:nth-child(3)", "1 call refused")
-    await chromium.until(".figure:nth-child(4)", "1 hand-off")
+    await chromium.until(".figure:nth-child(3) .value", "1")
+    await chromium.until(".figure:nth-child(4) .value", "1")
 
 
 async def the_keyboard_reaches_everything(chromium: Browser, gateway: str) -> None:
@@ -143,7 +143,7 @@ async def the_keyboard_reaches_everything(chromium: Browser, gateway: str) -> No
 
     await chromium.run("document.querySelector('.orders tbody tr:nth-child(2) a').focus()")
     await chromium.press(ENTER)
-    await chromium.until("h1", "ProductOrder")
+    await chromium.until("h1", "ProductOrder PO-110")
     await chromium.command("POST", "/back", {})
     await chromium.until("#live", "Live")
 

@@ -29,8 +29,8 @@ ENTRIES = [
     [
         ("activation", "0.40 s", "3 orders completed, slowest 3.00 s"),
         ("fault-to-customer", "50 ms", "1 message delivered, slowest 50 ms"),
-        ("refusals", "1", "1 call refused"),
-        ("hand-offs", "2", "2 hand-offs"),
+        ("refusals", "1", "in the last 24 hours"),
+        ("hand-offs", "2", "in the last 24 hours"),
     ],
 )
 def test_each_figure_counts_its_own_records(name: str, value: str, note: str) -> None:

@@ -61,25 +61,31 @@
     return true;
   }
 
+  const took = new Map();
   async function refresh(part) {
+    const began = performance.now();
     try {
       const answer = await fetch(part.dataset.source, { credentials: "same-origin", cache: "no-store" });
       if (answer.redirected || answer.status === 401) return ended();
       if (!answer.ok) return tell("late", `Waiting: the gateway answers ${answer.status}`);
-      if (exchange(part, await answer.text())) say(part);
+      const html = await answer.text();
+      took.set(part.dataset.live, performance.now() - began);
+      if (exchange(part, html)) say(part);
       tell("on", "Live");
     } catch {
       tell("late", "Waiting for the gateway");
     }
   }
 
-  // soon after the first of many changes, and once more when it is quiet: audit records follow events
+  // soon after the first of many changes, and once more when it is quiet: audit records follow events. What takes the
+  // gateway long is asked for less often
   function plan(part) {
     const name = part.dataset.live;
+    const long = took.get(name) ?? 0;
     const timers = waiting.get(name) || {};
-    timers.soon ||= setTimeout(() => { timers.soon = 0; refresh(part); }, 300);
+    timers.soon ||= setTimeout(() => { timers.soon = 0; refresh(part); }, Math.max(300, 4 * long));
     clearTimeout(timers.after);
-    timers.after = setTimeout(() => refresh(part), 2000);
+    timers.after = setTimeout(() => refresh(part), Math.max(2000, 8 * long));
     waiting.set(name, timers);
   }
 
