@@ -143,7 +143,10 @@ async def bill(work: Work, message: Message) -> None:
         await _end_run(work, asked, {"state": "rejected", "description": "relatedParty names no customer"})
         return
     id = str(uuid5(NAMESPACE_URL, f"bill|{asked.tenant}|{asked.id}"))
-    await _claim(work, asked.tenant, customer, id)
+    if not asked.facts.get("claimed"):
+        await _claim(work, asked.tenant, customer, id)
+        # what is rated from here on belongs to the next bill: lines that are made already do not name it
+        asked = await work.resources.change(CUSTOMER_BILL_ON_DEMAND, asked, facts={"claimed": True})
     claimed = await work.store.find(USAGE.name, {"tenant": asked.tenant, "facts.bill": id})
     if not claimed:
         text = f"{customer} has no rated usage that is not billed yet"
