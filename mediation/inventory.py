@@ -72,6 +72,9 @@ async def keep(store: Store, order: Record, id: str, name: str, now: Present) ->
     except Conflict:
         old = await store.get(SERVICE.name, order.tenant, id)
         kept = {**facts, "order": old.facts["order"]}
+        if not kept["customers"]:  # a change that names nobody leaves the service to whom it belongs
+            kept |= {"customers": old.facts["customers"], "parties": old.facts["parties"]}
+            body["relatedParty"] = old.body["relatedParty"]
         if (old.body, old.facts) != (body, kept):
             await store.replace(Record(SERVICE.name, id, order.tenant, body, kept, old.revision, old.unsent))
 

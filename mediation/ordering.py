@@ -67,6 +67,8 @@ async def _ask(work: Work, order: Record, item: Mapping[str, Any], present: Pres
     """What one item asks of the network; a refusal by plan or policy is kept as a failure with its words."""
     asked: Asked = {}
     try:
+        if [one["id"] for one in order.body["productOrderItem"]].count(item["id"]) > 1:
+            raise Invalid(f"two items have the id {item['id']}")
         for number, wanted in enumerate(planning.plan(item, order.tenant, work.products, present)):
             resource = {"kind": "intent", "tenant": order.tenant, "device": wanted.device, "order": order.id}
             decision = await work.policy.decide(
