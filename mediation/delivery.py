@@ -37,15 +37,21 @@ class Delivery:
         self._work = work
         self._client = httpx.AsyncClient(timeout=PATIENCE, follow_redirects=False, trust_env=False)
         self._queues: dict[str, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
 
-    async def start(self) -> None:
-        for record in await self._work.store.find(HUB.name, {}):
-            self._attend(record.id)
+    async def attend(self) -> None:
+        """Take part in the queues of all listeners there are; end those of listeners that have gone since."""
+        known = set(self._queues)
+        there = {record.id for record in await self._work.store.find(HUB.name, {})}
+        for id in there:
+            self._attend(id)
+        for id in known - there:
+            self._forget(id)
 
     async def stop(self) -> None:
         for task in self._queues.values():
             task.cancel()
-        await asyncio.gather(*self._queues.values(), return_exceptions=True)
+        await asyncio.gather(*self._queues.values(), *self._ending, return_exceptions=True)
         await self._client.aclose()
 
     def _attend(self, id: str) -> None:
@@ -118,7 +124,9 @@ class Delivery:
             except Unavailable as error:
                 log.info("queue of a gone listener stays", hub=id, reason=str(error))
 
-        self._ending = asyncio.create_task(end(self._queues.pop(id, None)))
+        ending = asyncio.create_task(end(self._queues.pop(id, None)))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
 
     def _record(self, record: Record, event: Mapping[str, Any]) -> None:
         detail: dict[str, Any] = {"eventId": event["eventId"], "eventType": event["eventType"]}

@@ -30,7 +30,7 @@ class Worker:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        await self._delivery.start()
+        await self._delivery.attend()
         horizon = self._work.settings.retry_horizon
         for number in range(PARTITIONS):
             for name, subject, handler in (
@@ -49,15 +49,19 @@ class Worker:
         await self._delivery.stop()
 
     async def _look_after(self) -> None:
-        """What no message tells of: time that has run out."""
         while True:
             await asyncio.sleep(EVERY)
             try:
-                await ordering.end_overdue(self._work)
+                await self.look_after()
             except Unavailable as error:
                 log.info("overdue orders wait", reason=str(error))
             except Exception:
                 log.exception("overdue orders wait")
+
+    async def look_after(self) -> None:
+        """What no message tells of: time that has run out, and listeners that have gone."""
+        await ordering.end_overdue(self._work)
+        await self._delivery.attend()
 
     async def _flow(self, message: Message) -> None:
         for step in FLOWS.get(name_of(message), ()):
