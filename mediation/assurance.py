@@ -136,8 +136,8 @@ def _severity(seen: Observation) -> str:
 def _details(seen: Observation, count: int) -> str:
     """What the network said, in one line; the number of times is at its end."""
     said = [f"{oid}={text}" for oid, text in seen.attributes.get("details", {}).items()]
-    if seen.kind == "unmapped":
-        said.insert(0, f"{seen.attributes['oid']} from {seen.attributes['source']}")
+    if seen.kind == "unmapped" and "oid" in seen.attributes:
+        said.insert(0, f"{seen.attributes['oid']} from {seen.attributes.get('source', seen.device)}")
     return f"{', '.join(said)[:4000]}; seen {count} time{'s' if count > 1 else ''}"
 
 
