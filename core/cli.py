@@ -265,10 +265,13 @@ async def _until_told(work: Coroutine[Any, Any, Answer]) -> Answer | None:
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
 
+    told = False
+
     def stop(_: int, __: FrameType | None) -> None:
-        for number in STOPS:
-            signal.signal(number, signal.SIG_IGN)
-        loop.call_soon_threadsafe(task.cancel)
+        nonlocal told
+        if not told:
+            told = True
+            loop.call_soon_threadsafe(task.cancel)
 
     # not loop.add_signal_handler: a web server that replaces a handler by signal.signal would leave that one alive too
     for number in STOPS:

@@ -62,8 +62,12 @@ class Component:
 
 @dataclass(frozen=True)
 class Patience:
-    """Seconds: between restarts at first and at most, of life that count as health, for a start, for the whole stop."""
+    """Seconds: between restarts at first and at most, of life that count as health, for a start, for the whole stop.
 
+    ``tries`` is how often a child that was never ready is started before the whole start has failed.
+    """
+
+    tries: int = 5
     first: float = 0.2
     most: float = 10.0
     healthy: float = 30.0
@@ -154,9 +158,10 @@ class Supervisor:
                 code, reason = os.EX_OSERR, f"cannot be started: {error.strerror}"
             if self._stopping:
                 return
-            if not self._been_ready[child.name].is_set() and (child.ready or code == os.EX_CONFIG):
+            given_up = child.ready or code == os.EX_CONFIG or component.restarts + 1 >= self._patience.tries
+            if given_up and not self._been_ready[child.name].is_set():
                 self._become(child, "failed", reason)
-                raise Misconfigured(self._sentence(child))
+                raise Misconfigured(self._sentence(child, code))
             if time.monotonic() - began > self._patience.healthy:
                 delay = self._patience.first
             component.restarts += 1
@@ -238,9 +243,9 @@ class Supervisor:
     def _log(self, child: Child) -> Path:
         return self._folder / "log" / f"{child.name}.log"
 
-    def _sentence(self, child: Child) -> str:
-        """Our roles end with the sentence for the operator; a server's last words need to be introduced."""
-        if child.ready is None and (said := last_line(self._log(child))):
+    def _sentence(self, child: Child, code: int) -> str:
+        """Our roles end with the sentence for the operator; a crash's or a server's last words need an introduction."""
+        if code == os.EX_CONFIG and child.ready is None and (said := last_line(self._log(child))):
             return said
         return f"{child.name} did not start: {self.components[child.name].reason} (see {self._log(child)})"
 

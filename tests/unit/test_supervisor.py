@@ -109,11 +109,11 @@ async def test_a_dead_child_comes_back_on_its_port(tmp_path: Path) -> None:
 
 
 async def test_pauses_between_restarts_grow(tmp_path: Path) -> None:
-    """A child that keeps failing is tried for ever, less and less often; its last words are kept."""
+    """A child that keeps failing is tried less and less often; its last words are kept."""
     heard = Heard()
     child = script("worker", "import sys; sys.exit('no luck today')")
 
-    async with Supervisor(tmp_path, [child], heard, Patience(first=0.1, most=0.4)) as running:
+    async with Supervisor(tmp_path, [child], heard, Patience(tries=100, first=0.1, most=0.4)) as running:
         await heard.until(lambda: len(heard.changes) == 5)
         reason = running.components["worker"].reason
 
@@ -125,7 +125,7 @@ async def test_pauses_between_restarts_grow(tmp_path: Path) -> None:
 async def test_a_long_life_forgives_failures(tmp_path: Path) -> None:
     """After a healthy life the first pause is the short one again."""
     heard = Heard()
-    patience = Patience(first=0.1, most=60, healthy=0.0)  # every life counts as healthy
+    patience = Patience(tries=100, first=0.1, most=60, healthy=0.0)  # every life counts as healthy
 
     async with Supervisor(tmp_path, [script("worker", "")], heard, patience):
         await heard.until(lambda: len(heard.changes) == 8)  # doubling would take 12 s
@@ -160,6 +160,16 @@ async def test_misconfiguration_ends_everything_with_its_sentence(tmp_path: Path
     assert not is_alive(good[0])
     assert components(tmp_path)["bad"]["state"] == "failed"
     assert components(tmp_path)["good"]["state"] == "stopped"
+
+
+async def test_a_child_that_never_starts_ends_the_start(tmp_path: Path) -> None:
+    """A role that crashes at each of its first starts does not keep the operator waiting for ever."""
+    bad = script("worker", "import sys; sys.exit('no luck today')")
+
+    with pytest.raises(Misconfigured, match=r"^worker did not start: exit code 1: no luck today \(see .*worker.log\)$"):
+        async with Supervisor(tmp_path, [bad], patience=Patience(tries=3, first=0.05)) as running:
+            await running.ready()
+    assert components(tmp_path)["worker"]["restarts"] == 2
 
 
 async def pid_when_ready(running: Supervisor, name: str) -> int:
