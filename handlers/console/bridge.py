@@ -32,6 +32,6 @@ class Bridge:
             return future.result(self._patience)
         except TimeoutError as error:
             future.cancel()
-            raise Unavailable(f"no answer within {self._patience:g} s") from error
+            raise Unavailable(f"store, bus or policy has not answered within {self._patience:g} s") from error
         except CancelledError as error:
             raise Unavailable("the gateway is stopping") from error

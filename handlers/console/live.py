@@ -44,6 +44,9 @@ class Live:
         self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "GET":
+            await PlainTextResponse("only GET\n", 405, {"Allow": "GET"})(scope, receive, send)
+            return
         session = self._session(Request(scope))
         operator = self._door.operator(session)
         if operator is None:

@@ -52,7 +52,8 @@ def site(settings: Settings, store: Store, bus: Bus, door: Door, bridge: Bridge)
     app.jinja_env.globals.update(
         wording=wording, form_token=lambda: form_token(session), kinds=KINDS, latest=LATEST, most=MOST
     )
-    app.jinja_env.filters.update(moment=wording.moment, words=wording.words, tone=wording.tone, short=wording.short)
+    filters = (wording.moment, wording.words, wording.tone, wording.short, wording.whole)
+    app.jinja_env.filters.update({filter_.__name__: filter_ for filter_ in filters})
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
 
     def desk() -> Desk:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -131,6 +132,11 @@ def volume(octets: Any) -> str:
 def usage_ids(line: Record) -> Sequence[str]:
     listed = line.body.get("characteristic") or []
     return next((one["value"] for one in listed if one.get("name") == "usageId"), [])
+
+
+def whole(text: str) -> str:
+    """The same text with its units on the line of their numbers."""
+    return re.sub(r"(\d) (ms|s|min|h)\b", "\\1\u00a0\\2", text)
 
 
 def words(state: str) -> str:

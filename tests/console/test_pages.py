@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from twins import Place, form_of, log_in
 
+from convergedon.core.bus import Parked
 from convergedon.core.errors import Unavailable
 from convergedon.core.store import Record
 from convergedon.handlers.alarms import ALARM
+from convergedon.handlers.customer_bills import APPLIED_CUSTOMER_BILLING_RATE, CUSTOMER_BILL
 from convergedon.handlers.customer_notifications import CUSTOMER_NOTIFICATION
 from convergedon.handlers.product_ordering import PRODUCT_ORDER
 from convergedon.handlers.usage import USAGE
@@ -215,10 +217,41 @@ async def test_a_figure_opens_the_records_behind_it(place: Place, record: Callab
         board = (await client.get("/console/fragment/figures")).text
         page = (await client.get("/console/figures/activation")).text
 
-    assert "0.50 s" in board
+    assert "0.50\u00a0s" in board
     assert "/console/figures/activation" in board
     assert f"/console/record/productOrder/{made.id}" in page
     assert "of-globex" not in page
+
+
+async def test_parked_messages_are_shown_to_their_tenant_with_the_reason(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bodies = [{"tenant": "acme"}, {"observation": {"tenant": "acme"}}, {"about": {"tenant": "globex"}}, "no JSON"]
+
+    async def parked() -> list[Parked]:
+        return [Parked(n, "EVENTS", "flow", "event.1", f"reason <{n}>", 1.0, body) for n, body in enumerate(bodies)]
+
+    monkeypatch.setattr(place.bus, "parked", parked)
+    async with place.client() as client:
+        await log_in(client, place.token())
+        page = (await client.get("/console/fragment/parked")).text
+
+    assert [f"reason &lt;{n}&gt;" in page for n in range(4)] == [True, True, False, False]
+
+
+async def test_a_bill_leads_back_to_its_usage(place: Place) -> None:
+    price = {"unit": "EUR", "value": 0.4}
+    bill = await place.resources.create(
+        CUSTOMER_BILL, "acme", {"billNo": "B1", "state": "new", "relatedParty": CUSTOMER}
+    )
+    line = {"name": "download", "bill": {"id": bill.id}, "taxExcludedAmount": price, "taxIncludedAmount": price,
+            "characteristic": [{"name": "usageId", "value": ["usage-1"]}]}  # fmt: skip
+    await place.resources.create(APPLIED_CUSTOMER_BILLING_RATE, "acme", line)
+    async with place.client() as client:
+        await log_in(client, place.token())
+        page = (await client.get(f"/console/record/customerBill/{bill.id}")).text
+
+    assert all(word in page for word in ("CustomerBill B1", "download", "0.40 EUR", "/console/record/usage/usage-1"))
 
 
 async def test_a_store_that_is_away_is_said_so(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
