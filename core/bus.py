@@ -431,5 +431,5 @@ async def _kept_alive(received: Msg, every: float) -> AsyncIterator[None]:
         yield
     finally:
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        # wait, not await: who cancels the consumer just here must not be taken for the end of this task
+        await asyncio.wait([task])
