@@ -7,8 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
-from aiohttp import web
 from browser import ENTER, TAB, Browser, browser
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from twins import listening
 
 from convergedon.adapters import lab
 from convergedon.adapters.snmp.lab import trap_link
@@ -35,17 +39,11 @@ async def chromium(tmp_path: Path) -> AsyncIterator[Browser]:
 async def listener() -> AsyncIterator[str]:
     """A customer's listener, which takes everything."""
 
-    async def take(_: web.Request) -> web.Response:
-        return web.Response(status=204)
+    async def take(_: Request) -> Response:
+        return Response(status_code=204)
 
-    application = web.Application()
-    application.router.add_post("/", take)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
-    await runner.cleanup()
+    async with listening(Starlette(routes=[Route("/", take, methods=["POST"])])) as url:
+        yield f"{url}/"
 
 
 def asked(site: str, vlan: int, bandwidth: int) -> dict[str, Any]:

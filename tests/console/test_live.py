@@ -8,26 +8,15 @@ from dataclasses import dataclass
 
 import httpx
 import pytest
-import uvicorn
-from twins import Place, form_of, log_in
+from twins import Place, form_of, listening, log_in
 
 from convergedon.handlers.console import live
 
 
 @asynccontextmanager
 async def served(place: Place) -> AsyncIterator[httpx.AsyncClient]:
-    config = uvicorn.Config(place.application, port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=3)
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server._serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
-            yield client
-    finally:
-        server.should_exit = True
-        await serving
+    async with listening(place.application) as url, httpx.AsyncClient(base_url=url, timeout=10) as client:
+        yield client
 
 
 @dataclass

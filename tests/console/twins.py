@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import uvicorn
 from starlette.applications import Starlette
 
 from convergedon.core import tokens
@@ -40,6 +41,21 @@ class Place:
 
     def token(self, tenant: str = "acme", role: str = "admin", seconds: int = 3600) -> str:
         return tokens.issue(self.settings, tenant, role, seconds=seconds)
+
+
+@asynccontextmanager
+async def listening(application: Starlette) -> AsyncIterator[str]:
+    """Serve on a free port; gives the URL."""
+    config = uvicorn.Config(application, port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=3)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server._serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield "http://127.0.0.1:{1}".format(*server.servers[0].sockets[0].getsockname())
+    finally:
+        server.should_exit = True
+        await serving
 
 
 def form_of(page: httpx.Response) -> str:
