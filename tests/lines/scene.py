@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from time import time
 from typing import Any
@@ -61,6 +62,12 @@ sites:
 DEVICES = {
     name: Device(name, tenant, "127.0.0.1") for name, tenant in (("pe1", "acme"), ("pe2", "acme"), ("pe3", "globex"))
 }
+
+
+@cache
+def engine() -> Embedded:
+    """One for all tests: the engine may not be freed in a thread that did not make it, as the store's have."""
+    return Embedded(policy.read())
 
 
 class Network(LoopbackAdapter):
@@ -277,7 +284,7 @@ async def playing(store: Store, bus: Bus, folder: Path, **given: Any) -> AsyncIt
     chosen: Settings = settings.load(data=folder, callback_networks=["127.0.0.0/8"], **given)
     writer = Audit(store, bus, "test")
     resources = Resources(store, APIS, "http://gateway.example")
-    rules, products = Policy(Embedded(policy.read())), planning.load(folder / "products.yaml")
+    rules, products = Policy(engine()), planning.load(folder / "products.yaml")
     work = Work(resources, bus, rules, writer, products, rating.load(), chosen)
     worker, network = Worker(work), Network()
     role, relay = AdapterRole(network, bus, DEVICES), Relay(store, bus, 0.2)
