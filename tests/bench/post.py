@@ -1,0 +1,128 @@
+"""How many orders one gateway process takes, beside the framework it uses and the bare server below that."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import statistics
+import tempfile
+from collections import Counter, defaultdict
+from contextlib import AsyncExitStack
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+from urllib.request import urlopen
+
+import orjson
+
+from convergedon.core import embedded, settings, tokens
+from tests.bench import load, servers
+from tests.bench.rounds import Effort, Result, in_turn, ratios, rounded
+
+CONNECTIONS = 8
+ORDER = {
+    "externalId": "NW-2291",
+    "description": "Internet access for the Berlin office",
+    "category": "business",
+    "relatedParty": [{"id": "northwind", "role": "customer", "@referredType": "Organization"}],
+    "productOrderItem": [
+        {
+            "id": "1",
+            "action": "add",
+            "productOffering": {"id": "internet-access"},
+            "product": {
+                "productCharacteristic": [
+                    {"name": "bandwidth", "value": 100},
+                    {"name": "vlan", "value": 100},
+                    {"name": "site", "value": "berlin-1"},
+                ]
+            },
+        }
+    ],
+}
+PAIRS = (
+    ("embedded", "connexion"),
+    ("memory", "connexion"),
+    ("memory", "embedded"),
+    ("connexion", "starlette"),
+    ("memory", "starlette"),
+    ("socket", "starlette"),
+)
+LABELS = {
+    "embedded": "our gateway, embedded store and bus",
+    "memory": "our gateway, in-memory store and bus",
+    "connexion": "bare connexion AsyncApp, echo",
+    "starlette": "Starlette + orjson, echo",
+    "socket": "no server (what the client can ask)",
+}
+
+
+def request(token: str) -> bytes:
+    body = orjson.dumps(ORDER)
+    head = (
+        f"POST {servers.BASE}/productOrder HTTP/1.1\r\nhost: gateway.example\r\nauthorization: Bearer {token}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+async def measure(effort: Effort) -> Result:
+    result = Result(f"POST productOrder, one process, {CONNECTIONS} connections", "answers/s; ms")
+    samples: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    statuses: Counter[str] = Counter()
+    waited: list[float] = []
+    with tempfile.TemporaryDirectory(prefix="convergedon-bench-") as name:
+        folder = Path(name)
+        (folder / "metrics").mkdir()
+        token = tokens.issue(settings.load(data=folder), "acme", "csr")
+        async with AsyncExitStack() as stack:
+            for server in ("nats", "mongodb"):
+                (folder / server).mkdir()
+            nats = await stack.enter_async_context(embedded.nats(folder / "nats"))
+            mongodb = await stack.enter_async_context(embedded.mongodb(folder / "mongodb"))
+            common = {"CONVERGEDON_DATA": str(folder), "CONVERGEDON_PORT": "0", "CONVERGEDON_LOG_LEVEL": "warning"}
+            urls = {"CONVERGEDON_NATS_URL": nats.url, "CONVERGEDON_MONGODB_URL": mongodb.url}
+            envs = {
+                "embedded": {**common, **urls, "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics")},
+                "memory": {**common, "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics-memory")},
+            }
+            (folder / "metrics-memory").mkdir()
+            places = {
+                name: await stack.enter_async_context(servers.running(name, envs.get(name))) for name in servers.SERVERS
+            }
+
+            async def turn(name: str) -> float:
+                found = await load.measure(places[name], request(token), CONNECTIONS, effort.seconds)
+                samples[name].append(found)
+                statuses.update({f"{name} {status}": count for status, count in found["statuses"].items()})
+                if name == "embedded":
+                    begun = perf_counter()
+                    await asyncio.to_thread(_relayed, places[name], statuses["embedded 201"])
+                    waited.append(perf_counter() - begun)
+                return float(found["rate"])
+
+            found = await in_turn({name: lambda name=name: turn(name) for name in servers.SERVERS}, effort.rounds)
+    for name, rates in found.items():
+        result.figures[name] = {
+            "rate": rounded(statistics.median(rates)),
+            "p50": rounded(statistics.median(s["ms"]["p50"] for s in samples[name])),
+            "p99": rounded(statistics.median(s["ms"]["p99"] for s in samples[name])),
+        }
+    result.ratios = ratios(found, *PAIRS)
+    result.notes = [f"{name}: {label}" for name, label in LABELS.items()]
+    result.notes.append(f"after each turn the outbox of embedded was empty in {statistics.median(waited):.2f} s")
+    wrong = {seen: count for seen, count in statuses.items() if not seen.endswith(" 201")}
+    if wrong:
+        raise RuntimeError(f"answers other than 201: {wrong}")
+    return result
+
+
+def _relayed(address: str, posted: int, patience: float = 30) -> None:
+    """Wait until the events of all orders are published: what is left over would be paid for in another's turn."""
+    end = perf_counter() + patience
+    while perf_counter() < end:
+        with urlopen(f"http://{address}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        found = re.search(r'^convergedon_outbox_relayed_total\{stream="EVENTS"\} (\S+)', text, re.MULTILINE)
+        if found and float(found[1]) >= posted:
+            return

@@ -1,0 +1,189 @@
+"""The servers that are compared, each one process: our gateway on real or in-memory parts, and what it stands on.
+
+    python -m tests.bench.servers embedded|memory|connexion|starlette|socket [--profile FILE]
+
+Settings come from the environment, as for every role. The address is printed when it is ready.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import copy
+import cProfile
+import os
+import signal
+import sys
+import warnings
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from socket import create_server
+from typing import Any
+
+import orjson
+
+from tests.bench import facts
+
+BASE = "/tmf-api/productOrderingManagement/v4"
+
+
+async def embedded() -> None:
+    """The gateway as it is run, on the servers that the settings name."""
+    from convergedon.core import app, settings
+
+    await app.gateway(settings.load(), _announce)
+
+
+async def memory() -> None:
+    """The same gateway on the in-memory twins; everything else (policy, audit, relay, console) is there."""
+    from convergedon.core import app, audit, settings
+    from convergedon.core.bus import Bus
+    from convergedon.core.memory import MemoryBus, MemoryStore
+    from convergedon.core.store import Store
+    from convergedon.handlers.apis import KINDS
+    from convergedon.mediation.inventory import SERVICE
+
+    @asynccontextmanager
+    async def twins(*_: object) -> AsyncIterator[tuple[Store, Bus]]:
+        yield MemoryStore([*KINDS, SERVICE, audit.KIND]), MemoryBus()
+
+    app.connected = twins  # the one seam: all that is built on store and bus stays as it is
+    await app.gateway(settings.load(), _announce)
+
+
+async def connexion() -> None:
+    """A bare AsyncApp with our document: it validates as connexion ships it, asks for no token and echoes."""
+    from connexion import AsyncApp
+    from connexion.options import SwaggerUIOptions
+    from connexion.resolver import Resolution, Resolver
+
+    from convergedon.openapi import document
+
+    whole = copy.deepcopy(document("TMF622-ProductOrdering-v4"))
+    del whole["security"]
+
+    async def echo(body: Any = None) -> Any:
+        return body, 201
+
+    class Echoes(Resolver):  # type: ignore[misc]
+        def resolve(self, operation: Any) -> Resolution:
+            return Resolution(echo, operation.operation_id)
+
+    app = AsyncApp("convergedon.handlers", swagger_ui_options=SwaggerUIOptions(swagger_ui=False, serve_spec=False))
+    app.add_api(whole, base_path=BASE, resolver=Echoes())
+    await _serve(app)
+
+
+async def starlette() -> None:
+    """Starlette and orjson alone."""
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    async def echo(request: Request) -> Response:
+        return Response(orjson.dumps(orjson.loads(await request.body())), 201, media_type="application/json")
+
+    await _serve(Starlette(routes=[Route(f"{BASE}/productOrder", echo, methods=["POST"])]))
+
+
+async def socket() -> None:
+    """No server at all: a socket that answers anything with the same bytes, to know how fast the client can ask."""
+    body = b'{"id":"1"}'
+    told = b"HTTP/1.1 201 Created\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+
+    class Answer(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            self._transport = transport
+
+        def data_received(self, _: bytes) -> None:
+            self._transport.write(told)
+
+    server = await asyncio.get_running_loop().create_server(Answer, "127.0.0.1", 0)
+    _announce("{}:{}".format(*server.sockets[0].getsockname()[:2]))
+    await server.serve_forever()
+
+
+async def _serve(application: Any) -> None:
+    """As the gateway serves: uvicorn with uvloop and httptools."""
+    import uvicorn
+
+    config = uvicorn.Config(application, log_config=None, access_log=False, server_header=False, lifespan="off")
+    listening = create_server(("127.0.0.1", 0), backlog=256)
+    _announce("{}:{}".format(*listening.getsockname()[:2]))  # it takes connections, if not yet requests
+    await uvicorn.Server(config)._serve([listening])
+
+
+def _announce(address: str) -> None:
+    print(address, flush=True)
+
+
+SERVERS: Mapping[str, Callable[[], Any]] = {
+    "embedded": embedded,
+    "memory": memory,
+    "connexion": connexion,
+    "starlette": starlette,
+    "socket": socket,
+}
+
+
+@asynccontextmanager
+async def running(name: str, env: Mapping[str, str] | None = None, *options: str) -> AsyncIterator[str]:
+    """One of them as a process, ended with the block; its address."""
+    from tests.bench.load import ROOT
+
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("CONVERGEDON_")}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.bench.servers", name, *options),
+        stdout=asyncio.subprocess.PIPE,
+        env={**inherited, **(env or {})},
+        cwd=ROOT,
+    )
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(60):
+            address = (await process.stdout.readline()).decode().strip()
+        if not address:
+            raise RuntimeError(f"the server {name} did not start")
+        yield address
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), 15)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+def main() -> None:
+    import uvloop
+
+    warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.filterwarnings("ignore", "Using .httpx. with .starlette.testclient. is deprecated")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("server", choices=SERVERS)
+    parser.add_argument("--profile", help="write a cProfile of the whole run to this file")
+    given = parser.parse_args()
+    if chosen := facts.cores():
+        facts.keep_to(chosen[1])
+
+    async def until_told() -> None:
+        task = asyncio.ensure_future(SERVERS[given.server]())
+        loop = asyncio.get_running_loop()
+        signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(task.cancel))
+        await asyncio.gather(task, return_exceptions=True)
+        if not task.cancelled() and task.exception():
+            raise task.exception()  # type: ignore[misc]
+
+    profile = cProfile.Profile()
+    if given.profile:
+        profile.enable()
+    uvloop.run(until_told())
+    if given.profile:
+        profile.disable()
+        profile.dump_stats(given.profile)
+
+
+if __name__ == "__main__":
+    main()
