@@ -71,10 +71,13 @@ def _begin(settings: Settings, role: str) -> None:
     trace.configure(role, settings.otlp_endpoint)
 
 
-def _policy(settings: Settings) -> Policy:
-    if settings.opa_url:
-        return Policy(OpaServer(settings.opa_url))
-    return Policy(Embedded(policy.read(settings.policies)))
+@asynccontextmanager
+async def _policy(settings: Settings) -> AsyncIterator[Policy]:
+    engine = OpaServer(settings.opa_url) if settings.opa_url else Embedded(policy.read(settings.policies))
+    try:
+        yield Policy(engine)
+    finally:
+        await engine.close()
 
 
 async def gateway(settings: Settings, ready: Ready) -> None:
@@ -82,8 +85,12 @@ async def gateway(settings: Settings, ready: Ready) -> None:
     import uvicorn
 
     _begin(settings, "gateway")
-    rules, verifier = _policy(settings), tokens.Verifier(settings)
-    async with connected(settings, "gateway") as (store, bus), _recording(store, bus, "gateway") as writer:
+    verifier = tokens.Verifier(settings)
+    async with (
+        _policy(settings) as rules,
+        connected(settings, "gateway") as (store, bus),
+        _recording(store, bus, "gateway") as writer,
+    ):
         application = _application(settings, store, bus, rules, writer, verifier)
         config = uvicorn.Config(
             application,
@@ -163,8 +170,12 @@ async def worker(settings: Settings, ready: Ready) -> None:
     from convergedon.mediation.worker import Worker
 
     _begin(settings, "worker")
-    rules, products, tariff = _policy(settings), planning.load(settings.products), rating.load(settings.tariff)
-    async with connected(settings, "worker") as (store, bus), _recording(store, bus, "worker") as writer:
+    products, tariff = planning.load(settings.products), rating.load(settings.tariff)
+    async with (
+        _policy(settings) as rules,
+        connected(settings, "worker") as (store, bus),
+        _recording(store, bus, "worker") as writer,
+    ):
         work = Work(Resources(store, APIS, settings.url), bus, rules, writer, products, tariff, settings)
         running = Worker(work)
         await running.start()

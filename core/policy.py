@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -66,6 +67,8 @@ class Engine(Protocol):
     revision: str
 
     async def evaluate(self, question: Mapping[str, Any]) -> Any: ...
+
+    async def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,9 @@ class Embedded:
     async def evaluate(self, question: Mapping[str, Any]) -> Any:
         return self.ask(RULE, question)
 
+    async def close(self) -> None:
+        """There is nothing to close."""
+
     def ask(self, rule: str, question: Mapping[str, Any]) -> Any:
         try:
             self._engine.set_input_json(json.dumps(question))
@@ -138,24 +144,52 @@ def _words(error: Exception) -> str:
 
 
 class OpaServer:
-    """An Open Policy Agent server beside the gateway, which holds the same policies."""
+    """An Open Policy Agent server beside the gateway, which holds the same policies.
+
+    Connections are made when they are needed, so a server that comes back is used again. Raises Misconfigured for an
+    address that is none.
+    """
 
     def __init__(self, url: str, wait: float = 2.0) -> None:
         from opa_client.opa_async import AsyncOpaClient
 
-        parts = urlsplit(url)
-        self.revision = f"server {parts.hostname}:{parts.port or 8181}"
-        self._client = AsyncOpaClient(
-            host=parts.hostname or "127.0.0.1", port=parts.port or 8181, ssl=parts.scheme == "https", timeout=wait
-        )
+        host, port, secure = _address(url)
+        self.revision = f"server {host}:{port}"
+        self._client = AsyncOpaClient(host=host, port=port, ssl=secure, timeout=wait)
+        self._open = AsyncExitStack()
+        self._opened = False
         self._wait = wait
 
     async def evaluate(self, question: Mapping[str, Any]) -> Any:
+        package, _, rule = RULE.removeprefix("data.").rpartition(".")
         try:
-            asked = self._client.query_rule(input_data=dict(question), package_path="main", rule_name="decision")
-            return (await asyncio.wait_for(asked, self._wait)).get("result")
+            async with asyncio.timeout(self._wait):
+                if not self._opened:  # the client makes its session here, and nothing else comes in between
+                    self._opened = True
+                    await self._open.enter_async_context(self._client)
+                answer = await self._client.query_rule(dict(question), package, rule)
+        except TimeoutError as error:
+            raise Unavailable(f"the policy server does not answer within {self._wait:g} s") from error
         except Exception as error:
             raise Unavailable(f"the policy server does not answer: {type(error).__name__}") from error
+        return answer.get("result") if isinstance(answer, Mapping) else None
+
+    async def close(self) -> None:
+        """Close the connections; what is asked afterwards is Unavailable."""
+        self._opened = True
+        await self._open.aclose()
+
+
+def _address(url: str) -> tuple[str, int, bool]:
+    """Host, port and whether by TLS."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or 8181
+    except ValueError:
+        host = ""
+    if not host or parts.scheme not in ("http", "https") or parts.path.strip("/"):
+        raise Misconfigured("CONVERGEDON_OPA_URL must be http://HOST:PORT or https://HOST:PORT")
+    return f"[{host}]" if ":" in host else host, port, parts.scheme == "https"
 
 
 class Policy:

@@ -21,6 +21,7 @@ from pydantic import SecretStr
 
 from convergedon.core import embedded
 from convergedon.core.errors import Misconfigured, Unavailable
+from convergedon.core.policy import OpaServer
 from convergedon.core.settings import Settings
 from convergedon.core.supervisor import Child, Component, Patience, Supervisor, end_leftovers, locked, write_json
 
@@ -150,6 +151,8 @@ async def probe(settings: Settings, patience: float = 5.0) -> None:
         asked.append(_probe_nats(url, patience))
     if url := settings.mongodb_url.get_secret_value():
         asked.append(asyncio.to_thread(_probe_mongodb, url, patience))
+    if settings.opa_url:
+        asked.append(_probe_opa(settings.opa_url, patience))
     for answer in await asyncio.gather(*asked, return_exceptions=True):
         if isinstance(answer, BaseException):
             raise answer
@@ -202,6 +205,19 @@ def _probe_mongodb(url: str, patience: float) -> None:
         raise Misconfigured(f"{where} is not a MongoDB URL that can be used") from error
     except PyMongoError as error:
         raise Unavailable(f"{where} cannot be used: {type(error).__name__}") from error
+
+
+async def _probe_opa(url: str, patience: float) -> None:
+    where = f"Open Policy Agent at {_hosts(url)} (CONVERGEDON_OPA_URL)"
+    server = OpaServer(url, patience)
+    try:
+        answer = await server.evaluate({})
+    except Unavailable as error:
+        raise Unavailable(f"{where} does not answer within {patience:g} s") from error
+    finally:
+        await server.close()
+    if answer is None:
+        raise Unavailable(f"{where} has none of the gateway's policies: start it with their folder")
 
 
 def _hosts(url: str) -> str:

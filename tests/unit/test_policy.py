@@ -119,8 +119,29 @@ async def test_an_engine_that_fails_is_unavailable() -> None:
 
 async def test_a_server_that_is_away_is_unavailable() -> None:
     """The same for an Open Policy Agent that does not answer."""
+    server = OpaServer("http://127.0.0.1:9", wait=1)
+
     with pytest.raises(Unavailable, match="policy server"):
-        await Policy(OpaServer("http://127.0.0.1:9", wait=1)).decide(CSR, "list", {})
+        await Policy(server).decide(CSR, "list", {})
+
+    await server.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["opa:8181", "ftp://opa", "http://", "http://opa:x", "http://opa:99999", "http://opa/v1/data", "http://[::1"]
+)
+def test_an_address_of_a_policy_server_that_is_none_is_refused(url: str) -> None:
+    """What would be asked nowhere, or in another place than was meant, is one sentence at the start."""
+    with pytest.raises(Misconfigured, match="CONVERGEDON_OPA_URL must be"):
+        OpaServer(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "where"), [("http://opa", "opa:8181"), ("https://opa:443/", "opa:443"), ("http://[::1]:1", "[::1]:1")]
+)
+def test_a_decision_names_its_server(url: str, where: str) -> None:
+    """The revision of what a server decides is the server: its policies are its own."""
+    assert OpaServer(url).revision == f"server {where}"
 
 
 @pytest.mark.parametrize("text", ["package main\n\nallow if {", "allow := true\n"])

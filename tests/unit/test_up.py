@@ -106,7 +106,7 @@ async def test_servers_that_answer_are_accepted(nats_url: str, mongodb_url: str,
     await probe(settings.load(data=tmp_path, nats_url=nats_url, mongodb_url=mongodb_url))
 
 
-@pytest.mark.parametrize(("name", "scheme"), [("nats_url", "nats"), ("mongodb_url", "mongodb")])
+@pytest.mark.parametrize(("name", "scheme"), [("nats_url", "nats"), ("mongodb_url", "mongodb"), ("opa_url", "http")])
 async def test_a_server_that_does_not_answer_is_one_sentence(name: str, scheme: str, tmp_path: Path) -> None:
     """It names the server and the setting, and no secret."""
     port = closed_port()
@@ -119,7 +119,7 @@ async def test_a_server_that_does_not_answer_is_one_sentence(name: str, scheme: 
     assert "hush" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "scheme"), [("nats_url", "nats"), ("mongodb_url", "mongodb")])
+@pytest.mark.parametrize(("name", "scheme"), [("nats_url", "nats"), ("mongodb_url", "mongodb"), ("opa_url", "http")])
 async def test_a_silent_server_is_not_waited_for(name: str, scheme: str, tmp_path: Path) -> None:
     """A server that accepts and says nothing does not hold up the start for ever."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
