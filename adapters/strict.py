@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
@@ -41,6 +42,19 @@ def read(model: type[Model], file: Traversable) -> Model:
         first = error.errors(include_url=False, include_input=False)[0]
         key = ".".join(str(part) for part in first["loc"] if part != "[key]")
         raise Misconfigured(f"{file}: {key or 'the file'}: {_words(first['type'], first['msg'])}") from None
+
+
+def mapping_file(folder: Path | None, name: str, shipped: Traversable) -> Traversable:
+    """The file of this name in the operator's folder of mappings; where there is none, the one that ships.
+
+    Raises Misconfigured when there is no such folder.
+    """
+    if folder is None:
+        return shipped
+    if not folder.is_dir():
+        raise Misconfigured(f"{folder}: there is no such folder of mapping files (CONVERGEDON_MAPPINGS)")
+    own = folder / name
+    return own if own.exists() else shipped
 
 
 def _words(kind: str, words: str) -> str:

@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     opa_url: str = Field("", description="Open Policy Agent server to ask; empty: the Rego engine in the process.")
     policies: Path | None = Field(None, description="Folder of Rego policies instead of the ones that ship.")
     devices: Path | None = Field(None, description="YAML file of devices, their tenants and how to reach them.")
+    mappings: Path | None = Field(
+        None, description="Folder of mapping files that replace those that ship: netconf.yaml, snmp.yaml."
+    )
     products: Path | None = Field(None, description="YAML product model instead of the one that ships.")
     tariff: Path | None = Field(None, description="YAML tariff instead of the one that ships.")
     tenant: str = Field("acme", description="Tenant of devices that the devices file does not name.")

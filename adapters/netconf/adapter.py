@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from convergedon.adapters import strict
 from convergedon.adapters.contract import Device, Intent, Outcome, Report
 from convergedon.adapters.netconf import mapping
 from convergedon.adapters.netconf.mapping import Service
@@ -42,7 +43,8 @@ Leaves = Mapping[str, str]
 
 def create(settings: Settings, devices: Mapping[str, Device]) -> NetconfAdapter:
     logging.getLogger("ncclient").setLevel(logging.WARNING)  # below it ncclient logs whole payloads
-    return NetconfAdapter(settings, devices)
+    file = strict.mapping_file(settings.mappings, "netconf.yaml", mapping.SHIPPED)
+    return NetconfAdapter(settings, devices, mapping.load(file))
 
 
 class NetconfAdapter:

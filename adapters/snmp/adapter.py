@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from convergedon.adapters import strict
 from convergedon.adapters.contract import Device, Intent, Observation, Outcome, Report
 from convergedon.adapters.intake import Datagram, Finding, Intake
 from convergedon.adapters.snmp import ber, mapping
@@ -21,7 +22,8 @@ NO_INTERFACES: Mapping[int, str] = {}
 
 
 def create(settings: Settings, devices: Mapping[str, Device]) -> SnmpAdapter:
-    return SnmpAdapter(settings, devices)
+    file = strict.mapping_file(settings.mappings, "snmp.yaml", mapping.SHIPPED)
+    return SnmpAdapter(settings, devices, mapping.load(file))
 
 
 class SnmpAdapter:
@@ -30,10 +32,15 @@ class SnmpAdapter:
     name = "snmp"
     performs = False
 
-    def __init__(self, settings: Settings, devices: Mapping[str, Device]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        devices: Mapping[str, Device],
+        notifications: Mapping[str, mapping.Entry] | None = None,
+    ) -> None:
         self._communities = settings.communities
         self._tenant = settings.tenant
-        self._mapping = mapping.load()
+        self._mapping = mapping.load() if notifications is None else notifications
         # Reversed: where two devices share an address the first of the file is meant
         self._devices = {device.address: device for device in reversed(list(devices.values()))}
         self._interfaces = {
