@@ -5,7 +5,6 @@ apt-get install --no-install-recommends netconfd netconfd-module-ietf-interfaces
 
 import getpass
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -15,31 +14,15 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-import pytest
+from peers import PATH, peers
 
-PROGRAMS = ("netconfd", "netconf-subsystem", "sshd", "ssh-keygen")
-PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
-
-
-def lacking(words: str) -> None:
-    """Skip the test with a sentence, or fail it if CONVERGEDON_REQUIRE_PEERS is 1."""
-    if os.environ.get("CONVERGEDON_REQUIRE_PEERS") == "1":
-        pytest.fail(words)
-    pytest.skip(words)
-
-
-def require() -> dict[str, str]:
-    """Find the programs; without them there is nothing to test against."""
-    found = {name: shutil.which(name, path=PATH) for name in PROGRAMS}
-    if missing := [name for name, path in found.items() if path is None]:
-        lacking(f"{', '.join(missing)} not installed: apt-get install netconfd openssh-server net-tools")
-    return {name: path for name, path in found.items() if path is not None}
+PROGRAMS = ("netconfd", "netconf-subsystem", "sshd", "ssh-keygen", "netstat")
 
 
 @contextmanager
 def running(folder: Path, *options: str) -> Iterator[dict[str, Any]]:
     """Run netconfd and sshd on loopback; what is given is the device's netconf settings."""
-    programs = require()
+    programs = peers(*PROGRAMS)
     port, ncx = _free_port(), folder / "ncx.sock"
     for key in ("host", "client"):
         subprocess.run(

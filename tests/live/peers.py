@@ -1,20 +1,55 @@
-"""Real programs that the live tests talk to; the system's package manager brings them."""
+"""Real programs that the live tests talk to, and what is said where one is missing."""
 
 import os
 import shutil
+from typing import NoReturn
 
 import pytest
 
 PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
-PACKAGES = {"snmptrap": "snmp", "snmpinform": "snmp"}
+OPA = "go install github.com/open-policy-agent/opa@v1.22.2"
+PACKAGES = {
+    "ip": "iproute2",
+    "netconf-subsystem": "netconfd",
+    "netconfd": "netconfd netconfd-module-ietf-interfaces",
+    "netstat": "net-tools",
+    "nfcapd": "nfdump",
+    "nfdump": "nfdump",
+    "snmpinform": "snmp",
+    "snmptrap": "snmp",
+    "softflowd": "softflowd",
+    "ssh-keygen": "openssh-client",
+    "sshd": "openssh-server",
+}
+"""Program -> the Debian packages that bring it."""
+
+
+def lacking(words: str) -> NoReturn:
+    """Skip the test with a sentence, or fail it where CONVERGEDON_REQUIRE_PEERS is 1."""
+    if os.environ.get("CONVERGEDON_REQUIRE_PEERS") == "1":
+        pytest.fail(words)
+    pytest.skip(words)
+
+
+def peers(*names: str) -> dict[str, str]:
+    """The paths of programs; without them there is nothing to test against."""
+    found = {name: path for name in names if (path := shutil.which(name, path=PATH))}
+    if missing := [name for name in names if name not in found]:
+        packages = dict.fromkeys(package for name in missing for package in PACKAGES[name].split())
+        verb = "is" if len(missing) == 1 else "are"
+        lacking(f"{' and '.join(missing)} {verb} not installed: apt-get install {' '.join(packages)}")
+    return found
 
 
 def peer(name: str) -> str:
-    """The path of a program; without it the test is skipped, or fails when CONVERGEDON_REQUIRE_PEERS is 1."""
-    found = shutil.which(name, path=PATH)
+    """The path of one program."""
+    return peers(name)[name]
+
+
+def opa() -> str:
+    """The path of Open Policy Agent, which Debian does not have; CONVERGEDON_OPA may name it."""
+    named = os.environ.get("CONVERGEDON_OPA", "")
+    found = shutil.which(named or "opa")
     if found is None:
-        words = f"{name} is not installed: apt-get install {PACKAGES.get(name, name)}"
-        if os.environ.get("CONVERGEDON_REQUIRE_PEERS") == "1":
-            pytest.fail(words)
-        pytest.skip(words)
+        lacking(f"{named or 'opa'} is not installed: {OPA} (Go's Debian package: golang-go), or set CONVERGEDON_OPA")
     return found

@@ -11,6 +11,7 @@ from typing import Any
 
 import netconfd
 import pytest
+from peers import lacking, peer
 
 from convergedon.adapters.contract import Device, Intent
 from convergedon.adapters.netconf import NetconfAdapter, mapping
@@ -205,9 +206,10 @@ services:
 def link() -> Iterator[str]:
     """A link of the kernel without addresses, which netconfd manages."""
     name = f"nc{os.getpid() % 100_000}"
+    peer("ip")
     made = subprocess.run(["ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}p"], capture_output=True)
     if made.returncode:
-        netconfd.lacking(f"no veth link can be made here: {made.stderr.decode().strip()}")
+        lacking(f"no veth link can be made here: {made.stderr.decode().strip()}")
     yield name
     subprocess.run(["ip", "link", "del", name], check=True)
 
