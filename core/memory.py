@@ -247,7 +247,7 @@ class MemoryBus:
                 self._park(consumer, message, reason)
 
     def _park(self, consumer: Consumer, message: Message, reason: str) -> None:
-        id = len(self._parked) + 1
+        id = max(self._parked, default=0) + 1
         stream = stream_of(message.subject)
         self._parked[id] = Parked(
             id, stream, consumer.name, message.subject, reason, time(), message.body, message.headers
@@ -266,7 +266,9 @@ class MemoryBus:
         if id not in self._parked:
             raise NotFound(f"there is no parked message {id}")
         parked = self._parked.pop(id)
-        await self.publish(parked.subject, parked.body, f"retry:{id}:{parked.parked}")
+        original = parked.headers.get("traceparent")
+        headers = {"traceparent": original} if original else None
+        await self.publish(parked.subject, parked.body, f"retry:{id}:{parked.parked}", headers)
 
     @asynccontextmanager
     async def listen(self, subject: str) -> AsyncIterator[asyncio.Queue[Message]]:
