@@ -121,12 +121,14 @@ class Store(Protocol):
 class Kind:
     """A collection: its name, the paths that lists and flows look up, and facts that only one record may have.
 
-    A unique fact binds only while it is set, so an alarm gives its key free when it is cleared.
+    A unique fact binds only while it is set, so an alarm gives its key free when it is cleared. ``swept`` are paths that
+    few records have and that are looked up for all tenants together.
     """
 
     name: str
     indexes: tuple[str, ...] = ()
     unique: tuple[str, ...] = ()
+    swept: tuple[str, ...] = ()
 
 
 class _Stored(DynamicDocument):  # type: ignore[misc]
@@ -142,12 +144,14 @@ class _Stored(DynamicDocument):  # type: ignore[misc]
 
 
 def _declare(kind: Kind, alias: str) -> Any:
+    # the embedded store looks nothing up in an index that binds only some records, so those have a plain one too
     indexes: list[Any] = [{"fields": ["tenant", path]} for path in kind.indexes]
+    indexes += [{"fields": [path, "tenant"]} for path in kind.unique]
     indexes += [
         {"fields": ["tenant", path], "unique": True, "partialFilterExpression": {path: {"$exists": True}}}
         for path in kind.unique
     ]
-    indexes += [{"fields": ["waiting"], "sparse": True}]
+    indexes += [{"fields": [path], "sparse": True} for path in ("waiting", *kind.swept)]
     meta = {"collection": kind.name, "db_alias": alias, "indexes": indexes, "auto_create_index": False}
     return type(kind.name[0].upper() + kind.name[1:], (_Stored,), {"meta": meta})
 
@@ -174,6 +178,13 @@ def _renamed(where: Where) -> dict[str, Any]:
         "_id" if name == "id" else name: [_renamed(part) for part in value] if name in ("$and", "$or") else value
         for name, value in where.items()
     }
+
+
+GONE = "\0"
+"""What stands before the tenant of a deleted record until its messages are out.
+
+Not a condition on a field of its own: the embedded store uses an index of two fields only for a filter of just those.
+"""
 
 
 class MongoStore:
@@ -262,7 +273,7 @@ class MongoStore:
         await self._call(write)
 
     async def get(self, kind: str, tenant: str, id: str) -> Record:
-        where = {"_id": id, "tenant": tenant, "gone": None}
+        where = {"_id": id, "tenant": tenant}
         document = await self._call(lambda: self._collection(kind).find_one(where))
         if document is None:
             raise NotFound(f"there is no {kind} {id}")
@@ -272,22 +283,23 @@ class MongoStore:
         self, kind: str, where: Where, sort: Sequence[tuple[str, int]] = (), skip: int = 0, limit: int = 0
     ) -> list[Record]:
         def read() -> list[Record]:
-            cursor = self._collection(kind).find({**_renamed(where), "gone": None})
+            cursor = self._collection(kind).find(_renamed(where))
             if sort:
                 cursor = cursor.sort([("_id" if path == "id" else path, way) for path, way in sort])
-            return [_record(kind, document) for document in cursor.skip(skip).limit(limit)]
+            found = cursor.skip(skip).limit(limit)
+            return [_record(kind, document) for document in found if not document["tenant"].startswith(GONE)]
 
         return await self._call(read)
 
     async def count(self, kind: str, where: Where) -> int:
-        return await self._call(lambda: self._collection(kind).count_documents({**_renamed(where), "gone": None}))
+        return await self._call(lambda: self._collection(kind).count_documents(_renamed(where)))
 
     async def replace(self, record: Record, messages: Sequence[Outgoing] = ()) -> Record:
         change: dict[str, Any] = {"body": record.body, "facts": record.facts}
         return await self._guarded(record, change, messages)
 
     async def delete(self, record: Record, messages: Sequence[Outgoing] = ()) -> None:
-        await self._guarded(record, {"gone": True}, messages, gone=True)
+        await self._guarded(record, {"tenant": GONE + record.tenant}, messages, gone=True)
 
     async def _guarded(
         self, record: Record, change: dict[str, Any], messages: Sequence[Outgoing], gone: bool = False
@@ -296,7 +308,7 @@ class MongoStore:
         if messages or gone:
             change["waiting"] = time()
             update["$push"] = {"outbox": {"$each": _outbox(messages)}}
-        where = {"_id": record.id, "tenant": record.tenant, "revision": record.revision, "gone": None}
+        where = {"_id": record.id, "tenant": record.tenant, "revision": record.revision}
         result = await self._call(lambda: self._collection(record.kind).update_one(where, update))
         if result.matched_count == 0:
             raise Stale(f"{record.kind} {record.id} was changed by somebody else")
@@ -312,11 +324,11 @@ class MongoStore:
                     document["_id"],
                     document["revision"],
                     tuple(Outgoing(**message) for message in document["outbox"]),
-                    bool(document.get("gone")),
+                    document["tenant"].startswith(GONE),
                 )
                 for kind in self._kinds
                 for document in self._collection(kind)
-                .find({"waiting": {"$lt": latest}}, {"outbox": 1, "revision": 1, "gone": 1})
+                .find({"waiting": {"$lt": latest}}, {"outbox": 1, "revision": 1, "tenant": 1})
                 .limit(200)
             ]
 

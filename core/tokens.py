@@ -122,7 +122,7 @@ class Verifier:
 
 def _subject(claims: dict[str, Any]) -> Subject:
     tenant, roles, party = claims.get("tenant"), claims.get("roles"), claims.get("party")
-    if not isinstance(tenant, str) or not tenant:
+    if not isinstance(tenant, str) or not tenant or not tenant.isprintable():
         raise Unauthenticated("the bearer token names no tenant")
     if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
         raise Unauthenticated("the bearer token has no list of roles")

@@ -38,6 +38,7 @@ PRODUCT_ORDER = Resource(
     lifecycle=LIFECYCLES["productOrder"],
     guard=_guard,
     changed=lambda body: {"relatedParty": body.get("relatedParty", [])},
+    swept=("facts.due",),
     indexes=("body.state", "body.externalId", "body.orderDate"),
 )
 

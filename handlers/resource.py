@@ -47,12 +47,13 @@ class Resource:
     lifecycle: Lifecycle | None = None
     indexes: tuple[str, ...] = ()
     unique: tuple[str, ...] = ()
+    swept: tuple[str, ...] = ()
     changed: Callable[[Body], Body] = lambda _: {}
     guard: Callable[[Body, Body | None], None] = lambda *_: None
 
     @property
     def kind(self) -> Kind:
-        return Kind(self.name, ("facts.parties", *self.indexes), self.unique)
+        return Kind(self.name, ("facts.parties", *self.indexes), self.unique, self.swept)
 
 
 @dataclass(frozen=True)

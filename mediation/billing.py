@@ -121,7 +121,8 @@ async def rate(work: Work, message: Message) -> None:
         for name, amount in amounts.items()
     ]
     exact = {name: str(amount) for name, amount in amounts.items()}
-    await work.resources.change(USAGE, usage, {"status": "rated", "ratedProductUsage": rated}, {"amounts": exact})
+    facts = {"amounts": exact, "unbilled": usage.facts.get("parties", [])}
+    await work.resources.change(USAGE, usage, {"status": "rated", "ratedProductUsage": rated}, facts)
 
 
 async def _reject(work: Work, usage: Record, reason: str) -> None:
@@ -163,10 +164,12 @@ async def _end_run(work: Work, asked: Record, change: Mapping[str, Any]) -> None
 
 
 async def _claim(work: Work, tenant: str, customer: str, bill: str) -> None:
-    mine = {"tenant": tenant, "facts.parties": customer, "body.status": "rated", "facts.amounts": {"$exists": True}}
-    for usage in await work.store.find(USAGE.name, mine):
+    for usage in await work.store.find(USAGE.name, {"tenant": tenant, "facts.unbilled": customer}):
+        if usage.body["status"] != "rated":
+            continue  # it is being rated again: the next bill has it
         rated = [{**part, "isBilled": True} for part in usage.body["ratedProductUsage"]]
-        await work.resources.change(USAGE, usage, {"status": "billed", "ratedProductUsage": rated}, {"bill": bill})
+        facts = {"bill": bill, "unbilled": None}
+        await work.resources.change(USAGE, usage, {"status": "billed", "ratedProductUsage": rated}, facts)
 
 
 def _groups(claimed: Sequence[Record]) -> list[tuple[str, str, int, list[Record]]]:

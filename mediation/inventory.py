@@ -104,4 +104,5 @@ async def named(store: Store, tenant: str, ids: list[str]) -> list[Service]:
     """The services with these ids, whatever became of them since."""
     if not ids:
         return []
-    return [_service(record) for record in await store.find(SERVICE.name, {"tenant": tenant, "id": {"$in": ids}})]
+    found = await store.find(SERVICE.name, {"id": {"$in": ids}})
+    return [_service(record) for record in found if record.tenant == tenant]

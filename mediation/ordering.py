@@ -154,8 +154,7 @@ async def _take_back(work: Work, order: Record, asked: Asked, outcome: Outcome) 
 
 async def end_overdue(work: Work) -> None:
     """Orders whose devices never answered (no adapter runs for them) end as failed, saying so."""
-    late = {"body.state": "inProgress", "facts.due": {"$lt": time()}}
-    for order in await work.store.find(PRODUCT_ORDER.name, late, limit=100):
+    for order in await work.store.find(PRODUCT_ORDER.name, {"facts.due": {"$lt": time()}}, limit=100):
         asked: Asked = {key: dict(entry) for key, entry in order.facts["asked"].items()}
         for entry in asked.values():
             if entry["status"] == "asked":
@@ -177,7 +176,8 @@ async def finish(work: Work, order: Record, asked: Asked) -> None:
         change |= {"state": states.pop() if len(states) == 1 else "partial"}
         change |= _end(order, asked) if change["state"] != "completed" else {"completionDate": now()}
     intents = [_intent(work, order, key, undo[key]) for key in undo]
-    done = await work.resources.change(PRODUCT_ORDER, order, change, {"asked": asked | undo}, intents)
+    facts = {"asked": asked | undo} | ({"due": None} if "state" in change else {})
+    done = await work.resources.change(PRODUCT_ORDER, order, change, facts, intents)
     if "state" in change:
         _record_end(work, done)
 

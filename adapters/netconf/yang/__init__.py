@@ -1,0 +1,1 @@
+"""YANG modules that ship; a mapping names what it needs of them."""
