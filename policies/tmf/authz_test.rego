@@ -53,6 +53,13 @@ test_wider_role_is_not_narrowed if {
 	main.decision.filter == {} with input as asked(both, "list", {"kind": "productOrder", "tenant": "acme"})
 }
 
+test_roles_that_are_no_list_grant_nothing if {
+	every roles in [null, 1, "admin", true, {}, [null, 1]] {
+		reasons := main.decision.reasons with input as asked({"id": "x", "tenant": "acme", "roles": roles}, "list", {"kind": "alarm", "tenant": "acme"})
+		reasons == ["none of the roles [] may list a alarm"]
+	}
+}
+
 test_empty_question_is_refused if {
 	not main.decision.allow with input as {}
 }
