@@ -1,0 +1,361 @@
+"""The real Open Policy Agent agrees with the embedded engine, and the gateway works with it, without it, and again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import subprocess
+import time
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from peers import opa
+
+from convergedon.core import policy, settings, tokens, up
+from convergedon.core.errors import Unavailable
+from convergedon.core.policy import Embedded, OpaServer, Policy, Subject
+
+pytestmark = pytest.mark.live
+
+POLICIES = Path(policy.__file__).parents[1] / "policies"
+ORDERS = "/tmf-api/productOrderingManagement/v4/productOrder"
+CSR = Subject("vendor", "acme", ("csr",))
+QUESTIONS = 600
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@dataclass
+class Server:
+    """An OPA server on a port that stays the same when it is killed and started again."""
+
+    program: str
+    port: int
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        command = [self.program, "run", "--server", "--addr", f"127.0.0.1:{self.port}"]
+        quiet = ["--skip-version-check", "--log-level", "error"]  # it would ask the world for a newer one
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen([*command, *quiet, str(POLICIES)], stdout=log, stderr=log)
+        until = time.monotonic() + 20
+        while not self.answers():
+            if self.process.poll() is not None or time.monotonic() > until:
+                raise AssertionError(f"OPA did not start:\n{self.log.read_text()[-2000:]}")
+            time.sleep(0.02)
+
+    def answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health", trust_env=False).is_success
+        except httpx.TransportError:
+            return False
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(10)
+            self.process = None
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Server]:
+    server = Server(opa(), free_port(), folder / "opa.log")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that stays up."""
+    with serving(tmp_path_factory.mktemp("opa")) as server:
+        yield server
+
+
+@pytest.fixture
+def mortal(tmp_path: Path) -> Iterator[Server]:
+    """A server that a test may kill."""
+    with serving(tmp_path) as server:
+        yield server
+
+
+@asynccontextmanager
+async def asking(server: Server) -> AsyncIterator[OpaServer]:
+    engine = OpaServer(server.url)
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+@pytest.mark.parametrize("words", [("fmt", "--list", "--fail"), ("check", "--strict"), ("test",)])
+def test_the_policies_are_as_opa_wants_them(words: tuple[str, ...]) -> None:
+    """Formatted, without anything that strict mode refuses, and with every test passing in OPA itself."""
+    said = subprocess.run([opa(), *words, str(POLICIES)], capture_output=True, text=True, timeout=60)
+
+    assert said.returncode == 0, said.stdout + said.stderr
+    if words[0] == "test":
+        assert f"PASS: {len(policy.run_tests(policy.read()))}/" in said.stdout
+
+
+# --- the same decisions
+
+ROLES = ("csr", "noc", "mediation", "billing", "customer", "reader", "admin", "system", "nobody", "")
+TENANTS = ("acme", "globex", "nobody", "*", "")
+KINDS = (
+    "productOrder", "alarm", "usage", "usageSpecification", "customerBill", "customerBillOnDemand", "intent", "hub",
+    "appliedCustomerBillingRate", "customerNotification", "console", "event", "readiness", "*", "unheard",
+)  # fmt: skip
+ACTIONS = ("create", "list", "retrieve", "patch", "delete", "receive", "perform", "*", "")
+PARTIES = ("northwind", "contoso", "")
+# No 1e12: both refuse it, but OPA's reason has 1e+12 where the embedded engine's has 1000000000000
+VALUES = (
+    0,
+    1,
+    999.5,
+    1000,
+    1001,
+    2000,
+    2000.5,
+    5000,
+    5001,
+    10**12,
+    -1,
+    "fast",
+    "9999",
+    "",
+    None,
+    True,
+    False,
+    [],
+    {},
+    [7],
+)
+
+
+def question(dice: random.Random) -> dict[str, Any]:
+    """Shaped as the gateway's questions and the policies' own tests are; now and then something is missing or wrong."""
+
+    def seldom(chance: float = 0.1) -> bool:
+        return dice.random() < chance
+
+    subject: dict[str, Any] = {
+        "id": "x",
+        "tenant": dice.choice(TENANTS),
+        "roles": dice.sample(ROLES, dice.randint(0, 3)),
+    }
+    if dice.random() < 0.5:
+        subject["party"] = dice.choice(PARTIES)
+    resource: dict[str, Any] = {"kind": dice.choice(KINDS)}
+    if dice.random() < 0.8:
+        resource["tenant"] = subject["tenant"] if dice.random() < 0.7 else dice.choice(TENANTS)
+    if dice.random() < 0.4:
+        resource["parties"] = dice.sample(PARTIES, dice.randint(0, 2))
+    asked: dict[str, Any] = {
+        "subject": subject,
+        "action": dice.choice(ACTIONS),
+        "resource": resource,
+        "body": body(dice),
+        "before": None,
+        "channel": dice.choice(("rest", "adapter", "delivery", "console", "readiness")),
+        "environment": {"time": 1_800_000_000},
+    }
+    for part in (asked, subject, resource):
+        if seldom():
+            part.pop(dice.choice(list(part)))
+    if seldom():
+        asked[dice.choice(list(asked))] = dice.choice(VALUES)
+    if seldom():
+        subject[dice.choice(list(subject) or ["roles"])] = dice.choice(VALUES)
+    return asked
+
+
+def body(dice: random.Random) -> Any:
+    """Of an order, of an intent, or none; parts of it may have another form."""
+
+    def odd(value: Any) -> Any:
+        return dice.choice(VALUES) if dice.random() < 0.08 else value
+
+    def characteristic() -> Any:
+        return odd({"name": odd(dice.choice(("bandwidth", "site", "vlan"))), "value": dice.choice(VALUES)})
+
+    def item() -> Any:
+        listed = odd([characteristic() for _ in range(dice.randint(0, 3))])
+        return odd({"id": "1", "action": "add", "product": odd({"productCharacteristic": listed})})
+
+    return dice.choice(
+        (
+            None,
+            {"bandwidth": dice.choice(VALUES), "vlan": 100},
+            {"productOrderItem": odd([item() for _ in range(dice.randint(0, 3))])},
+            {"productOrderItem": [item()], "bandwidth": dice.choice(VALUES)},
+            dice.choice(VALUES),
+        )
+    )
+
+
+async def said(engine: OpaServer | Embedded, asked: dict[str, Any]) -> Any:
+    try:
+        return await engine.evaluate(asked)
+    except Unavailable:
+        return "unavailable"
+
+
+async def test_both_engines_decide_the_same(served: Server) -> None:
+    """Allowed or not, the reasons in their order and the filter: whichever engine the operator chose."""
+    dice = random.Random(20261123)
+    questions = [{}, *(question(dice) for _ in range(QUESTIONS))]
+    embedded = Embedded(policy.read())
+    async with asking(served) as server:
+        theirs = await asyncio.gather(*(said(server, asked) for asked in questions))
+    ours = [await said(embedded, asked) for asked in questions]
+
+    assert [(q, our, their) for q, our, their in zip(questions, ours, theirs, strict=True) if our != their] == []
+    decided = [answer for answer in ours if isinstance(answer, dict)]
+    assert len(decided) > QUESTIONS * 0.9
+    assert {answer["allow"] for answer in decided} == {True, False}
+    told = {reason.split(" [")[0].split(" Mbit/s")[-1] for answer in decided for reason in answer["reasons"]}
+    assert len(told) >= 6  # every kind of reason was met
+
+
+# --- a server that goes and comes
+
+
+async def test_a_server_that_is_killed_says_no_and_is_used_again_when_it_is_back(mortal: Server) -> None:
+    """Unavailable within three seconds, and no new client is needed afterwards."""
+    async with asking(mortal) as server:
+        asked = Policy(server)
+        before = await asked.decide(CSR, "list", {"kind": "productOrder", "tenant": "acme"})
+        mortal.kill()
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match="policy server does not answer"):
+            await asked.decide(CSR, "list", {"kind": "productOrder", "tenant": "acme"})
+        took = time.monotonic() - began
+        await asyncio.to_thread(mortal.start)
+        after = await asked.decide(CSR, "list", {"kind": "productOrder", "tenant": "acme"})
+
+    assert (before.allow, after.allow) == (True, True)
+    assert took < 3
+
+
+async def test_a_server_that_hangs_says_no_in_time() -> None:
+    """One that takes the question and does not answer holds nothing up."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        server = OpaServer(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match="does not answer within 2 s"):
+            await server.evaluate({})
+        took = time.monotonic() - began
+        await server.close()
+
+    assert took < 3
+
+
+async def test_a_server_without_our_policies_gives_no_decision(tmp_path: Path) -> None:
+    """An OPA that holds nothing of ours allows nothing, and `up` says what is to be done."""
+    empty = Server(opa(), free_port(), tmp_path / "opa.log")
+    empty.process = subprocess.Popen(
+        [empty.program, "run", "--server", "--addr", f"127.0.0.1:{empty.port}", "--skip-version-check"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while not await asyncio.to_thread(empty.answers):
+            await asyncio.sleep(0.02)
+        async with asking(empty) as server:
+            with pytest.raises(Unavailable, match="no decision"):
+                await Policy(server).ping()
+        with pytest.raises(Unavailable, match=r"\(CONVERGEDON_OPA_URL\) has none of the gateway's policies"):
+            await up.probe(settings.load(data=tmp_path, opa_url=empty.url))
+    finally:
+        empty.kill()
+
+
+async def test_nothing_is_left_open(served: Server) -> None:
+    """A client that is closed leaves neither a connection nor a warning, and asks nothing any more."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        async with asking(served) as server:
+            await asyncio.gather(*(Policy(server).ping() for _ in range(20)))
+        unused = OpaServer(served.url)
+        await unused.close()
+        with pytest.raises(Unavailable):
+            await server.evaluate({})
+
+
+# --- the whole gateway
+
+
+def order(bandwidth: int) -> dict[str, Any]:
+    given = {"bandwidth": bandwidth, "vlan": 100, "site": "berlin-1"}
+    product = {"productCharacteristic": [{"name": name, "value": value} for name, value in given.items()]}
+    item = {"id": "1", "action": "add", "productOffering": {"id": "internet-access"}, "product": product}
+    party = {"id": "northwind", "role": "customer", "@referredType": "Organization"}
+    return {"relatedParty": [party], "productOrderItem": [item]}
+
+
+async def test_the_gateway_asks_the_server(mortal: Server, tmp_path: Path) -> None:
+    """403 with the policy's reasons; 503 while the server is away, and ready again when it is back."""
+    given = settings.load(data=tmp_path / "data", port=0, opa_url=mortal.url)
+    async with (
+        up.system(given) as system,
+        httpx.AsyncClient(base_url=system.connection.gateway, timeout=10, trust_env=False) as client,
+    ):
+        client.headers["Authorization"] = f"Bearer {tokens.issue(given, 'acme', 'csr')}"
+        refused = await client.post(ORDERS, json=order(5001))
+        allowed = await client.get(ORDERS)
+        mortal.kill()
+        began = time.monotonic()
+        away = await client.post(ORDERS, json=order(100))
+        took = time.monotonic() - began
+        unready = await client.get("/readyz")
+        await asyncio.to_thread(mortal.start)
+        back = await client.get(ORDERS)
+        ready = await client.get("/readyz")
+
+    assert (refused.status_code, allowed.status_code) == (403, 200)
+    assert refused.json()["message"] == "bandwidth 5001 Mbit/s is above the 5000 Mbit/s of tenant acme's contract"
+    assert refused.json()["referenceError"].startswith("urn:convergedon:decision:")
+    assert away.status_code == 503
+    assert took < 3
+    body = away.json()
+    assert (body["code"], body["reason"], body["status"], body["@type"]) == (
+        "ERR503",
+        "Service Unavailable",
+        "503",
+        "Error",
+    )
+    assert "policy server does not answer" in body["message"]
+    assert away.headers["retry-after"]
+    assert (unready.status_code, unready.json()["components"]["policy"]["state"]) == (503, "unavailable")
+    assert (back.status_code, back.json(), ready.status_code) == (200, [], 200)
+    logs = "".join(file.read_text() for file in (tmp_path / "data").rglob("*.log"))
+    assert "Unclosed" not in logs
+
+
+async def test_up_names_a_server_that_is_not_there(tmp_path: Path) -> None:
+    """Before anything is started: one sentence with the address and the setting."""
+    given = settings.load(data=tmp_path, port=0, opa_url=f"http://127.0.0.1:{free_port()}")
+
+    with pytest.raises(Unavailable, match=r"^Open Policy Agent at 127\.0\.0\.1:\d+ \(CONVERGEDON_OPA_URL\) does not"):
+        async with up.system(given):
+            pass
+
+    assert not (tmp_path / "run" / "components.json").exists()
