@@ -121,7 +121,7 @@ class Store(Protocol):
 class Kind:
     """A collection: its name, the paths that lists and flows look up, and facts that only one record may have.
 
-    A unique fact binds only while it is set, so an alarm gives its key free when it is cleared. ``swept`` are paths that
+    A unique fact binds only while it is set: an alarm gives its key free when it is cleared. ``swept`` are paths that
     few records have and that are looked up for all tenants together.
     """
 

@@ -12,6 +12,11 @@ def _new_alarm(body: Body) -> dict[str, Any]:
     return {"alarmReportingTime": now(), "ackState": body.get("ackState", "unacknowledged")}
 
 
+def _views(facts: Body) -> dict[str, Body]:
+    """A customer sees its own services among the affected ones."""
+    return {customer: {"affectedService": services} for customer, services in facts.get("touches", {}).items()}
+
+
 ALARM = Resource(
     "alarm",
     "Alarm",
@@ -21,6 +26,7 @@ ALARM = Resource(
     indexes=("body.state", "body.perceivedSeverity", "body.alarmedObject.id", "facts.key"),
     unique=("facts.openKey",),
     changed=lambda _: {"alarmChangedTime": now()},
+    views=_views,
 )
 
 API = Api("TMF642-Alarm-v4", "/tmf-api/alarmManagement/v4", (ALARM,))

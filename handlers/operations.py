@@ -101,6 +101,12 @@ class Operations:
             raise NotFound(f"there is no {call.resource.name} {call.id}")
         return record
 
+    def _present(self, call: Call, decision: Decision, record: Record) -> dict[str, Any]:
+        parties = decision.filter.get("parties")
+        if parties is None:
+            return self._resources.present(record, call.url)
+        return self._resources.present_to(parties, call.resource, record, call.url)
+
     async def list(self, call: Call) -> Response:
         decision = await self._allowed(call, "list")
         asked = query.parse(call.parameters, call.shape)
@@ -114,7 +120,7 @@ class Operations:
         )
         whole = asked.limit is None and asked.offset == 0 and len(found) < query.MOST
         total = len(found) if whole else await self._store.count(call.resource.name, where)
-        content = [query.select(self._resources.present(record, call.url), asked.fields) for record in found]
+        content = [query.select(self._present(call, decision, record), asked.fields) for record in found]
         self._record(call, "list", call.resource.name, "done", decision, count=len(found))
         headers = {"X-Total-Count": str(total), "X-Result-Count": str(len(found))}
         if asked.limit is None and len(found) == total - asked.offset:
@@ -130,7 +136,8 @@ class Operations:
     async def retrieve(self, call: Call) -> Response:
         decision = await self._allowed(call, "retrieve")
         record = await self._read(call, decision)
-        content = query.select(self._resources.present(record, call.url), query.fields(call.parameters, call.shape))
+        wanted = query.fields(call.parameters, call.shape)
+        content = query.select(self._present(call, decision, record), wanted)
         self._record(call, "retrieve", f"{call.resource.name}/{call.id}", "done", decision)
         return answer(content, ETag=f'"{record.revision}"')
 

@@ -37,7 +37,8 @@ class Resource:
 
     ``new`` returns the members that the server sets when one is created, ``changed`` those at every change; ``parties``
     says whom it concerns. ``guard`` is given the body before and after what a client asks (after None: its deletion)
-    and raises Conflict for what only the gateway may do.
+    and raises Conflict for what only the gateway may do. ``views`` are, from the facts, the members that a party sees
+    in place of the resource's own: what touches several customers shows each only what is its.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Resource:
     swept: tuple[str, ...] = ()
     changed: Callable[[Body], Body] = lambda _: {}
     guard: Callable[[Body, Body | None], None] = lambda *_: None
+    views: Callable[[Body], Mapping[str, Body]] = lambda _: {}
 
     @property
     def kind(self) -> Kind:
@@ -66,6 +68,11 @@ class Api:
 
     def resource(self, name: str) -> Resource:
         return next(resource for resource in self.resources if resource.name == name)
+
+
+def narrowed(body: Body, views: Mapping[str, Body], parties: Sequence[str]) -> dict[str, Any]:
+    """A representation with the members that these parties see in their place."""
+    return {**body, **{name: value for party in parties for name, value in views.get(party, {}).items()}}
 
 
 HUB = Kind("hub", ("facts.api",))
@@ -92,6 +99,10 @@ class Resources:
     def present(self, record: Record, url: str | None = None) -> dict[str, Any]:
         """A record as clients see it."""
         return {"id": record.id, "href": self.href(record.kind, record.id, url), **record.body}
+
+    def present_to(self, parties: Sequence[str], resource: Resource, record: Record, url: str) -> dict[str, Any]:
+        """A record as one who speaks for these parties alone sees it."""
+        return narrowed(self.present(record, url), resource.views(record.facts), parties)
 
     async def create(
         self,
@@ -170,6 +181,7 @@ class Resources:
             "kind": record.kind,
             "id": record.id,
             "parties": record.facts.get("parties", []),
+            "views": resource.views(record.facts),
             "base": self._bases[resource.name],
         }
         subject = f"event.{partition(record.id)}.{token(record.tenant)}.{type_}"

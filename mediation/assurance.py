@@ -90,6 +90,7 @@ async def _raise(work: Work, seen: Observation, message: Message) -> None:
         "count": 1,
         "carrier": trace.headers(),
         "parties": sorted({customer for service in affected for customer in service.customers}),
+        "touches": _touches(affected),
         **_position(message),
     }
     id = str(uuid5(NAMESPACE_URL, f"{seen.tenant}|{_key(seen)}|{message.position.epoch}|{message.position.sequence}"))
@@ -107,6 +108,15 @@ async def _raised_before(work: Work, seen: Observation, id: str) -> None:
         await work.store.get(ALARM.name, seen.tenant, id)
     except NotFound as error:
         raise Unavailable(f"another alarm still holds {_key(seen)}") from error
+
+
+def _touches(affected: Sequence[Service]) -> dict[str, list[dict[str, str]]]:
+    """customer -> its services among the affected, as the alarm names them."""
+    touched: dict[str, list[dict[str, str]]] = {}
+    for service in affected:
+        for customer in service.customers:
+            touched.setdefault(customer, []).append({"id": service.id, "name": service.name})
+    return touched
 
 
 def _alarm(seen: Observation, affected: Sequence[Service]) -> dict[str, Any]:

@@ -19,10 +19,11 @@ import structlog
 from convergedon.core import metrics, trace
 from convergedon.core.bus import Consumer, Message
 from convergedon.core.errors import Invalid, NotFound, Unavailable
+from convergedon.core.policy import Decision
 from convergedon.core.store import Record
 from convergedon.handlers import hub
 from convergedon.handlers.query import event_matches
-from convergedon.handlers.resource import HUB
+from convergedon.handlers.resource import HUB, narrowed
 from convergedon.mediation.work import Work
 
 log = structlog.get_logger()
@@ -64,16 +65,19 @@ class Delivery:
         """Any event: queue it for each listener of its tenant and API who asked for it and may hear it."""
         about = message.body
         for record in await work.store.find(HUB.name, {"tenant": about["tenant"], "facts.api": about["base"]}):
-            if event_matches(record.body["query"], about["event"]) and await self._may_hear(record, about):
+            if not event_matches(record.body["query"], about["event"]):
+                continue
+            decision = await self._decide(record, about)
+            if decision.allow:
                 self._attend(record.id)
-                event = about["event"]
+                event = _narrowed(about, decision)
                 await work.bus.publish(
                     f"delivery.{record.id}",
                     {"event": event, "tenant": about["tenant"]},
                     f"{event['eventId']}:{record.id}",
                 )
 
-    async def _may_hear(self, record: Record, about: Mapping[str, Any]) -> bool:
+    async def _decide(self, record: Record, about: Mapping[str, Any]) -> Decision:
         resource = {
             "kind": "event",
             "tenant": about["tenant"],
@@ -81,8 +85,7 @@ class Delivery:
             "of": about["kind"],
             "type": about["event"]["eventType"],
         }
-        decision = await self._work.policy.decide(hub.owner(record), "receive", resource, channel="delivery")
-        return decision.allow
+        return await self._work.policy.decide(hub.owner(record), "receive", resource, channel="delivery")
 
     async def _deliver(self, id: str, message: Message) -> None:
         """Post one event. Raises Unavailable, so that it comes back, unless the listener took it or is gone."""
@@ -136,3 +139,12 @@ class Delivery:
         self._work.audit.record(
             "event.delivered", record.tenant, record.facts["owner"]["id"], f"hub/{record.id}", "done", **detail
         )
+
+
+def _narrowed(about: Mapping[str, Any], decision: Decision) -> Mapping[str, Any]:
+    """The event as its listener may see it."""
+    event, parties = about["event"], decision.filter.get("parties")
+    if parties is None:
+        return event  # type: ignore[no-any-return]
+    seen = {name: narrowed(body, about.get("views", {}), parties) for name, body in event["event"].items()}
+    return {**event, "event": seen}

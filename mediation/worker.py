@@ -70,5 +70,7 @@ class Worker:
 
     def _parked(self, message: Message, reason: str) -> None:
         """A parked message waits for a person: it counts as a hand-off."""
-        tenant = message.body.get("tenant") or message.body.get("about", {}).get("tenant") or message.subject
-        self._work.audit.record("message.parked", str(tenant), "convergedon", message.subject, "failed", reason=reason)
+        body = message.body
+        parts = (body, body.get("about", {}), body.get("observation", {}))
+        tenant = next((part["tenant"] for part in parts if "tenant" in part), "")
+        self._work.audit.record("message.parked", tenant, "convergedon", message.subject, "failed", reason=reason)

@@ -249,9 +249,9 @@ async def reported(given: settings.Settings, system: up.System) -> tuple[Counter
                 await asyncio.sleep(0.3)
 
 
-def test_every_component_is_a_victim() -> None:
+def test_every_component_is_a_victim(tmp_path: Path) -> None:
     """A role that is added is killed too."""
-    given = settings.load(data="unused", port=0)
+    given = settings.load(data=tmp_path, port=0)
     children = {child.name for child in up.plan(given, lab=False, workers=1, adapters=adapter_names())}
 
     assert children == set(VICTIMS)

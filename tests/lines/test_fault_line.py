@@ -177,6 +177,33 @@ async def test_a_customer_is_told_nothing_of_others(still: Scene) -> None:
         assert other["relatedParty"][0]["id"] not in str(note)
 
 
+async def test_an_alarm_shows_a_customer_its_own_services_alone(still: Scene) -> None:
+    """Over REST and in events: two customers on one port do not learn of each other; the operator sees both."""
+    async with listening() as listener:
+        for who in ("northwind", "contoso"):
+            subject = Subject(who, "acme", ("customer",), who)
+            await still.store.create(hub.subscription(API, subject, {"callback": listener.url(who)}))
+        desk = Subject("desk", "acme", ("noc",))
+        await still.store.create(hub.subscription(API, desk, {"callback": listener.url("desk")}))
+        for party, vlan in (("northwind", 10), ("contoso", 11)):
+            await still.ended(await still.order(item(**BERLIN | {"vlan": vlan}), party=party))
+        await still.say("fault")
+        await still.settled()
+
+        heard = {
+            who: {service["id"] for service in listener.of(who)[0]["event"]["alarm"]["affectedService"]}
+            for who in ("northwind", "contoso", "desk")
+        }
+    (alarm,) = await still.store.find("alarm", {})
+    shown = {
+        who: {one["id"] for one in still.work.resources.present_to([who], ALARM, alarm, "")["affectedService"]}
+        for who in ("northwind", "contoso")
+    }
+    assert [len(heard[who]) for who in heard] == [1, 1, 2]
+    assert heard["northwind"] | heard["contoso"] == heard["desk"]
+    assert shown == {who: heard[who] for who in shown}
+
+
 async def test_an_alarm_that_a_person_cleared_does_not_hold_up_the_next(still: Scene) -> None:
     """The condition that comes again raises another; nothing is parked."""
     await still.say("fault")
