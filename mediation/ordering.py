@@ -243,9 +243,10 @@ def _end(order: Record, asked: Asked) -> dict[str, Any]:
 
 
 def _words(entry: Mapping[str, Any]) -> str:
-    device = f" on {entry['wanted']['device']}" if "wanted" in entry else ""
+    device = entry["wanted"]["device"] if "wanted" in entry else ""
+    place = f" on {device}" if device and not entry["words"].startswith(device) else ""
     result = f"{entry['result']}: " if entry.get("result") else ""
-    return f"item {entry['item']}{device}: {result}{entry['words'] or 'no words were given'}"
+    return f"item {entry['item']}{place}: {result}{entry['words'] or 'no words were given'}"
 
 
 def _record_end(work: Work, order: Record) -> None:
