@@ -9,6 +9,8 @@ import pytest
 PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
 OPA = "go install github.com/open-policy-agent/opa@v1.22.2"
 PACKAGES = {
+    "chromedriver": "chromium-driver",
+    "chromium": "chromium",
     "ip": "iproute2",
     "netconf-subsystem": "netconfd",
     "netconfd": "netconfd netconfd-module-ietf-interfaces",
@@ -36,8 +38,7 @@ def peers(*names: str) -> dict[str, str]:
     found = {name: path for name in names if (path := shutil.which(name, path=PATH))}
     if missing := [name for name in names if name not in found]:
         packages = dict.fromkeys(package for name in missing for package in PACKAGES[name].split())
-        verb = "is" if len(missing) == 1 else "are"
-        lacking(f"{' and '.join(missing)} {verb} not installed: apt-get install {' '.join(packages)}")
+        lacking(f"not installed: {', '.join(missing)}: apt-get install {' '.join(packages)}")
     return found
 
 
@@ -51,5 +52,7 @@ def opa() -> str:
     named = os.environ.get("CONVERGEDON_OPA", "")
     found = shutil.which(named or "opa")
     if found is None:
-        lacking(f"{named or 'opa'} is not installed: {OPA} (Go's Debian package: golang-go), or set CONVERGEDON_OPA")
+        lacking(
+            f"{named or 'opa'} is not installed: {OPA} (Debian has no package of it), or name it in CONVERGEDON_OPA"
+        )
     return found

@@ -209,7 +209,8 @@ def link() -> Iterator[str]:
     peer("ip")
     made = subprocess.run(["ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}p"], capture_output=True)
     if made.returncode:
-        lacking(f"no veth link can be made here: {made.stderr.decode().strip()}")
+        words = f"no link can be made here, which root may do: {made.stderr.decode().strip()}"
+        lacking(words) if os.geteuid() == 0 else pytest.skip(words)
     yield name
     subprocess.run(["ip", "link", "del", name], check=True)
 
