@@ -54,7 +54,9 @@ class Taker:
 
 async def test_messages_come_in_order_with_what_they_carry(bus: Bus, tenant: str) -> None:
     for n in range(20):
-        await bus.publish(subject(tenant), {"n": n}, f"{tenant}-{n}", {"traceparent": "00-" + "1" * 32 + "-" + "2" * 16 + "-01"})
+        await bus.publish(
+            subject(tenant), {"n": n}, f"{tenant}-{n}", {"traceparent": "00-" + "1" * 32 + "-" + "2" * 16 + "-01"}
+        )
     taker = Taker()
     bus.consume(Consumer(f"c-{tenant}", subject(tenant), taker))
 
