@@ -57,7 +57,7 @@ def show(result: Result) -> None:
     for pair, ratio in result.ratios.items():
         console.print(f"  {pair}: {ratio:g}", highlight=False)
     for note in result.notes:
-        console.print(f"  {note}", style="dim", highlight=False)
+        console.print(f"  {note}", style="dim", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ anything was heard, linkDown and linkUp of each port in turn, so that every trap
 from __future__ import annotations
 
 import asyncio
+import statistics
 from collections import defaultdict, deque
 from collections.abc import Mapping
 from time import perf_counter, time
@@ -14,8 +15,8 @@ from typing import Any
 
 from convergedon.adapters import lab
 from convergedon.adapters.snmp import lab as trapper
-from convergedon.core.stage import NORTHWIND, NOTICES, ORDERING, VENDOR
-from tests.bench.rounds import Effort, Result, ratios, spread
+from convergedon.demo.stage import NORTHWIND, NOTICES, ORDERING, VENDOR
+from tests.bench.rounds import Effort, Result, ratios, rounded, spread
 from tests.bench.scene import SITES, Scene, add, means, playing
 
 RATES = (10, 50)
@@ -51,6 +52,7 @@ def _told(event: Mapping[str, Any]) -> tuple[str, trapper.State] | None:
 async def measure(effort: Effort) -> Result:
     result = Result("a trap until its customer's listener has the notification", "ms")
     found: dict[str, list[list[float]]] = defaultdict(list)
+    told: dict[str, list[float]] = defaultdict(list)
     async with playing("netconf", "snmp") as scene:
         await scene.hub(VENDOR, ORDERING)
         await scene.hub(NORTHWIND, NOTICES)
@@ -61,9 +63,14 @@ async def measure(effort: Effort) -> Result:
         for _ in range(effort.rounds):
             found["one by one"].append(await _in_sequence(scene, ports, effort.seconds))
             for rate in RATES:
-                found[f"{rate}/s"].append(await _at(rate, scene, ports, effort.seconds))
+                took, kept_up = await _at(rate, scene, ports, effort.seconds)
+                found[f"{rate}/s"].append(took)
+                told[f"{rate}/s"].append(kept_up)
         after = await scene.metrics()
-    result.figures = {name: spread([one for turn in turns for one in turn], 1000) for name, turns in found.items()}
+    for name, turns in found.items():
+        result.figures[name] = spread([one for turn in turns for one in turn], 1000)
+        if name in told:
+            result.figures[name]["told/s"] = rounded(statistics.median(told[name]))
     medians = {name: [spread(turn)["p50"] for turn in turns] for name, turns in found.items()}
     result.ratios = ratios(medians, *((f"{rate}/s", "one by one") for rate in RATES))
     steps = means(before, after, "convergedon_flow_step_seconds", "step")
@@ -87,8 +94,12 @@ async def _in_sequence(scene: Scene, ports: Ports, seconds: float) -> list[float
     return took
 
 
-async def _at(rate: int, scene: Scene, ports: Ports, seconds: float) -> list[float]:
-    """Traps on their beat; of one port the notifications come in the order of its traps."""
+async def _at(rate: int, scene: Scene, ports: Ports, seconds: float) -> tuple[list[float], float]:
+    """Traps on their beat; of one port the notifications come in the order of its traps.
+
+    Returns what each took, and how many were told a second from the first trap to the last notification.
+    """
+    first = time()
     scene.listener.heard.clear()
     sent: dict[tuple[str, trapper.State], deque[float]] = defaultdict(deque)
     sites, begun = list(SITES), perf_counter()
@@ -108,4 +119,4 @@ async def _at(rate: int, scene: Scene, ports: Ports, seconds: float) -> list[flo
         what = _told(event)
         assert what is not None
         took.append(at - sent[what].popleft())
-    return took
+    return took, wanted / (max(at for at, _ in told().values()) - first)

@@ -19,7 +19,7 @@ from convergedon.adapters import inventory
 from convergedon.adapters.contract import Device
 from convergedon.core import settings, up
 from convergedon.core.settings import Settings
-from convergedon.core.stage import NORTHWIND, ORDERING, VENDOR, Caller, Gateway
+from convergedon.demo.stage import NORTHWIND, ORDERING, VENDOR, Caller, Gateway
 
 PATIENCE = 30.0
 SITES = {
