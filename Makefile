@@ -24,7 +24,7 @@ check: install
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@mkdir -p build/types && ln -sfn ../.. build/types/convergedon
-	@MYPYPATH=build/types $(BIN)/mypy --explicit-package-bases --namespace-packages $(foreach name,core handlers mediation adapters openapi policies,-p convergedon.$(name))
+	@MYPYPATH=build/types $(BIN)/mypy --explicit-package-bases --namespace-packages $(foreach name,core handlers mediation adapters openapi policies demo,-p convergedon.$(name))
 
 bench: install
 	@$(BIN)/python -m tests.bench $(ARGS)

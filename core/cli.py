@@ -214,7 +214,7 @@ def demo(json_file: Path | None, url: str | None, data: Path | None) -> None:
     settings = _settings(data)
     if url is None and "data" in settings.model_fields_set and (running := _find(settings)):
         url = running.gateway
-    run = import_module("convergedon.core.demo").run
+    run = import_module("convergedon.demo.run").run
     if not asyncio.run(_until_told(run(settings, url, json_file))):
         sys.exit(1)
 

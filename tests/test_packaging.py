@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("core", "handlers", "mediation", "adapters", "openapi", "policies")
+FOLDERS = ("core", "handlers", "mediation", "adapters", "openapi", "policies", "demo")
 DATA = {".yaml", ".yang", ".json", ".rego", ".html", ".css", ".js", ".svg", ".py", ".typed"}
 
 

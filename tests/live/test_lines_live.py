@@ -33,7 +33,7 @@ from peers import peers
 
 from convergedon.core import settings, up
 from convergedon.core.cli import adapter_names
-from convergedon.core.stage import (
+from convergedon.demo.stage import (
     BASES,
     BILLING,
     CONTOSO,

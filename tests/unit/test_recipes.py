@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 RECIPES = dict(re.findall(r"<!-- recipe: (\w+) -->(.*?)<!-- /recipe -->", TEXT, re.DOTALL))
 BLOCK = re.compile(r"```\w+ (file|edit|run)(?:=(\S+))?\n(.*?)```", re.DOTALL)
-FOLDERS = ("core", "handlers", "mediation", "adapters", "openapi", "policies")
+FOLDERS = ("core", "handlers", "mediation", "adapters", "openapi", "policies", "demo")
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from convergedon.adapters import lab
 from convergedon.adapters.snmp import ber
 from convergedon.core.errors import ConvergedonError, Misconfigured, Unavailable
 from convergedon.core.settings import Settings
-from convergedon.core.stage import (
+from convergedon.demo.stage import (
     ALARMS,
     BILLING,
     BILLS,
@@ -51,7 +51,7 @@ from convergedon.core.stage import (
     until,
     until_heard,
 )
-from convergedon.core.story import Story, table
+from convergedon.demo.story import Story, table
 from convergedon.mediation import rating
 
 SALES = (Sale(NORTHWIND, "berlin-1", 100), Sale(CONTOSO, "berlin-2", 200), Sale(INITECH, "munich-1", 300))

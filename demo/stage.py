@@ -36,8 +36,8 @@ from convergedon.core import tokens, up
 from convergedon.core.cli import adapter_names
 from convergedon.core.errors import Misconfigured, Unavailable
 from convergedon.core.settings import Settings
-from convergedon.core.story import Story
 from convergedon.core.supervisor import Component
+from convergedon.demo.story import Story
 from convergedon.mediation import planning
 
 ORDERING = "/tmf-api/productOrderingManagement/v4"
