@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from convergedon import openapi
 
 BESIDE = Path(__file__).parents[3] / "shared" / "tmf"

@@ -12,8 +12,9 @@ import httpx
 import jsonschema_rs
 import pytest
 import yaml
-from convergedon import openapi
 from openapi_spec_validator import validate
+
+from convergedon import openapi
 
 with warnings.catch_warnings():  # starlette's test client, which connexion imports, wants a renamed httpx
     warnings.simplefilter("ignore")
