@@ -93,11 +93,14 @@ class Place:
         answer = await self.gateway.ask(who, "POST", f"{BASES[kind]}/{kind}", body, trace)
         assert answer.status_code == 201, answer.text
 
-        async def over() -> dict[str, Any]:
-            found = await self.gateway.get(who, kind, answer.json()["id"])
-            return {} if found["state"] in under_way else found
+        found: dict[str, Any] = {}
 
-        return await eventually(over)
+        async def over() -> bool:
+            found.update(await self.gateway.get(who, kind, answer.json()["id"]))
+            return found["state"] not in under_way
+
+        assert await eventually(over, 60), f"{found} after a minute"
+        return found
 
     async def told(self, who: Caller, type_: str, about: str) -> list[Heard]:
         """What a customer was told of something, once there is any of it."""
