@@ -9,7 +9,7 @@ from time import time
 import structlog
 
 from convergedon.adapters.contract import Adapter, Device, Intent, Observation, Outcome
-from convergedon.core import metrics, trace
+from convergedon.core import trace
 from convergedon.core.bus import Bus, Consumer, Message, partition, token
 from convergedon.core.errors import Unavailable
 
@@ -42,7 +42,6 @@ class AdapterRole:
     async def _report(self, seen: Observation) -> None:
         subject = f"network.{partition(seen.device)}.{token(self._adapter.name)}.{token(seen.device)}"
         await self._bus.publish(subject, {"observation": asdict(seen)}, seen.id)
-        metrics.OBSERVED.labels(self._adapter.name, seen.kind).inc()
 
     async def _perform(self, message: Message) -> None:
         intent = Intent(**message.body["intent"])

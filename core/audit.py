@@ -27,6 +27,8 @@ log = structlog.get_logger()
 KIND = Kind("audit", ("body.what", "body.trace", "body.on", "body.time"))
 START = "0" * 64
 BATCH = 500
+GATHER = 0.1
+"""Seconds in which records gather into one write; so much of the record a killed process may take with it."""
 
 
 def digest(previous: str, body: Mapping[str, Any]) -> str:
@@ -79,7 +81,7 @@ class Audit:
     async def _write(self) -> None:
         while True:
             await self._bell.wait()
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(GATHER)
             self._bell.clear()
             try:
                 await self._flush()

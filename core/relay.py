@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter, OrderedDict
 
 import structlog
 
@@ -15,6 +16,11 @@ from convergedon.core.store import Store, Unsent
 log = structlog.get_logger()
 
 BATCH = 256
+REMEMBERED = 20_000
+MARK_EVERY = 0.2
+"""Seconds for which what is published may stand in its outbox: a record that changes three times is marked once."""
+
+Key = tuple[str, str]
 
 
 class Relay:
@@ -26,11 +32,18 @@ class Relay:
     def __init__(self, store: Store, bus: Bus, sweep_after: float = 2.0) -> None:
         self._store, self._bus, self._sweep_after = store, bus, sweep_after
         self._written: asyncio.Queue[Unsent] = asyncio.Queue()
+        self._queued: Counter[Key] = Counter()
+        self._published: OrderedDict[str, None] = OrderedDict()
+        self._done: dict[Key, Unsent] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        store.written = self._written.put_nowait
+        store.written = self._take
+
+    def _take(self, unsent: Unsent) -> None:
+        self._queued[_key(unsent)] += 1
+        self._written.put_nowait(unsent)
 
     async def start(self) -> None:
-        self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._sweep())]
+        self._tasks = [asyncio.create_task(work) for work in (self._follow(), self._sweep(), self._mark())]
 
     async def stop(self) -> None:
         """Publish what is written already, for two seconds at most; the rest waits in the store."""
@@ -39,6 +52,8 @@ class Relay:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(Unavailable):
+            await self._mark_done()
 
     async def _follow(self) -> None:
         while True:
@@ -52,16 +67,19 @@ class Relay:
             except Exception:
                 log.exception("outbox waits")
             finally:
-                for _ in batch:
+                for unsent in batch:
+                    self._queued[_key(unsent)] -= 1
                     self._written.task_done()
+                self._queued = +self._queued
 
     async def _sweep(self) -> None:
+        """What a dead process left, or what could not be published; not what still stands in our own queue."""
         while True:
             await asyncio.sleep(self._sweep_after / 2)
             try:
                 waiting = await self._store.unsent(self._sweep_after)
-                if waiting:
-                    await self._publish(waiting)
+                mine = self._queued.keys() | self._done.keys()
+                await self._publish([unsent for unsent in waiting if _key(unsent) not in mine])
             except Unavailable as error:
                 log.info("outbox waits", reason=str(error))
             except Exception:
@@ -69,14 +87,45 @@ class Relay:
 
     async def _publish(self, batch: list[Unsent]) -> None:
         """Publish records side by side, each one's messages in their order; its last state stands for all."""
-        latest = {(unsent.kind, unsent.id): unsent for unsent in batch}
+        latest = {_key(unsent): unsent for unsent in batch}
         results = await asyncio.gather(*map(self._publish_one, latest.values()), return_exceptions=True)
-        await self._store.sent(u for u, result in zip(latest.values(), results, strict=True) if result is None)
+        for unsent, result in zip(latest.values(), results, strict=True):
+            if result is None:
+                self._done[_key(unsent)] = unsent
         for result in results:
             if result is not None:
                 raise result
 
     async def _publish_one(self, unsent: Unsent) -> None:
         for message in unsent.messages:
+            if message.id in self._published:
+                continue
             await self._bus.publish(message.subject, message.body, message.id, message.headers)
             metrics.RELAYED.labels(stream_of(message.subject)).inc()
+            self._published[message.id] = None
+        while len(self._published) > REMEMBERED:
+            self._published.popitem(last=False)
+
+    async def _mark(self) -> None:
+        while True:
+            await asyncio.sleep(MARK_EVERY)
+            try:
+                await self._mark_done()
+            except Unavailable as error:
+                log.info("outbox is marked later", reason=str(error))
+            except Exception:
+                log.exception("outbox is marked later")
+
+    async def _mark_done(self) -> None:
+        if not self._done:
+            return
+        taken, self._done = self._done, {}
+        try:
+            await self._store.sent(taken.values())
+        except BaseException:
+            self._done = {**taken, **self._done}
+            raise
+
+
+def _key(unsent: Unsent) -> Key:
+    return unsent.kind, unsent.id

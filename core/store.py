@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import time
 from typing import Any, Protocol, TypeVar
 
@@ -335,23 +336,17 @@ class MongoStore:
         return await self._call(read)
 
     async def sent(self, done: Iterable[Unsent]) -> None:
-        by_kind: dict[str, list[Any]] = {}
+        by_kind: dict[str, list[Unsent]] = {}
         for unsent in done:
-            by_kind.setdefault(unsent.kind, []).extend(self._marks(unsent))
-        for kind, marks in by_kind.items():
-            await self._call(lambda kind=kind, marks=marks: self._collection(kind).bulk_write(marks))  # type: ignore[misc]
+            by_kind.setdefault(unsent.kind, []).append(unsent)
+        for kind, several in by_kind.items():
+            await self._call(partial(self._mark, self._collection(kind), several))
 
-    def _marks(self, unsent: Unsent) -> list[Any]:
+    def _mark(self, collection: pymongo.collection.Collection[dict[str, Any]], several: Sequence[Unsent]) -> None:
         """At the published revision the outbox is empty now; a later revision has added messages, which stay."""
-        same = {"_id": unsent.id, "revision": unsent.revision}
-        if unsent.gone:
-            return [pymongo.DeleteOne(same)]
-        ids = [message.id for message in unsent.messages]
-        later = {"_id": unsent.id, "revision": {"$gt": unsent.revision}}
-        return [
-            pymongo.UpdateOne(same, {"$set": {"outbox": []}, "$unset": {"waiting": ""}}),
-            pymongo.UpdateOne(later, {"$pull": {"outbox": {"id": {"$in": ids}}}}),
-        ]
+        result = collection.bulk_write([_emptied(unsent) for unsent in several], ordered=False)
+        if result.matched_count + result.deleted_count < len(several):
+            collection.bulk_write([_reduced(unsent) for unsent in several], ordered=False)
 
     async def ping(self) -> None:
         await self._call(lambda: mongoengine.get_connection(self._alias).admin.command("ping"))
@@ -359,3 +354,16 @@ class MongoStore:
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._pool, mongoengine.disconnect, self._alias)
         self._pool.shutdown(wait=True)
+
+
+def _emptied(unsent: Unsent) -> pymongo.UpdateOne | pymongo.DeleteOne:
+    same = {"_id": unsent.id, "revision": unsent.revision}
+    if unsent.gone:
+        return pymongo.DeleteOne(same)
+    return pymongo.UpdateOne(same, {"$set": {"outbox": []}, "$unset": {"waiting": ""}})
+
+
+def _reduced(unsent: Unsent) -> pymongo.UpdateOne:
+    ids = [message.id for message in unsent.messages]
+    later = {"_id": unsent.id, "revision": {"$gt": unsent.revision}}
+    return pymongo.UpdateOne(later, {"$pull": {"outbox": {"id": {"$in": ids}}}})
