@@ -33,7 +33,7 @@ class AdapterRole:
                 consumer = f"{token(self._adapter.name)}-{token(name)}"
                 subject = f"intent.{token(self._adapter.name)}.{token(name)}"
                 # no horizon of the bus's own: an intent ends by its deadline, with an outcome
-                self._bus.consume(Consumer(consumer, subject, self._perform, horizon=float("inf")))
+                self._bus.consume(Consumer(consumer, subject, self._perform, horizon=float("inf"), pause=3.0))
         return ", ".join(addresses)
 
     async def stop(self) -> None:

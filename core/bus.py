@@ -98,7 +98,7 @@ class Consumer:
     """Who takes which messages: a durable name, a subject filter, and for how long work is tried again (seconds).
 
     A message whose taker died comes to another after ``ack_wait`` seconds; a living taker extends that by itself.
-    ``parked`` is told of each message that is given up.
+    ``pause`` is the longest time between two tries. ``parked`` is told of each message that is given up.
     """
 
     name: str
@@ -107,6 +107,7 @@ class Consumer:
     horizon: float = 3600.0
     attempts: int = 5
     ack_wait: float = 6.0
+    pause: float = 15.0
     parked: Callable[[Message, str], None] = lambda *_: None
 
 
@@ -144,9 +145,9 @@ async def dispose(consumer: Consumer, message: Message, attempt: int) -> tuple[D
     return "park", reason
 
 
-def delay(attempt: int) -> float:
-    """Seconds until a message comes back: 0.2 doubling to 15."""
-    return float(min(0.2 * 2 ** (attempt - 1), 15.0))
+def delay(consumer: Consumer, attempt: int) -> float:
+    """Seconds until a message comes back: 0.2, doubling up to the consumer's longest pause."""
+    return float(min(0.2 * 2 ** min(attempt - 1, 20), consumer.pause))
 
 
 class Bus(Protocol):
@@ -295,7 +296,7 @@ class NatsBus:
         if what == "done":
             await received.ack()
         elif what == "later":
-            await received.nak(delay(data.num_delivered))
+            await received.nak(delay(consumer, data.num_delivered))
         else:
             await self._park(consumer, received, reason)
 

@@ -239,7 +239,7 @@ class MemoryBus:
             message, attempt = queue.waiting[0], attempt + 1
             what, reason = await dispose(consumer, message, attempt)
             if what == "later":
-                await asyncio.sleep(delay(attempt))
+                await asyncio.sleep(delay(consumer, attempt))
                 continue
             attempt = 0
             queue.waiting.remove(message)

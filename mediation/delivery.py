@@ -58,7 +58,7 @@ class Delivery:
     def _attend(self, id: str) -> None:
         if id not in self._queues:
             horizon = self._work.settings.delivery_horizon
-            consumer = Consumer(f"hub-{id}", f"delivery.{id}", partial(self._deliver, id), horizon=horizon)
+            consumer = Consumer(f"hub-{id}", f"delivery.{id}", partial(self._deliver, id), horizon, pause=60.0)
             self._queues[id] = self._work.bus.consume(consumer)
 
     async def fan_out(self, work: Work, message: Message) -> None:

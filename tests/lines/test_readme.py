@@ -19,6 +19,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing (Debian package curl)")
 async def test_the_first_order_is_completed(tmp_path: Path) -> None:
+    """And the token that it was placed with is in no log."""
     (commands,) = re.findall(r"<!-- test: first order -->\n```sh\n(.*?)```", README, re.DOTALL)
     given = settings.load(data=tmp_path, port=0, trap_port=0, flow_port=0)
     async with up.system(given, lab=True, adapters=adapter_names()) as system:
@@ -33,6 +34,7 @@ async def test_the_first_order_is_completed(tmp_path: Path) -> None:
     assert shell.returncode == 0, errors.decode()
     assert printed.decode().count('"state":"acknowledged"') == 2
     assert '"state":"completed"' in printed.decode()
+    assert [log.name for log in (tmp_path / "log").iterdir() if "eyJ" in log.read_text()] == []
 
 
 def test_the_commands_of_the_readme_exist() -> None:
