@@ -12,6 +12,15 @@ def _new_alarm(body: Body) -> dict[str, Any]:
     return {"alarmReportingTime": now(), "ackState": body.get("ackState", "unacknowledged")}
 
 
+def _changed(body: Body) -> dict[str, Any]:
+    """Every change is timed; what is cleared, by whomever, has the severity and the time of it."""
+    time = now()
+    if body.get("state") != "cleared":
+        return {"alarmChangedTime": time}
+    cleared = body.get("alarmClearedTime") or time
+    return {"alarmChangedTime": time, "alarmClearedTime": cleared, "perceivedSeverity": "cleared"}
+
+
 def _views(facts: Body) -> dict[str, Body]:
     """A customer sees its own services among the affected ones."""
     return {customer: {"affectedService": services} for customer, services in facts.get("touches", {}).items()}
@@ -25,7 +34,7 @@ ALARM = Resource(
     lifecycle=LIFECYCLES["alarm"],
     indexes=("body.state", "body.perceivedSeverity", "body.alarmedObject.id", "facts.key"),
     unique=("facts.openKey",),
-    changed=lambda _: {"alarmChangedTime": now()},
+    changed=_changed,
     views=_views,
 )
 

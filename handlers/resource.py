@@ -184,5 +184,6 @@ class Resources:
             "views": resource.views(record.facts),
             "base": self._bases[resource.name],
         }
-        subject = f"event.{partition(record.id)}.{token(record.tenant)}.{type_}"
+        # what is said of one thing stays in order, also where each saying is a record of its own
+        subject = f"event.{partition(record.facts.get('line', record.id))}.{token(record.tenant)}.{type_}"
         return Outgoing(id, subject, about, trace.headers())

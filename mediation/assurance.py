@@ -170,11 +170,26 @@ async def tell_restored(work: Work, message: Message) -> None:
         return
     alarm = await work.store.get(ALARM.name, message.body["tenant"], message.body["id"])
     for customer, services in (await _by_customer(work, alarm)).items():
+        await _wait_for_the_bad_news(work, alarm, customer)
         cleared = alarm.body["alarmClearedTime"]
         body = _notification(
             "serviceRestored", alarm, customer, services, f"{_named(services)} works again since {cleared}."
         )
         await notify(work, alarm, customer, {**body, "restoredAt": cleared})
+
+
+async def _wait_for_the_bad_news(work: Work, alarm: Record, customer: str) -> None:
+    """An all-clear must not overtake the fault that it ends, not even one whose teller died before it was published.
+
+    Raises Unavailable while that still stands in its outbox.
+    """
+    id = _notification_id(alarm, customer, "serviceAffected")
+    try:
+        told = await work.store.get(CUSTOMER_NOTIFICATION.name, alarm.tenant, id)
+    except NotFound:
+        return
+    if told.unsent:
+        raise Unavailable(f"notification {id} is not out yet")
 
 
 async def _by_customer(work: Work, alarm: Record) -> dict[str, list[Service]]:
@@ -205,15 +220,18 @@ def _notification(type_: str, alarm: Record, customer: str, services: Sequence[S
 
 async def notify(work: Work, about: Record, customer: str, body: Mapping[str, Any]) -> bool:
     """Say a thing to a customer once: the same thing about the same record is the same notification."""
-    id = str(uuid5(NAMESPACE_URL, f"{about.kind}|{about.id}|{customer}|{body['notificationType']}"))
+    id = _notification_id(about, customer, body["notificationType"])
     try:
         body = {**body, **_linked(work, body), "traceId": about.facts.get("trace", "")}
-        await work.resources.create(
-            CUSTOMER_NOTIFICATION, about.tenant, body, {"trace": about.facts.get("trace", "")}, id
-        )
+        facts = {"trace": about.facts.get("trace", ""), "line": about.id}
+        await work.resources.create(CUSTOMER_NOTIFICATION, about.tenant, body, facts, id)
     except Conflict:
         return False
     return True
+
+
+def _notification_id(about: Record, customer: str, type_: str) -> str:
+    return str(uuid5(NAMESPACE_URL, f"{about.kind}|{about.id}|{customer}|{type_}"))
 
 
 def _linked(work: Work, body: Mapping[str, Any]) -> dict[str, Any]:

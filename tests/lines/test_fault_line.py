@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from time import time
 from typing import Any
 
 import pytest
 from faulty import FaultyStore
 from scene import BERLIN, HAMBURG, STORE_KINDS, Listener, Scene, in_memory, item, listening, on_servers, pumped, twice
 
+from convergedon.core.bus import Message, Position
+from convergedon.core.errors import Unavailable
 from convergedon.core.memory import MemoryStore
 from convergedon.core.policy import Subject
+from convergedon.core.store import Outgoing
 from convergedon.handlers import customer_notifications, hub
 from convergedon.handlers.alarms import ALARM, API
+from convergedon.mediation import assurance
 
 
 @pytest.fixture(params=["memory", "servers"])
@@ -202,6 +207,25 @@ async def test_an_alarm_shows_a_customer_its_own_services_alone(still: Scene) ->
     assert [len(heard[who]) for who in heard] == [1, 1, 2]
     assert heard["northwind"] | heard["contoso"] == heard["desk"]
     assert shown == {who: heard[who] for who in shown}
+
+
+async def test_an_all_clear_does_not_overtake_the_fault_that_it_ends(still: Scene) -> None:
+    """Not even when whoever told of the fault died before that was published."""
+    await still.ended(await still.order(item(**BERLIN)))
+    await still.say("fault")
+    await still.settled()
+    (note,) = await still.store.find("customerNotification", {"body.notificationType": "serviceAffected"})
+    await still.store.replace(note, [Outgoing("late", "event.0.acme.Late", {"event": {"eventType": "Late"}})])
+    await still.say("clear")
+    await assurance.clear_alarm(still.work, still.bus.messages[-1])
+    (alarm,) = await still.store.find("alarm", {})
+    cleared = alarm.unsent[-1]
+
+    with pytest.raises(Unavailable, match="is not out yet"):
+        await assurance.tell_restored(
+            still.work, Message(cleared.id, cleared.subject, cleared.body, {}, Position("pump", 0), time())
+        )
+    assert await told(still, "serviceRestored") == []
 
 
 async def test_an_alarm_that_a_person_cleared_does_not_hold_up_the_next(still: Scene) -> None:
