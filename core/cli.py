@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Coroutine, Iterable, Mapping
 from pathlib import Path
+from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -261,17 +262,22 @@ def _ask(question: Coroutine[Any, Any, Answer]) -> Answer | None:
 
 
 async def _until_told(work: Coroutine[Any, Any, Answer]) -> Answer | None:
-    """Work until done, or until SIGTERM or Ctrl-C: the first cancels the work, which then has time to clean up."""
+    """Work until done, or until SIGTERM or Ctrl-C: the first cancels the work, which then has time to clean up.
+
+    One more after a second ends the process there and then: work that does not listen cannot be cancelled.
+    """
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
 
-    told = False
+    told = 0.0
 
-    def stop(_: int, __: FrameType | None) -> None:
+    def stop(number: int, _: FrameType | None) -> None:
         nonlocal told
         if not told:
-            told = True
+            told = monotonic()
             loop.call_soon_threadsafe(task.cancel)
+        elif monotonic() - told > 1:
+            os._exit(128 + number)
 
     # not loop.add_signal_handler: a web server that replaces a handler by signal.signal would leave that one alive too
     for number in STOPS:

@@ -98,6 +98,8 @@ def _texts(folder: Any, prefix: str = "") -> Sequence[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         path = f"{prefix}{entry.name}"
+        if isinstance(entry, Path) and entry.is_symlink() and entry.is_dir():
+            continue  # it may lead back to where it stands
         if entry.is_dir():
             found.extend(_texts(entry, f"{path}/"))
         elif path.endswith(".rego"):

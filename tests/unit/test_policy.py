@@ -165,6 +165,14 @@ def test_a_folder_without_policies_is_refused(tmp_path: Path) -> None:
         policy.read(tmp_path)
 
 
+def test_a_link_that_leads_back_is_not_followed(tmp_path: Path) -> None:
+    """A folder that holds a link to itself is read once."""
+    (tmp_path / "main.rego").write_text("package main\n")
+    (tmp_path / "again").symlink_to(tmp_path)
+
+    assert list(policy.read(tmp_path).policies) == ["main.rego"]
+
+
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     """A slip in the path is one sentence."""
     with pytest.raises(Misconfigured, match="absent"):
