@@ -55,13 +55,13 @@ async def _patiently(open_: Callable[[], Awaitable[Opened]]) -> Opened:
 
 
 @asynccontextmanager
-async def _recording(store: Store, bus: Bus, role: str) -> AsyncIterator[Audit]:
+async def _recording(store: Store, bus: Bus, role: str) -> AsyncIterator[tuple[Audit, Relay]]:
     """An audit writer and an outbox relay, which every process that writes has."""
     writer, relay = Audit(store, bus, role), Relay(store, bus)
     await writer.start()
     await relay.start()
     try:
-        yield writer
+        yield writer, relay
     finally:
         await relay.stop()
         await writer.stop()
@@ -90,7 +90,7 @@ async def gateway(settings: Settings, ready: Ready) -> None:
     async with (
         _policy(settings) as rules,
         connected(settings, "gateway") as (store, bus),
-        _recording(store, bus, "gateway") as writer,
+        _recording(store, bus, "gateway") as (writer, _),
     ):
         application = _application(settings, store, bus, rules, writer, verifier)
         config = uvicorn.Config(
@@ -175,9 +175,10 @@ async def worker(settings: Settings, ready: Ready) -> None:
     async with (
         _policy(settings) as rules,
         connected(settings, "worker") as (store, bus),
-        _recording(store, bus, "worker") as writer,
+        _recording(store, bus, "worker") as (writer, relay),
     ):
-        work = Work(Resources(store, APIS, settings.url), bus, rules, writer, products, tariff, settings)
+        resources = Resources(store, APIS, settings.url)
+        work = Work(resources, bus, rules, writer, products, tariff, settings, relay.published)
         running = Worker(work)
         await running.start()
         _settle()

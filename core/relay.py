@@ -42,6 +42,10 @@ class Relay:
         self._queued[_key(unsent)] += 1
         self._written.put_nowait(unsent)
 
+    def published(self, id: str) -> bool:
+        """Whether this relay has published the message lately: it may still stand in its outbox."""
+        return id in self._published
+
     async def start(self) -> None:
         self._tasks = [asyncio.create_task(work) for work in (self._follow(), self._sweep(), self._mark())]
 

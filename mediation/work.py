@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from convergedon.core.audit import Audit
@@ -16,6 +17,8 @@ from convergedon.mediation.rating import Tariff
 
 @dataclass(frozen=True)
 class Work:
+    """``published`` says of a message's id whether this process has put it on the bus lately."""
+
     resources: Resources
     bus: Bus
     policy: Policy
@@ -23,6 +26,7 @@ class Work:
     products: Products
     tariff: Tariff
     settings: Settings
+    published: Callable[[str], bool] = lambda _: False
 
     @property
     def store(self) -> Store:
