@@ -24,13 +24,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from convergedon.core import errors
 from convergedon.core.tokens import Verifier
-from convergedon.handlers import documents
+from convergedon.handlers import api_page, documents
 from convergedon.handlers.operations import Operations, answer
 from convergedon.handlers.resolver import ShapeResolver
 from convergedon.handlers.resource import Api
@@ -91,6 +91,7 @@ def application(
         Route("/readyz", readyz),
         Route("/metrics", _metrics),
         *(Route(f"{api.base}/openapi.json", _document(api)) for api in apis),
+        *(Route(f"{api.base}/ui", _page(api)) for api in apis),
         *mounts,
         Mount("/", _Limited(app, body_limit)),
     ]
@@ -103,6 +104,15 @@ def _document(api: Api) -> Callable[[Request], Awaitable[Response]]:
 
     async def serve(_: Request) -> Response:
         return Response(content, media_type="application/json")
+
+    return serve
+
+
+def _page(api: Api) -> Callable[[Request], Awaitable[Response]]:
+    content = api_page.page(api.document, api.base)
+
+    async def serve(_: Request) -> Response:
+        return HTMLResponse(content, headers=api_page.HEADERS)
 
     return serve
 
