@@ -7,7 +7,7 @@ paths.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -111,27 +111,20 @@ class Operations:
         decision = await self._allowed(call, "list")
         asked = query.parse(call.parameters, call.shape)
         where = {"$and": [self._visible(call, decision), asked.where]} if asked.where else self._visible(call, decision)
-        found = (
-            await self._store.find(
-                call.resource.name, where, asked.sort, asked.offset, query.MOST if asked.limit is None else asked.limit
-            )
-            if asked.limit != 0
-            else []
-        )
-        whole = asked.limit is None and asked.offset == 0 and len(found) < query.MOST
-        total = len(found) if whole else await self._store.count(call.resource.name, where)
+        limit = query.MOST if asked.limit is None else asked.limit
+        found = await self._store.find(call.resource.name, where, asked.sort, asked.offset, limit) if limit else []
+        total = asked.offset + len(found)
+        if len(found) == limit or (asked.offset and not found):
+            total = await self._store.count(call.resource.name, where)
         content = [query.select(self._present(call, decision, record), asked.fields) for record in found]
         self._record(call, "list", call.resource.name, "done", decision, count=len(found))
         headers = {"X-Total-Count": str(total), "X-Result-Count": str(len(found))}
-        if asked.limit is None and len(found) == total - asked.offset:
-            return answer(content, 200, **headers)
-        page = (
-            asked if asked.limit is not None else query.Query(asked.where, asked.sort, asked.offset, query.MOST, None)
-        )
-        url = f"{call.url}{call.api.base}/{call.resource.name}"
-        headers["Link"] = query.links(url, call.parameters, page, total)
+        if asked.limit is not None or asked.offset + len(found) < total:
+            url = f"{call.url}{call.api.base}/{call.resource.name}"
+            headers["Link"] = query.links(url, call.parameters, replace(asked, limit=limit), total)
         # a page past the end is an empty list, not a part of one
-        return answer(content, 206 if len(found) < total and asked.offset < total else 200, **headers)
+        part = len(found) < total and asked.offset < total and "Link" in headers
+        return answer(content, 206 if part else 200, **headers)
 
     async def retrieve(self, call: Call) -> Response:
         decision = await self._allowed(call, "retrieve")
