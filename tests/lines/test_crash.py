@@ -26,7 +26,7 @@ ALARMS = "/tmf-api/alarmManagement/v4"
 NOTIFICATIONS = "/convergedon-api/customerNotification/v1"
 SITES = {"berlin-1": "pe1", "berlin-2": "pe1", "hamburg-1": "pe2"}
 ORDERS, TRAPS = 50, 500
-VICTIMS = ("gateway", "worker-1", "netconf", "snmp", "flow", "nats", "mongodb")
+VICTIMS = ("gateway", "worker-1", "worker-2", "netconf", "snmp", "flow", "nats", "mongodb")
 BATCH = ORDERS // (len(VICTIMS) + 1)
 FINAL = {"completed", "failed", "partial", "cancelled", "rejected"}
 
@@ -108,7 +108,7 @@ class Operator:
         """Kill each component once, in turn, as the orders go on; wait until it is ready again before the next."""
         for number, victim in enumerate(VICTIMS, 1):
             async with self.progress:
-                await self.progress.wait_for(lambda number=number: len(self.accepted) >= number * (ORDERS // 8))
+                await self.progress.wait_for(lambda number=number: len(self.accepted) >= number * BATCH)
             component = self.system.supervisor.components[victim]
             os.kill(component.pid, signal.SIGKILL)
             restarts = component.restarts
@@ -165,7 +165,7 @@ def configured(data: Path) -> dict[str, dict[str, str]]:
 @pytest.mark.timeout(400)
 async def test_nothing_acknowledged_is_lost_whoever_is_killed(tmp_path: Path) -> None:
     given = settings.load(data=tmp_path, port=0, trap_port=0, flow_port=0, retry_horizon=600)
-    async with listening() as listener, up.system(given, lab=True, adapters=adapter_names()) as system:
+    async with listening() as listener, up.system(given, lab=True, workers=2, adapters=adapter_names()) as system:
         operator = Operator(system, given)
         for base, who in ((ORDERING, "vendor"), (NOTIFICATIONS, "northwind")):
             answer = await operator.client.post(f"{base}/hub", json={"callback": f"{listener.url}/{who}"})
@@ -252,6 +252,6 @@ async def reported(given: settings.Settings, system: up.System) -> tuple[Counter
 def test_every_component_is_a_victim(tmp_path: Path) -> None:
     """A role that is added is killed too."""
     given = settings.load(data=tmp_path, port=0)
-    children = {child.name for child in up.plan(given, lab=False, workers=1, adapters=adapter_names())}
+    children = {child.name for child in up.plan(given, lab=False, workers=2, adapters=adapter_names())}
 
     assert children == set(VICTIMS)
