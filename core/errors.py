@@ -19,8 +19,7 @@ ConvergedonError
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 
 class ConvergedonError(Exception):
@@ -111,12 +110,6 @@ class Misconfigured(ConvergedonError):
     pass
 
 
-def body(error: ConvergedonError) -> Mapping[str, Any]:
-    """The TM Forum Error body of an error (TMF630 part 1: code and reason are mandatory, all values strings)."""
-    return {
-        "code": f"ERR{error.status}",
-        "reason": error.reason,
-        "message": str(error),
-        "status": str(error.status),
-        "@type": "Error",
-    }
+def body(status: int, reason: str, message: str) -> dict[str, str]:
+    """A TM Forum Error body (TMF630 part 1: code and reason are mandatory, all values strings)."""
+    return {"code": f"ERR{status}", "reason": reason, "message": message, "status": str(status), "@type": "Error"}

@@ -22,7 +22,6 @@ class Shape:
     def __init__(self, name: str, schema: str) -> None:
         self._schemas = document(name)["components"]["schemas"]
         self.schema = schema
-        self.members = frozenset(self._properties({"$ref": f"#/components/schemas/{schema}"}))
         self.creatable = self._variant("_Create")
         self.patchable = self._variant("_Update")
         self.required = frozenset(self._required(self._schemas.get(f"{schema}_Create", {})))

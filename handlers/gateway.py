@@ -142,7 +142,7 @@ class _Answer:
             log.error("request failed", path=request.url.path, exc_info=error)
             status, reason, message = 500, "Internal Server Error", "the gateway failed; its log says why"
         headers = self._headers(request, error, status)
-        body = {"code": f"ERR{status}", "reason": reason, "message": message, "status": str(status), "@type": "Error"}
+        body = errors.body(status, reason, message)
         if isinstance(error, errors.Forbidden) and error.decision:
             body["referenceError"] = f"urn:convergedon:decision:{error.decision}"
         return ConnexionResponse(
@@ -204,4 +204,4 @@ class _Limited:
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, limit: int) -> None:
     error = errors.TooLarge(f"a body has at most {limit} bytes")
-    await answer(errors.body(error), 413)(scope, receive, send)
+    await answer(errors.body(error.status, error.reason, str(error)), error.status)(scope, receive, send)
