@@ -91,4 +91,14 @@ LIFECYCLES: Mapping[str, Lifecycle] = {
             "rejected": (),
         },
     ),
+    "task": Lifecycle(
+        "state",
+        ("acknowledged",),
+        {
+            "acknowledged": ("inProgress",),
+            "inProgress": ("done", "terminatedWithError"),
+            "done": (),
+            "terminatedWithError": (),
+        },
+    ),
 }

@@ -38,4 +38,25 @@ ALARM = Resource(
     views=_views,
 )
 
-API = Api("TMF642-Alarm-v4", "/tmf-api/alarmManagement/v4", (ALARM,))
+
+def _task(name: str, schema: str) -> Resource:
+    """What is asked for many alarms at once: stored as it is asked, done by the worker. It concerns no party."""
+    return Resource(
+        name,
+        schema,
+        new=lambda _: {"state": "acknowledged"},
+        parties=lambda _: [],
+        lifecycle=LIFECYCLES["task"],
+        indexes=("body.state",),
+    )
+
+
+ACK_ALARMS = _task("ackAlarms", "AckAlarms")
+UN_ACK_ALARMS = _task("unAckAlarms", "UnAckAlarms")
+CLEAR_ALARMS = _task("clearAlarms", "ClearAlarms")
+COMMENT_ALARMS = _task("commentAlarms", "CommentAlarms")
+GROUP_ALARMS = _task("groupAlarms", "GroupAlarms")
+UN_GROUP_ALARMS = _task("unGroupAlarms", "UnGroupAlarms")
+TASKS = (ACK_ALARMS, UN_ACK_ALARMS, CLEAR_ALARMS, COMMENT_ALARMS, GROUP_ALARMS, UN_GROUP_ALARMS)
+
+API = Api("TMF642-Alarm-v4", "/tmf-api/alarmManagement/v4", (ALARM, *TASKS))

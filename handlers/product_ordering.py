@@ -42,4 +42,16 @@ PRODUCT_ORDER = Resource(
     indexes=("body.state", "body.externalId", "body.orderDate"),
 )
 
-API = Api("TMF622-ProductOrdering-v4", "/tmf-api/productOrderingManagement/v4", (PRODUCT_ORDER,))
+CANCEL_PRODUCT_ORDER = Resource(
+    "cancelProductOrder",
+    "CancelProductOrder",
+    new=lambda _: {"state": "acknowledged"},
+    lifecycle=LIFECYCLES["task"],
+    indexes=("body.state", "body.productOrder.id"),
+)
+
+API = Api(
+    "TMF622-ProductOrdering-v4",
+    "/tmf-api/productOrderingManagement/v4",
+    (PRODUCT_ORDER, CANCEL_PRODUCT_ORDER),
+)

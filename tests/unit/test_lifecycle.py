@@ -16,6 +16,7 @@ FINAL = {
     "usage": {"billed"},
     "customerBill": {"settled"},
     "customerBillOnDemand": {"done", "terminatedWithError", "rejected"},
+    "task": {"done", "terminatedWithError"},
 }
 
 
