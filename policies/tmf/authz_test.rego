@@ -13,6 +13,24 @@ test_csr_creates_orders if {
 	main.decision.allow with input as asked(csr, "create", {"kind": "productOrder", "tenant": "acme"})
 }
 
+test_csr_asks_to_cancel_orders if {
+	main.decision.allow with input as asked(csr, "create", {"kind": "cancelProductOrder", "tenant": "acme"})
+}
+
+test_customer_cancels_nothing_itself if {
+	every action in ["create", "list", "retrieve"] {
+		not main.decision.allow with input as asked(customer, action, {"kind": "cancelProductOrder", "tenant": "acme"})
+	}
+}
+
+test_only_noc_works_on_many_alarms if {
+	noc := {"id": "mara", "tenant": "acme", "roles": ["noc"]}
+	every kind in ["ackAlarms", "unAckAlarms", "clearAlarms", "commentAlarms", "groupAlarms", "unGroupAlarms"] {
+		main.decision.allow with input as asked(noc, "create", {"kind": kind, "tenant": "acme"})
+		not main.decision.allow with input as asked(csr, "create", {"kind": kind, "tenant": "acme"})
+	}
+}
+
 test_csr_touches_no_alarm if {
 	not main.decision.allow with input as asked(csr, "delete", {"kind": "alarm", "tenant": "acme"})
 }
