@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import OrderedDict
 from pathlib import Path
 from time import time
@@ -13,6 +12,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
+from convergedon.core import keys
 from convergedon.core.errors import Misconfigured, Unauthenticated, Unavailable
 from convergedon.core.policy import Subject
 from convergedon.core.settings import Settings
@@ -25,30 +25,19 @@ ROLES = ("csr", "noc", "mediation", "billing", "customer", "reader", "admin")
 
 
 def _key(folder: Path) -> ec.EllipticCurvePrivateKey:
-    """The local issuer's key; made on first use, readable by its owner alone."""
+    """The local issuer's key."""
     path = folder / "keys" / "issuer.pem"
     try:
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
-                Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-            )
-            fresh = path.with_suffix(f".{os.getpid()}")
-            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(pem)
-            # link, not rename: of two processes that make a key at once, one wins and both read it
-            try:
-                os.link(fresh, path)
-            except FileExistsError:
-                pass
-            finally:
-                fresh.unlink()
-        key = load_pem_private_key(path.read_bytes(), None)
+        key = load_pem_private_key(keys.kept(path, _fresh), None)
     except (OSError, ValueError) as error:
         raise Misconfigured(f"the local issuer's key {path} cannot be used: {error}") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise Misconfigured(f"the local issuer's key {path} is not an elliptic curve key")
     return key
+
+
+def _fresh() -> bytes:
+    return ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def issue(settings: Settings, tenant: str, role: str, party: str | None = None, seconds: int = 86_400) -> str:
