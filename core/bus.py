@@ -11,8 +11,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from random import random
 from time import time
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 from zlib import crc32
 
 import orjson
@@ -21,7 +23,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeout
-from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolicy, StreamConfig
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, DiscardPolicy, RetentionPolicy, StreamConfig
 from nats.js.errors import BadRequestError, NotFoundError
 
 from convergedon.core import metrics, trace
@@ -89,8 +91,15 @@ class Parked:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+class Disposal(NamedTuple):
+    """What becomes of a message, why, and when it is to come back where that is known (seconds)."""
+
+    what: Literal["done", "later", "park"]
+    reason: str = ""
+    after: float | None = None
+
+
 Handler = Callable[[Message], Awaitable[None]]
-Disposal = Literal["done", "later", "park"]
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,7 @@ class Consumer:
     parked: Callable[[Message, str], None] = lambda *_: None
 
 
-async def dispose(consumer: Consumer, message: Message, attempt: int) -> tuple[Disposal, str]:
+async def dispose(consumer: Consumer, message: Message, attempt: int) -> Disposal:
     """Run the handler and decide what becomes of the message.
 
     What may succeed later comes back until the horizon; a refusal is parked at once; a fault of our own is tried again
@@ -125,7 +134,7 @@ async def dispose(consumer: Consumer, message: Message, attempt: int) -> tuple[D
         if time() - message.stored < consumer.horizon:
             metrics.CONSUMED.labels(stream, "later").inc()
             log.info("message comes back", consumer=consumer.name, subject=message.subject, reason=str(error))
-            return "later", str(error)
+            return Disposal("later", str(error), error.after if isinstance(error, Unavailable) else None)
         reason = f"gave up after {consumer.horizon:.0f} s: {error}"
     except ConvergedonError as error:
         reason = str(error)
@@ -133,21 +142,26 @@ async def dispose(consumer: Consumer, message: Message, attempt: int) -> tuple[D
         log.exception("handler failed", consumer=consumer.name, subject=message.subject, attempt=attempt)
         if attempt < consumer.attempts:
             metrics.CONSUMED.labels(stream, "later").inc()
-            return "later", repr(error)
+            return Disposal("later", repr(error))
         reason = f"failed {attempt} times: {error!r}"
     else:
         metrics.CONSUMED.labels(stream, "done").inc()
-        return "done", ""
+        return Disposal("done")
     metrics.CONSUMED.labels(stream, "parked").inc()
     metrics.PARKED.labels(stream).inc()
     log.warning("message parked", consumer=consumer.name, subject=message.subject, reason=reason)
     consumer.parked(message, reason)
-    return "park", reason
+    return Disposal("park", reason)
 
 
-def delay(consumer: Consumer, attempt: int) -> float:
-    """Seconds until a message comes back: 0.2, doubling up to the consumer's longest pause."""
-    return float(min(0.2 * 2 ** min(attempt - 1, 20), consumer.pause))
+def delay(consumer: Consumer, attempt: int, after: float | None = None) -> float:
+    """Seconds until a message comes back: as its peer wished, else by chance up to 0.2, 0.4 .. the longest pause.
+
+    By chance from nothing (full jitter): what failed together does not come back together.
+    """
+    if after is not None:
+        return after
+    return random() * min(0.2 * 2 ** min(attempt - 1, 20), consumer.pause)
 
 
 class Bus(Protocol):
@@ -169,6 +183,14 @@ class Bus(Protocol):
 
     async def read(self, subject: str) -> list[Mapping[str, Any]]:
         """The bodies of all stored messages that match, oldest first."""
+        ...
+
+    def since(self, subject: str, start: float) -> AsyncIterator[Message]:
+        """The messages that match and were stored from then on until now, oldest first."""
+        ...
+
+    async def waiting(self, stream: str) -> Mapping[str, int]:
+        """How many messages of each subject the stream holds; of a work queue: how many are not done."""
         ...
 
     async def parked(self) -> list[Parked]: ...
@@ -281,22 +303,17 @@ class NatsBus:
 
     async def _handle(self, consumer: Consumer, received: Msg, epoch: str) -> None:
         data = received.metadata
-        headers = dict(received.headers or {})
-        position = Position(epoch, data.sequence.stream)
         try:
-            body = orjson.loads(received.data)
+            message = _message(received, epoch)
         except orjson.JSONDecodeError:
             await self._park(consumer, received, f"not JSON: {received.data[:80]!r}")
             return
-        message = Message(
-            headers.get("Nats-Msg-Id", ""), received.subject, body, headers, position, data.timestamp.timestamp()
-        )
         async with _kept_alive(received, consumer.ack_wait / 3):
-            what, reason = await dispose(consumer, message, data.num_delivered)
+            what, reason, after = await dispose(consumer, message, data.num_delivered)
         if what == "done":
             await received.ack()
         elif what == "later":
-            await received.nak(delay(consumer, data.num_delivered))
+            await received.nak(delay(consumer, data.num_delivered, after))
         else:
             await self._park(consumer, received, reason)
 
@@ -325,18 +342,34 @@ class NatsBus:
             raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
 
     async def read(self, subject: str) -> list[Mapping[str, Any]]:
-        found: list[Mapping[str, Any]] = []
+        return [message.body async for message in self.since(subject, 0)]
+
+    async def since(self, subject: str, start: float) -> AsyncIterator[Message]:
+        config = ConsumerConfig(deliver_policy=DeliverPolicy.ALL)
+        if start:
+            config = ConsumerConfig(
+                deliver_policy=DeliverPolicy.BY_START_TIME, opt_start_time=datetime.fromtimestamp(start, UTC)
+            )
         try:
-            reader = await self._stream.subscribe(subject, stream=stream_of(subject), ordered_consumer=True)
-            info = await reader.consumer_info()
-            # the server may have delivered some already when it is asked what is pending
-            stored = (info.num_pending or 0) + (info.delivered.consumer_seq if info.delivered else 0)
-            while len(found) < stored:
-                found.append(orjson.loads((await reader.next_msg(timeout=5)).data))
-            await reader.unsubscribe()
+            reader = await self._stream.subscribe(
+                subject, stream=stream_of(subject), ordered_consumer=True, config=config
+            )
+            try:
+                info = await reader.consumer_info()
+                # the server may have delivered some already when it is asked what is pending
+                stored = (info.num_pending or 0) + (info.delivered.consumer_seq if info.delivered else 0)
+                for _ in range(stored):
+                    yield _message(await reader.next_msg(timeout=5), "")
+            finally:
+                await reader.unsubscribe()
         except (NatsError, OSError, TimeoutError) as error:
             raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
-        return found
+
+    async def waiting(self, stream: str) -> Mapping[str, int]:
+        try:
+            return (await self._stream.stream_info(stream, subjects_filter=">")).state.subjects or {}
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
 
     async def parked(self) -> list[Parked]:
         try:
@@ -415,6 +448,14 @@ class NatsBus:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(NatsError, OSError, TimeoutError):
             await self._client.close()
+
+
+def _message(received: Msg, epoch: str) -> Message:
+    """Raises JSONDecodeError."""
+    data, headers = received.metadata, dict(received.headers or {})
+    position = Position(epoch, data.sequence.stream)
+    id, body = headers.get("Nats-Msg-Id", ""), orjson.loads(received.data)
+    return Message(id, received.subject, body, headers, position, data.timestamp.timestamp())
 
 
 @contextlib.asynccontextmanager

@@ -11,7 +11,9 @@ ConvergedonError
 │   ├── Conflict             409  it exists already, or its lifecycle has no such move
 │   ├── PreconditionFailed   412
 │   ├── TooLarge             413
-│   └── UnsupportedMediaType 415
+│   ├── UnsupportedMediaType 415
+│   ├── Unprocessable        422  well formed, but contradicts what was asked before
+│   └── TooManyRequests      429  the caller's share is used up for now
 ├── Stale                somebody else changed the record first: read it again
 ├── Unavailable          503  may succeed later: a caller retries, a message comes back with a delay
 └── Misconfigured        the operator must change something: one sentence and a non-zero exit
@@ -92,6 +94,22 @@ class UnsupportedMediaType(Refused):
     reason = "Unsupported Media Type"
 
 
+class Unprocessable(Refused):
+    status = 422
+    reason = "Unprocessable Content"
+
+
+class TooManyRequests(Refused):
+    """``wait`` is how many seconds it takes until the next request is taken."""
+
+    status = 429
+    reason = "Too Many Requests"
+
+    def __init__(self, message: str, wait: float) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
 class Stale(ConvergedonError):
     """The record's revision moved on between reading and writing."""
 
@@ -100,10 +118,14 @@ class Stale(ConvergedonError):
 
 
 class Unavailable(ConvergedonError):
-    """A peer cannot be asked now."""
+    """A peer cannot be asked now. ``after`` is in how many seconds it wants to be asked again, where it said so."""
 
     status = 503
     reason = "Service Unavailable"
+
+    def __init__(self, message: str = "", after: float | None = None) -> None:
+        super().__init__(message)
+        self.after = after
 
 
 class Misconfigured(ConvergedonError):

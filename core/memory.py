@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import deepcopy
@@ -13,9 +13,10 @@ from time import time
 from typing import Any
 
 import orjson
+from nats.js.api import RetentionPolicy
 
 from convergedon.core import trace
-from convergedon.core.bus import Consumer, Message, Parked, Position, delay, dispose, stream_of
+from convergedon.core.bus import STREAMS, Consumer, Message, Parked, Position, delay, dispose, stream_of
 from convergedon.core.errors import Conflict, NotFound, Stale
 from convergedon.core.store import Kind, Outgoing, Record, Unsent, Where, Written
 
@@ -208,7 +209,7 @@ class MemoryBus:
         if id in self._ids[stream]:
             return
         self._ids[stream].add(id)
-        position = Position("memory", len(self._streams[stream]) + 1)
+        position = Position("memory", len(self._ids[stream]))
         carried = {**trace.headers(), **(headers or {}), "Nats-Msg-Id": id}
         message = Message(id, subject, orjson.loads(orjson.dumps(body)), carried, position, time())
         self._streams[stream].append(message)
@@ -237,12 +238,15 @@ class MemoryBus:
                 queue.bell.clear()
                 await queue.bell.wait()
             message, attempt = queue.waiting[0], attempt + 1
-            what, reason = await dispose(consumer, message, attempt)
+            what, reason, after = await dispose(consumer, message, attempt)
             if what == "later":
-                await asyncio.sleep(delay(consumer, attempt))
+                await asyncio.sleep(delay(consumer, attempt, after))
                 continue
             attempt = 0
             queue.waiting.remove(message)
+            stream = stream_of(message.subject)
+            if STREAMS[stream].retention is RetentionPolicy.WORK_QUEUE:
+                self._streams[stream].remove(message)
             if what == "park":
                 self._park(consumer, message, reason)
 
@@ -254,10 +258,20 @@ class MemoryBus:
         )
 
     async def forget(self, stream: str, consumer: str) -> None:
-        self._queues.pop(consumer, None)
+        if gone := self._queues.pop(consumer, None):
+            kept = [one for one in self._streams[stream] if not subject_matches(one.subject, gone.subject)]
+            self._streams[stream] = kept
 
     async def read(self, subject: str) -> list[Mapping[str, Any]]:
-        return [m.body for m in self._streams[stream_of(subject)] if subject_matches(m.subject, subject)]
+        return [message.body async for message in self.since(subject, 0)]
+
+    async def since(self, subject: str, start: float) -> AsyncIterator[Message]:
+        for message in list(self._streams[stream_of(subject)]):
+            if message.stored >= start and subject_matches(message.subject, subject):
+                yield message
+
+    async def waiting(self, stream: str) -> Mapping[str, int]:
+        return Counter(message.subject for message in self._streams[stream])
 
     async def parked(self) -> list[Parked]:
         return list(self._parked.values())

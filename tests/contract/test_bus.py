@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from time import time
 from uuid import uuid4
 
 import pytest
 
-from convergedon.core.bus import Bus, Consumer, Message, NatsBus
+from convergedon.core.bus import Bus, Consumer, Message, NatsBus, delay
 from convergedon.core.errors import Invalid, Unavailable
 from convergedon.core.memory import MemoryBus
 
@@ -190,3 +191,62 @@ async def test_a_watcher_sees_what_is_published_from_now_on(bus: Bus, tenant: st
                 pass
 
     assert seen.body == {"n": 1}
+
+
+async def test_what_was_stored_since_a_time_can_be_read_again_in_order(bus: Bus, tenant: str) -> None:
+    """Each with its id, and nothing that was stored before."""
+    for n in range(4):
+        if n == 2:
+            await asyncio.sleep(0.02)
+            start = time()
+        await bus.publish(subject(tenant), {"n": n}, f"{tenant}-{n}")
+
+    read = [message async for message in bus.since(subject(tenant), start)]
+
+    assert [message.body["n"] for message in read] == [2, 3]
+    assert [message.id for message in read] == [f"{tenant}-2", f"{tenant}-3"]
+    assert [message async for message in bus.since(subject(f"none-{tenant}"), start)] == []
+
+
+async def test_a_work_queue_tells_what_is_not_done(bus: Bus, tenant: str) -> None:
+    taker, mine = Taker(), f"delivery.{tenant}"
+    for n in range(3):
+        await bus.publish(mine, {"n": n}, f"{tenant}-{n}")
+    before = (await bus.waiting("DELIVERY"))[mine]
+    bus.consume(Consumer(f"hub-{tenant}", mine, taker))
+    await taker.until(3)
+
+    assert before == 3
+    async with asyncio.timeout(20):
+        while mine in await bus.waiting("DELIVERY"):
+            await asyncio.sleep(0.01)
+
+
+async def test_what_its_peer_wants_later_comes_back_then(bus: Bus, tenant: str) -> None:
+    """The wish of a peer counts, not our own pause."""
+    times: list[float] = []
+    done = asyncio.Event()
+
+    async def handle(message: Message) -> None:
+        times.append(time())
+        if len(times) == 1:
+            raise Unavailable("busy", after=0.7)
+        done.set()
+
+    await bus.publish(subject(tenant), {}, f"{tenant}-1")
+    bus.consume(Consumer(f"c-{tenant}", subject(tenant), handle, pause=0.05))
+    await asyncio.wait_for(done.wait(), 20)
+
+    assert 0.65 < times[1] - times[0] < 5
+
+
+def test_what_failed_together_does_not_come_back_together() -> None:
+    """Pauses are by chance between nothing and twice the last bound, up to the longest."""
+
+    async def handle(message: Message) -> None: ...
+
+    consumer = Consumer("c", "event.>", handle, pause=10)
+    for attempt, most in ((1, 0.2), (3, 0.8), (50, 10)):
+        pauses = [delay(consumer, attempt) for _ in range(400)]
+        assert 0 <= min(pauses) < most / 10
+        assert most * 0.9 < max(pauses) <= most

@@ -144,7 +144,7 @@ class PumpBus:
 
     async def _deliver(self, consumer: Consumer, message: Message) -> None:
         for attempt in range(1, 100):
-            what, reason = await dispose(consumer, message, attempt)
+            what, reason, _ = await dispose(consumer, message, attempt)
             if what == "park":
                 self.parked_.append((message, reason))
             if what != "later":
@@ -156,6 +156,12 @@ class PumpBus:
 
     async def read(self, subject: str) -> list[Mapping[str, Any]]:
         return [message.body for message in self.messages if subject_matches(message.subject, subject)]
+
+    async def waiting(self, stream: str) -> Mapping[str, int]:
+        return {}
+
+    def since(self, subject: str, start: float) -> Any:
+        raise NotImplementedError
 
     async def parked(self) -> list[Any]:
         return [(message.subject, reason) for message, reason in self.parked_]
