@@ -54,11 +54,19 @@ class Settings(BaseSettings):
         default_factory=list,
         description="Loopback or private networks that hub callbacks may be on, comma-separated; public addresses may.",
     )
+    hub_key: SecretStr = Field(
+        SecretStr(""),
+        description="Key that the secrets of hub listeners follow from, the same for all gateways and workers, 32 "
+        "characters or more; several by comma: the first for new listeners. Empty: one kept in the data folder.",
+    )
     delivery_horizon: float = Field(86_400, gt=0, description="Seconds after which an undeliverable event is parked.")
     retry_horizon: float = Field(3_600, gt=0, description="Seconds after which work that keeps failing is parked.")
     intent_deadline: float = Field(300, gt=0, description="Seconds a device has to reach the state an order asks for.")
     confirm_timeout: int = Field(30, ge=2, description="Seconds after which a device undoes an unconfirmed commit.")
     body_limit: int = Field(1_048_576, ge=1024, description="Bytes a request body may have.")
+    rate_limit: float = Field(
+        0, ge=0, description="Requests a second of one caller that one gateway process takes; 0: any number."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     otlp_endpoint: str = Field("", description="OpenTelemetry collector to send spans to; empty: none are sent.")
 
@@ -69,6 +77,13 @@ class Settings(BaseSettings):
         if not isinstance(given, str):
             return given
         return [part.strip().strip("\"'") for part in given.strip().strip("[]").split(",") if part.strip()]
+
+    @field_validator("hub_key")
+    @classmethod
+    def _long(cls, given: SecretStr) -> SecretStr:
+        if any(len(key.strip()) < 32 for key in given.get_secret_value().split(",") if given.get_secret_value()):
+            raise ValueError("a key has 32 characters or more")
+        return given
 
     @property
     def url(self) -> str:
