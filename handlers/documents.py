@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from datetime import UTC, datetime, timedelta
+from functools import cache, partial
 from typing import Any
 
 import jsonschema_rs
@@ -14,6 +15,26 @@ from convergedon.openapi import document
 
 DEPTH = 64
 SHOWN = 5
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+Dated = list[tuple[str, "Callable[[], Dated] | None"]]
+"""Members that are date-times (None) or lead to some (what those are)."""
+
+
+def instant(text: str) -> int:
+    """An RFC 3339 date-time as microseconds since 1970 in UTC; without an offset it counts as UTC, a date as midnight.
+
+    Raises ValueError for what cannot be read.
+    """
+    try:
+        read, leap = datetime.fromisoformat(text), 0
+    except ValueError:
+        # what RFC 3339 allows beyond Python: small letters and the leap second
+        text, leap = text.upper(), 1_000_000 * (text[16:19] == ":60")
+        read = datetime.fromisoformat(f"{text[:17]}59{text[19:]}" if leap else text)
+    # the difference, unlike a conversion to UTC, exists at both ends of the calendar too
+    return (read - EPOCH if read.tzinfo else read.replace(tzinfo=UTC) - EPOCH) // MICROSECOND + leap
 
 
 class Shape:
@@ -25,6 +46,7 @@ class Shape:
         self.creatable = self._variant("_Create")
         self.patchable = self._variant("_Update")
         self.required = frozenset(self._required(self._schemas.get(f"{schema}_Create", {})))
+        self._dated: dict[int, Dated] = {}
 
     def _variant(self, suffix: str) -> frozenset[str]:
         name = self.schema + suffix
@@ -38,8 +60,9 @@ class Shape:
     def _properties(self, schema: Mapping[str, Any]) -> dict[str, Any]:
         schema = self._resolved(schema)
         found = dict(schema.get("properties", {}))
-        for part in schema.get("allOf", ()):
-            found.update(self._properties(part))
+        for word in ("allOf", "oneOf", "anyOf"):
+            for part in schema.get(word, ()):
+                found.update(self._properties(part))
         return found
 
     def _required(self, schema: Mapping[str, Any]) -> list[str]:
@@ -63,6 +86,66 @@ class Shape:
             if schema.get("type") == "array":
                 schema = self._resolved(schema.get("items", {}))
         return _typed(schema.get("type", ""), text)
+
+    def instants(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The date-time members of a body as ``instant`` reads them, mirrored by path.
+
+        An array on the way collapses: the member is then the list of what all its elements hold. What cannot be read
+        is left out.
+        """
+        return _gather([body], self.dated(self._schemas[self.schema]), False, DEPTH)
+
+    def dated(self, schema: Mapping[str, Any]) -> Dated:
+        """The date-times of a schema, looked for once; their members only when they are met, as schemas recur."""
+        if id(schema) not in self._dated:
+            self._dated[id(schema)] = []
+            members = ((name, self._element(part)) for name, part in self._properties(schema).items())
+            self._dated[id(schema)] += [
+                (name, None if part.get("format") == "date-time" else partial(self.dated, part))
+                for name, part in members
+                if self._tells_time(part, set())
+            ]
+        return self._dated[id(schema)]
+
+    def _element(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The schema of a value, in an array of one of its elements."""
+        schema = self._resolved(schema)
+        while schema.get("type") == "array":
+            schema = self._resolved(schema.get("items", {}))
+        return schema
+
+    def _tells_time(self, schema: Mapping[str, Any], seen: set[int]) -> bool:
+        if schema.get("format") == "date-time":
+            return True
+        if id(schema) in seen:
+            return False
+        seen.add(id(schema))
+        return any(self._tells_time(self._element(part), seen) for part in self._properties(schema).values())
+
+
+def _gather(objects: Sequence[Mapping[str, Any]], dated: Dated, many: bool, depth: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, below in dated if depth and objects else ():  # schemas recur: what is not there leads nowhere
+        values = [value[name] for value in objects if name in value]
+        several = many
+        while any(isinstance(value, list) for value in values):
+            values = [item for value in values for item in (value if isinstance(value, list) else (value,))]
+            several = True
+        if below:
+            held: Any = _gather([value for value in values if isinstance(value, dict)], below(), several, depth - 1)
+        else:
+            read = [moment for moment in map(_instant, values) if moment is not None]
+            held = read if several or not read else read[0]
+        if held or held == 0:
+            found[name] = held
+    return found
+
+
+def _instant(value: Any) -> int | None:
+    try:
+        return instant(value)
+    except (ValueError, TypeError, AttributeError):
+        return None
 
 
 def _typed(type_: str, text: str) -> Any:
@@ -104,9 +187,13 @@ def shape(name: str, of: str) -> Shape:
 
 
 def check_depth(raw: bytes, body: Any) -> None:
+    """The same of a body just read, quickly where its text cannot nest so deep. Raises Invalid."""
+    if raw.count(b"{") + raw.count(b"[") > DEPTH:
+        check_nesting(body)
+
+
+def check_nesting(body: Any) -> None:
     """Refuse what nests deeper than the store and the policies take. Raises Invalid."""
-    if raw.count(b"{") + raw.count(b"[") <= DEPTH:
-        return
     level = [body]
     for _ in range(DEPTH):
         level = [
