@@ -1,4 +1,4 @@
-"""A page that shows an API's document to people: operations, then schemas, each linked to what it names.
+"""A page that shows an API's document to people: operations, schemas and events, each linked to what it names.
 
 connexion's own page fails on recursive schemas; here a schema is an anchor, so recursion is a link.
 """
@@ -6,8 +6,10 @@ connexion's own page fails on recursive schemas; here a schema is an anchor, so 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
+from itertools import groupby
 from typing import Any
 
 import jinja2
@@ -29,14 +31,23 @@ def page(name: str, base: str) -> str:
     template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         files(__package__).joinpath("api_page.html").read_text(encoding="utf-8")
     )
+    shown = [(schema, about, _members(about, whole)) for schema, about in sorted(_schemas(whole).items())]
     return template.render(
         info=whole["info"],
         base=base,
-        operations=list(_operations(whole)),
-        schemas=[(schema, about, _members(about, whole)) for schema, about in sorted(_schemas(whole).items())],
+        groups=[(tag, list(some)) for tag, some in groupby(_operations(whole), lambda one: one["tags"][0])],
+        sections=[
+            ("schemas", "Schemas", [one for one in shown if not _about_events(one[0])]),
+            ("events", "Events", [one for one in shown if _about_events(one[0])]),
+        ],
         type_of=type_of,
+        words=words,
         pretty=lambda value: json.dumps(value, indent=2, ensure_ascii=False),
     )
+
+
+def _about_events(schema: str) -> bool:
+    return schema.endswith(("Event", "EventPayload"))
 
 
 def _schemas(whole: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -57,9 +68,15 @@ def _operations(whole: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "path": path,
                 "method": method.upper(),
                 "parameters": [_resolved(parameter, whole) for parameter in given],
-                "body": _resolved(operation["requestBody"], whole)["content"] if "requestBody" in operation else {},
+                "bodies": _bodies(operation, whole),
                 "responses": responses,
             }
+
+
+def _bodies(operation: Mapping[str, Any], whole: Mapping[str, Any]) -> list[tuple[list[str], Mapping[str, Any]]]:
+    """What may be sent, with the media types in which it means the same."""
+    content = _resolved(operation.get("requestBody", {}), whole).get("content", {})
+    return [([name for name, _ in some], media) for media, some in groupby(content.items(), lambda item: item[1])]
 
 
 def _resolved(node: Mapping[str, Any], whole: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -78,7 +95,17 @@ def _members(schema: Mapping[str, Any], whole: Mapping[str, Any]) -> list[tuple[
     found = [member for part in parts for member in _members(part, whole)]
     required = schema.get("required", ())
     found += [(name, member, name in required) for name, member in schema.get("properties", {}).items()]
-    return list({name: (name, member, needed) for name, member, needed in found}.values())
+    return sorted({name: (name, member, needed) for name, member, needed in found}.values(), key=_place)
+
+
+def _place(member: tuple[str, Mapping[str, Any], bool]) -> int:
+    """What identifies first, what extends last; between them the document's order."""
+    return -1 if member[0] in ("id", "href") else member[0].startswith("@")
+
+
+def words(text: str) -> Markup:
+    """A description; what stands between backticks is code."""
+    return Markup(re.sub("`(.+?)`", r"<code>\1</code>", escape(text or "")))
 
 
 def type_of(schema: Mapping[str, Any]) -> Markup:
@@ -90,5 +117,4 @@ def type_of(schema: Mapping[str, Any]) -> Markup:
         return Markup("list of {}").format(type_of(schema.get("items", {})))
     if "enum" in schema:
         return Markup(", ").join(Markup("<code>{}</code>").format(value) for value in schema["enum"])
-    words = " ".join(schema[name] for name in ("type", "format") if name in schema)
-    return escape(words or "any")
+    return escape(" ".join(schema[name] for name in ("type", "format") if name in schema) or "any")
