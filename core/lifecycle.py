@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from convergedon.core.errors import Conflict
@@ -102,3 +102,18 @@ LIFECYCLES: Mapping[str, Lifecycle] = {
         },
     ),
 }
+
+
+def order_state(items: Iterable[str]) -> str:
+    """The state of an order whose items, at whatever depth, have these states.
+
+    All in one state: that one. All at an end, but not at the same: partial. Else the first of those in which work may
+    be, most pressing first; work that has ended or begun on one item has begun on the order.
+    """
+    states = set(items)
+    if len(states) == 1:
+        return states.pop()
+    pressing = ("assessingCancellation", "pendingCancellation", "held", "pending", "inProgress")
+    if found := [state for state in pressing if state in states]:
+        return found[0]
+    return "inProgress" if "acknowledged" in states else "partial"

@@ -1,43 +1,149 @@
-"""TMF622 Product Ordering v4."""
+"""TMF622 Product Ordering v4: what a client may change of an order, and how its items follow it.
+
+What a client may do in which state of the order:
+
+| state | PATCH | DELETE |
+|---|---|---|
+| acknowledged, held | all but what the gateway sets | yes; not held |
+| pending | that, productOrderItem, and state cancelled | yes |
+| inProgress | all but what the gateway sets | no |
+| assessingCancellation, pendingCancellation | note, externalId | no |
+| completed, failed, partial, cancelled, rejected | note, externalId | yes |
+
+The gateway sets state, completionDate and cancellationDate, and productOrderItem except while it waits for information;
+cancellationReason goes with state cancelled. Anything else that is tried is refused with 409. An order in progress
+cannot be held: its intents are with the devices already.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from convergedon.core.errors import Conflict
 from convergedon.core.lifecycle import LIFECYCLES
 from convergedon.handlers.resource import Api, Body, Resource, now
 
+_ORDER, _ITEM = LIFECYCLES["productOrder"], LIFECYCLES["productOrderItem"]
+ENDED = frozenset(state for state, moves in _ORDER.moves.items() if not moves)
+CANCELLING = frozenset({"assessingCancellation", "pendingCancellation"})
+UNDER_WORK = CANCELLING | {"inProgress", "held"}
+WITHDRAWABLE = frozenset({"pending", "held"})
+"""States in which nothing was asked of the network, so that a client may cancel by itself."""
+
+ALWAYS_OPEN = frozenset({"note", "externalId"})
+SET_BY_WORK = frozenset({"completionDate", "cancellationDate"})
+
+
+def items(body: Body) -> Iterator[Body]:
+    """All items of an order at every depth, each before its parts."""
+    for item in body.get("productOrderItem") or ():
+        yield item
+        yield from items(item)
+
+
+def each_item(body: Body, change: Callable[[Body], Body]) -> list[Body]:
+    """The items with a change made to each of them; an item's parts have changed before it."""
+    return [
+        change({**item, "productOrderItem": each_item(item, change)} if item.get("productOrderItem") else item)
+        for item in body["productOrderItem"]
+    ]
+
+
+def in_state(body: Body, state: str) -> list[Body]:
+    """The items, all in one state."""
+    return each_item(body, lambda item: {**item, "state": state})
+
 
 def _new_order(body: Body) -> dict[str, Any]:
     """Accepted orders begin acknowledged, with all their items; relatedParty is mandatory in every answer."""
-    items = [{**item, "state": "acknowledged"} for item in body["productOrderItem"]]
     return {
         "orderDate": now(),
         "state": "acknowledged",
-        "productOrderItem": items,
+        "productOrderItem": in_state(body, "acknowledged"),
         "relatedParty": body.get("relatedParty", []),
     }
 
 
+def _follow(body: Body) -> dict[str, Any]:
+    """Until an order ends all its items are where it is: they are asked for together and can be cancelled together."""
+    follow: dict[str, Any] = {"relatedParty": body.get("relatedParty", [])}
+    state = body.get("state")
+    if state in ENDED and state != "cancelled":
+        return follow
+    if state == "cancelled" and any(item.get("state") != "cancelled" for item in items(body)):
+        follow["cancellationDate"] = now()
+    return {**follow, "productOrderItem": in_state(body, str(state))}
+
+
+def _keep_lifecycle(before: Body | None, after: Body) -> None:
+    """Raise Conflict for a move of an item that its lifecycle has not. One that is new begins where its order is."""
+    known = {item["id"]: item.get("state") for item in items(before or {})}
+    for item in items(after):
+        old = known.get(item["id"], before.get("state")) if before else None
+        if item.get("state") != old:
+            try:
+                _ITEM.check(old, str(item.get("state")))
+            except Conflict as error:
+                raise Conflict(f"item {item['id']}: {error}") from error
+
+
 def _guard(before: Body, after: Body | None) -> None:
-    """An order's state and items follow the work on it: who sets them would contradict the network."""
+    """Raise Conflict for what a client may not do in the order's state (the table above)."""
+    state = str(before["state"])
     if after is None:
-        if before["state"] == "inProgress":
-            raise Conflict("an order in progress cannot be deleted: the network is at work on it")
+        if state in UNDER_WORK:
+            raise Conflict(f"an order that is {state} cannot be deleted: the network is at work on it")
         return
-    for member in ("state", "productOrderItem"):
-        if before[member] != after.get(member):
-            raise Conflict(f"{member} follows the work on the order and cannot be set")
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    if "state" in changed:
+        _guard_move(state, after.get("state"))
+    if frozen := sorted(name for name in changed - {"state"} if not _open(name, state, after)):
+        raise Conflict(f"{', '.join(frozen)} of an order that is {state} cannot be changed")
+    if "productOrderItem" in changed:
+        _guard_item_states(before, after)
+
+
+def _open(member: str, state: str, after: Body) -> bool:
+    if state in ENDED | CANCELLING:
+        return member in ALWAYS_OPEN
+    if member == "productOrderItem":
+        return state == "pending"
+    if member == "cancellationReason":
+        return after.get("state") == "cancelled"
+    return member not in SET_BY_WORK
+
+
+def _guard_move(old: str, new: Any) -> None:
+    if new is None:
+        raise Conflict("state cannot be removed")
+    try:
+        _ORDER.check(old, new)
+    except Conflict as error:
+        hint = "; a cancelProductOrder cancels an order" if new == "cancelled" else ""
+        raise Conflict(f"{error}{hint}") from error
+    if not (new == "cancelled" and old in WITHDRAWABLE):
+        raise Conflict(
+            f"state moves from {old} to {new} by the gateway's work only, no client can set it; "
+            "a cancelProductOrder cancels an order"
+        )
+
+
+def _guard_item_states(before: Body, after: Body) -> None:
+    known = {item["id"]: item.get("state") for item in items(before)}
+    for item in items(after):
+        if item.get("state", before["state"]) != known.get(item["id"], before["state"]):
+            raise Conflict(f"item {item['id']}: its state follows the work on the order and cannot be set")
 
 
 PRODUCT_ORDER = Resource(
     "productOrder",
     "ProductOrder",
     new=_new_order,
-    lifecycle=LIFECYCLES["productOrder"],
+    lifecycle=_ORDER,
+    rule=_keep_lifecycle,
     guard=_guard,
-    changed=lambda body: {"relatedParty": body.get("relatedParty", [])},
+    changed=_follow,
     swept=("facts.due",),
     indexes=("body.state", "body.externalId", "body.orderDate"),
 )
@@ -47,6 +153,7 @@ CANCEL_PRODUCT_ORDER = Resource(
     "CancelProductOrder",
     new=lambda _: {"state": "acknowledged"},
     lifecycle=LIFECYCLES["task"],
+    swept=("facts.due",),
     indexes=("body.state", "body.productOrder.id"),
 )
 

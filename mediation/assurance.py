@@ -247,9 +247,14 @@ def _linked(work: Work, body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def tell_order_ended(work: Work, message: Message) -> None:
-    """A ProductOrderStateChangeEvent: its customers hear when it is completed, or that and why it failed."""
+    """A ProductOrderStateChangeEvent: its customers hear that it is completed or cancelled, or why it failed."""
     order = message.body["event"]["event"]["productOrder"]
-    types = {"completed": "orderCompleted", "failed": "orderFailed", "partial": "orderFailed"}
+    types = {
+        "completed": "orderCompleted",
+        "failed": "orderFailed",
+        "partial": "orderFailed",
+        "cancelled": "orderCancelled",
+    }
     if order["state"] not in types:
         return
     record = await work.store.get("productOrder", message.body["tenant"], message.body["id"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from convergedon.core.bus import Message
-from convergedon.mediation import assurance, billing, ordering
+from convergedon.mediation import assurance, billing, cancellation, ordering
 from convergedon.mediation.work import Work
 
 Step = Callable[[Work, Message], Awaitable[None]]
@@ -14,7 +14,9 @@ FLOWS: Mapping[str, tuple[Step, ...]] = {
     # order line
     "ProductOrderCreateEvent": (ordering.fulfil,),
     "outcome": (ordering.advance,),
-    "ProductOrderStateChangeEvent": (assurance.tell_order_ended,),
+    "ProductOrderAttributeValueChangeEvent": (ordering.resume, cancellation.conclude),
+    "ProductOrderStateChangeEvent": (assurance.tell_order_ended, cancellation.conclude),
+    "CancelProductOrderCreateEvent": (cancellation.cancel,),
     # fault line
     "fault": (assurance.raise_alarm,),
     "unmapped": (assurance.raise_alarm,),

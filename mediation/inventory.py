@@ -87,6 +87,13 @@ async def end(store: Store, tenant: str, id: str) -> None:
         await store.replace(record.with_({"state": "terminated"}, facts))
 
 
+async def restore(store: Store, tenant: str, id: str, body: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Write a service as it was before an order that was cancelled. Twice is once."""
+    record = await store.get(SERVICE.name, tenant, id)
+    if (record.body, record.facts) != (body, facts):
+        await store.replace(Record(SERVICE.name, id, tenant, body, facts, record.revision, record.unsent))
+
+
 async def on(store: Store, tenant: str, device: str, object: str) -> list[Service]:
     """The services that stand on a part of a device, or on the device as a whole when the part is empty."""
     place = f"{device}/{object}" if object else device

@@ -2,72 +2,117 @@
 
 fulfil -> begin -> (adapters perform) -> advance -> finish. Every step may be delivered twice and does its work once:
 what was asked of the network and what it answered is kept in the order's record, written together with its state.
+
+Items inside other items are planned like any other; one whose offering the product model does not know only holds
+its parts together. Until the order ends all its items are where it is, so that a cancellation can still take all of
+them back; what an item made is in the inventory as soon as the network has confirmed it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
 from datetime import datetime
 from time import time
 from typing import Any
 
-from convergedon.adapters.contract import Intent, Outcome
-from convergedon.core import trace
-from convergedon.core.bus import Message, partition, token
+from convergedon.adapters.contract import Outcome
+from convergedon.core.bus import Message
 from convergedon.core.errors import Forbidden, Invalid, NotFound, Stale
+from convergedon.core.lifecycle import order_state
 from convergedon.core.policy import system
-from convergedon.core.store import Outgoing, Record
-from convergedon.handlers.product_ordering import PRODUCT_ORDER
+from convergedon.core.store import Record
+from convergedon.handlers.product_ordering import CANCELLING, PRODUCT_ORDER, each_item, in_state, items
 from convergedon.handlers.resource import now
-from convergedon.mediation import inventory, planning
-from convergedon.mediation.planning import Present, Wanted
+from convergedon.mediation import asked as asking
+from convergedon.mediation import inventory, planning, withdrawal
+from convergedon.mediation.asked import Asked
+from convergedon.mediation.planning import Incomplete, Present
 from convergedon.mediation.work import Work
-
-OVERDUE = "unknown"
-GRACE = 60.0
-"""Seconds after an intent's deadline in which its answer is still waited for."""
-
-Asked = dict[str, dict[str, Any]]
-"""What was asked of the network, by intent key: {item, wanted, undoes, status, words}; status asked, done or failed."""
 
 
 async def fulfil(work: Work, message: Message) -> None:
     """A ProductOrderCreateEvent: plan the order and ask the network for what it needs."""
+    await _go_on(work, message, "acknowledged")
+
+
+async def resume(work: Work, message: Message) -> None:
+    """A ProductOrderAttributeValueChangeEvent: an order that waits for information may have it now."""
+    if message.body["event"]["event"][PRODUCT_ORDER.name]["state"] == "pending":
+        await _go_on(work, message, "pending")
+
+
+async def _go_on(work: Work, message: Message, waiting: str) -> None:
     try:
         order = await work.store.get(PRODUCT_ORDER.name, message.body["tenant"], message.body["id"])
     except NotFound:
         return  # deleted before anything was begun
-    if order.body["state"] == "acknowledged":
+    if order.body["state"] == waiting and "cancel" not in order.facts:
         order = await begin(work, order)
     if order.body["state"] == "inProgress":
-        await finish(work, order, order.facts["asked"])
+        await finish(work, order, asking.copied(order))
 
 
 async def begin(work: Work, order: Record) -> Record:
-    """Put the order and its items in progress together with the intents, in one write."""
+    """Put the order in progress together with its intents, in one write; or let it wait for what it does not say."""
     asked: Asked = {}
-    before: dict[str, Any] = {}
-    items = []
-    for item in order.body["productOrderItem"]:
-        service = await inventory.find(work.store, order.tenant, _service_id(order, item))
+    former: dict[str, Any] = {}
+    groups, lacking = [], []
+    for item in items(order.body):
+        service = await inventory.find(work.store, order.tenant, asking.service_id(order, item))
         if service:
-            before[item["id"]] = service.facts["present"]
-        items.append({**item, "state": "inProgress"})
-        asked.update(await _ask(work, order, item, inventory.present(service) if service else None))
-    intents = [_intent(work, order, key, asked[key]) for key in asked if asked[key]["status"] == "asked"]
-    facts = {"asked": asked, "before": before, "due": time() + work.settings.intent_deadline + GRACE}
+            former[item["id"]] = {"body": service.body, "facts": service.facts}
+        elif _is_group(work, item):
+            groups.append(item["id"])
+            continue
+        try:
+            asked.update(await _ask(work, order, item, inventory.present(service) if service else None))
+        except Incomplete as error:
+            lacking.append((item["id"], error))
+    if lacking:
+        return await _wait_for(work, order, lacking)
+    before = {id: kept["facts"]["present"] for id, kept in former.items()}
+    facts = {"asked": asked, "before": before, "former": former, "groups": groups, "lacks": None}
     return await work.resources.change(
-        PRODUCT_ORDER, order, {"state": "inProgress", "productOrderItem": items}, facts, intents
+        PRODUCT_ORDER,
+        order,
+        {"state": "inProgress"},
+        facts | {"due": asking.due(work)},
+        asking.intents(work, order, asked),
     )
+
+
+def _is_group(work: Work, item: Mapping[str, Any]) -> bool:
+    return bool(item.get("productOrderItem")) and planning.offering_id(item) not in work.products.offerings
+
+
+async def _wait_for(work: Work, order: Record, lacking: Iterable[tuple[str, Incomplete]]) -> Record:
+    """Say what is missing, once for each time that it is something else; nothing is asked of the network yet."""
+    words = "; ".join(f"item {id}: {error}" for id, error in lacking)
+    if order.facts.get("lacks") == words:
+        return order
+    depths = _depths(order.body)
+    paths = sorted({f"{depths[id]}.{error.path}" for id, error in lacking})
+    waiting = order.with_({"state": "pending", "productOrderItem": in_state(order.body, "pending")})
+    told = work.resources.inform(PRODUCT_ORDER, waiting, ",".join(paths), words)
+    return await work.resources.change(
+        PRODUCT_ORDER, order, {"state": "pending"}, {"lacks": words}, [told], description=words
+    )
+
+
+def _depths(body: Mapping[str, Any], path: str = "productOrderItem") -> dict[str, str]:
+    """item id -> the path of members that leads to the item."""
+    found: dict[str, str] = {}
+    for item in body.get("productOrderItem") or ():
+        found |= {item["id"]: path} | _depths(item, f"{path}.productOrderItem")
+    return found
 
 
 async def _ask(work: Work, order: Record, item: Mapping[str, Any], present: Present | None) -> Asked:
     """What one item asks of the network; a refusal by plan or policy is kept as a failure with its words."""
     asked: Asked = {}
     try:
-        if [one["id"] for one in order.body["productOrderItem"]].count(item["id"]) > 1:
+        if [one["id"] for one in items(order.body)].count(item["id"]) > 1:
             raise Invalid(f"two items have the id {item['id']}")
         for number, wanted in enumerate(planning.plan(item, order.tenant, work.products, present)):
             resource = {"kind": "intent", "tenant": order.tenant, "device": wanted.device, "order": order.id}
@@ -75,178 +120,132 @@ async def _ask(work: Work, order: Record, item: Mapping[str, Any], present: Pres
                 system(order.tenant), "perform", resource, wanted.values or {}, channel="adapter"
             )
             decision.require()
-            asked[f"{order.id}:{item['id']}:{number}"] = _entry(item["id"], wanted)
+            asked[f"{order.id}:{item['id']}:{number}"] = asking.entry(item["id"], wanted)
+    except Incomplete:
+        raise
     except (Invalid, Forbidden) as error:
-        return {f"{order.id}:{item['id']}:plan": {"item": item["id"], "status": "failed", "words": str(error)}}
+        return {
+            f"{order.id}:{item['id']}:plan": {
+                "item": item["id"],
+                "undoes": "",
+                "status": "failed",
+                "words": str(error),
+            }
+        }
     return asked
-
-
-def _entry(item: str, wanted: Wanted, undoes: str = "") -> dict[str, Any]:
-    return {"item": item, "wanted": asdict(wanted), "undoes": undoes, "status": "asked", "words": ""}
-
-
-def _service_id(order: Record, item: Mapping[str, Any]) -> str:
-    """A new service is named by the order and item that make it; others by the product that the item names."""
-    if item["action"] == "add":
-        return f"{order.id}-{item['id']}"
-    return str((item.get("product") or {}).get("id", ""))
-
-
-def _intent(work: Work, order: Record, key: str, entry: Mapping[str, Any]) -> Outgoing:
-    """The message to the adapter: the same key and message id however often it is sent."""
-    wanted, item = entry["wanted"], _item(order, entry["item"])
-    intent = Intent(
-        key=key,
-        tenant=order.tenant,
-        device=wanted["device"],
-        service=wanted["service"],
-        instance=_service_id(order, item),
-        values=wanted["values"],
-        deadline=time() + work.settings.intent_deadline,
-    )
-    body = {
-        "intent": asdict(intent),
-        "reply": f"network.{partition(order.id)}.outcome",
-        "about": {"kind": order.kind, "tenant": order.tenant, "id": order.id},
-    }
-    return Outgoing(key, f"intent.{token(wanted['adapter'])}.{token(wanted['device'])}", body, trace.headers())
-
-
-def _item(order: Record, id: str) -> Mapping[str, Any]:
-    return next(item for item in order.body["productOrderItem"] if item["id"] == id)
 
 
 async def advance(work: Work, message: Message) -> None:
     """An outcome: what the network made of one intent. When it was the last one, the order is finished."""
     about, outcome = message.body["about"], Outcome(**message.body["outcome"])
     order = await work.store.get(PRODUCT_ORDER.name, about["tenant"], about["id"])
-    asked: Asked = {key: dict(entry) for key, entry in order.facts.get("asked", {}).items()}
-    entry = asked.get(outcome.key)
-    if entry is None:
+    asked = asking.copied(order)
+    if outcome.key not in asked:
         return
-    if order.body["state"] != "inProgress":
-        await _take_back(work, order, asked, outcome)
-        return
-    if entry["status"] == "asked":
-        entry.update(status="done" if outcome.done else "failed", words=outcome.words, result=outcome.status)
-        what = {"device": outcome.device, "result": outcome.status}
-        work.audit.record(
-            "intent.answered",
-            order.tenant,
-            outcome.device,
-            f"{order.kind}/{order.id}",
-            "done" if outcome.done else "failed",
-            **what,
-        )
-    await finish(work, order, asked)
+    if asking.take(asked, outcome):
+        _record_answer(work, order, outcome)
+    if order.body["state"] == "inProgress":
+        await finish(work, order, asked)
+    elif order.body["state"] == "pendingCancellation":
+        await withdrawal.settle(work, order, asked)
+    elif order.body["state"] in CANCELLING:
+        await work.resources.change(PRODUCT_ORDER, order, facts={"asked": asked})
+    else:
+        await _take_back(work, order, asked)
 
 
-async def _take_back(work: Work, order: Record, asked: Asked, outcome: Outcome) -> None:
-    """An answer that came after the order had ended without it: what the device did all the same is undone."""
-    if asked[outcome.key].get("result") != OVERDUE or not outcome.done:
-        return
-    entry, key = asked[outcome.key], f"{outcome.key}:undo"
-    entry.update(status="done", result=outcome.status)
-    asked[key] = _entry(entry["item"], _former(order, entry), undoes=outcome.key)
-    intent = _intent(work, order, key, asked[key])
-    await work.resources.change(PRODUCT_ORDER, order, facts={"asked": asked}, also=[intent])
+async def _take_back(work: Work, order: Record, asked: Asked) -> None:
+    """The order has ended: what a device did all the same after it was given up is undone."""
+    undo = asking.undo_failed(order, asked)
+    intents = asking.intents(work, order, undo)
+    await work.resources.change(PRODUCT_ORDER, order, facts={"asked": asked | undo}, also=intents)
 
 
 async def end_overdue(work: Work) -> None:
-    """Orders whose devices never answered (no adapter runs for them) end as failed, saying so."""
+    """Orders whose devices never answered (no adapter runs for them) end, saying so."""
     for order in await work.store.find(PRODUCT_ORDER.name, {"facts.due": {"$lt": time()}}, limit=100):
-        asked: Asked = {key: dict(entry) for key, entry in order.facts["asked"].items()}
-        for entry in asked.values():
-            if entry["status"] == "asked":
-                entry.update(status="failed", result=OVERDUE, words="the device did not answer until its deadline")
+        asked = asking.copied(order)
+        asking.give_up(asked)
         with suppress(Stale):
-            await finish(work, order, asked)
+            if order.body["state"] == "inProgress":
+                await finish(work, order, asked)
+            elif order.body["state"] == "pendingCancellation":
+                await withdrawal.settle(work, order, asked)
 
 
 async def finish(work: Work, order: Record, asked: Asked) -> None:
-    """Settle items whose answers are all there, undo the half of one that failed, end the order with its last."""
-    undo = _undo(order, asked)
-    items = [_settled(item, asked | undo) for item in order.body["productOrderItem"]]
-    for item in items:
-        if item["state"] == "completed":
+    """Keep what is confirmed, undo the half of an item that failed; with the last answer the order ends."""
+    undo = asking.undo_failed(order, asked)
+    asked = asked | undo
+    kept = list(order.facts.get("kept", []))
+    for item in items(order.body):
+        if item["id"] not in kept and item["id"] not in _groups(order) and _outcome(item, asked) == "completed":
             await _keep_inventory(work, order, item, asked)
-    change: dict[str, Any] = {"productOrderItem": [_with_product(order, item) for item in items]}
-    states = {item["state"] for item in items}
-    if "inProgress" not in states:
-        change |= {"state": states.pop() if len(states) == 1 else "partial"}
-        change |= _end(order, asked) if change["state"] != "completed" else {"completionDate": now()}
-    intents = [_intent(work, order, key, undo[key]) for key in undo]
-    facts = {"asked": asked | undo} | ({"due": None} if "state" in change else {})
-    done = await work.resources.change(PRODUCT_ORDER, order, change, facts, intents)
-    if "state" in change:
-        _record_end(work, done)
+            kept.append(item["id"])
+    facts = {"asked": asked, "kept": kept}
+    if asking.is_open(asked):
+        await work.resources.change(PRODUCT_ORDER, order, None, facts, asking.intents(work, order, undo))
+        return
+    ended = each_item(order.body, lambda item: _ended(order, item, asked))
+    state = order_state(item["state"] for item in items({"productOrderItem": ended}))
+    change = {"state": state, "productOrderItem": ended, "completionDate": now()}
+    if state != "completed":
+        change["note"] = [*(order.body.get("note") or []), *_notes(asked)]
+    done = await work.resources.change(PRODUCT_ORDER, order, change, {**facts, "due": None})
+    _record_end(work, done)
 
 
-def _undo(order: Record, asked: Asked) -> Asked:
-    """For each item with a failure: the intents that take back what was done, unless they were asked already."""
-    undone = {entry["undoes"] for entry in asked.values() if entry.get("undoes")}
-    found: Asked = {}
-    for item in {entry["item"] for entry in asked.values() if entry["status"] == "failed" and not entry.get("undoes")}:
-        for key, entry in asked.items():
-            if entry["item"] == item and entry["status"] == "done" and not entry["undoes"] and key not in undone:
-                found[f"{key}:undo"] = _entry(item, _former(order, entry), undoes=key)
-    return found
+def _groups(order: Record) -> list[str]:
+    """The items that only hold their parts together."""
+    return list(order.facts.get("groups", []))
 
 
-def _former(order: Record, entry: Mapping[str, Any]) -> Wanted:
-    """What was there before: nothing for an add, the service's former values for a change or an end."""
-    wanted = Wanted(**entry["wanted"])
-    before = order.facts["before"].get(entry["item"], {"wanted": ()})
-    former = {former.place: former for former in (Wanted(**kept) for kept in before["wanted"])}
-    return former.get(wanted.place, replace(wanted, values=None))
+def _outcome(item: Mapping[str, Any], asked: Asked) -> str:
+    mine = {entry["status"] for entry in asked.values() if entry["item"] == item["id"]}
+    return "inProgress" if "asked" in mine else "failed" if "failed" in mine else "completed"
 
 
-def _settled(item: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
-    mine = [entry for entry in asked.values() if entry["item"] == item["id"]]
-    if any(entry["status"] == "asked" for entry in mine):
-        return dict(item)
-    failed = any(entry["status"] == "failed" for entry in mine)
-    return {**item, "state": "failed" if failed else "completed"}
+def _ended(order: Record, item: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
+    """An item at its end. One that holds others together has failed when any of them has.
 
-
-def _with_product(order: Record, item: Mapping[str, Any]) -> dict[str, Any]:
-    """A completed item names the product that it made, so that a later order can change or end it."""
-    if item["state"] != "completed" or item["action"] == "noChange":
-        return dict(item)
+    A completed one names the product that it made, so that a later order can change or end it.
+    """
+    if item["id"] in _groups(order):
+        parts = {part["state"] for part in item["productOrderItem"]}
+        return {**item, "state": "completed" if parts == {"completed"} else "failed"}
+    state = _outcome(item, asked)
+    if state == "failed" or item["action"] == "noChange":
+        return {**item, "state": state}
     status = "terminated" if item["action"] == "delete" else "active"
-    return {**item, "product": {**(item.get("product") or {}), "id": _service_id(order, item), "status": status}}
+    product = {**(item.get("product") or {}), "id": asking.service_id(order, item), "status": status}
+    return {**item, "state": state, "product": product}
 
 
 async def _keep_inventory(work: Work, order: Record, item: Mapping[str, Any], asked: Asked) -> None:
     """Write the service that the network confirmed. Before the order says so: a crash between is done again."""
     if item["action"] == "noChange":
         return
-    id = _service_id(order, item)
+    id = asking.service_id(order, item)
     if item["action"] == "delete":
         await inventory.end(work.store, order.tenant, id)
         return
-    wanted = [Wanted(**entry["wanted"]) for entry in asked.values() if entry["item"] == item["id"]]
-    before = order.facts["before"].get(item["id"], {"offering": "", "given": {}})
-    offering = planning.offering_id(item) or before["offering"]
-    given = {**before["given"], **planning.characteristics(item)}
-    present = Present(offering, given, tuple(w for w in wanted if w.values is not None))
-    await inventory.keep(work.store, order, id, work.products.offerings[offering].name, present)
+    made = withdrawal.made(order, item, asked)
+    await inventory.keep(work.store, order, id, work.products.offerings[made.offering].name, made)
 
 
-def _end(order: Record, asked: Asked) -> dict[str, Any]:
-    """The notes of a failed order: for each failure the network's, the plan's or the policy's own words."""
-    told = [
-        {"id": f"failure-{number}", "author": "ConvergedON", "date": now(), "text": _words(entry)}
-        for number, entry in enumerate((e for e in asked.values() if e["status"] == "failed"), 1)
+def _notes(asked: Asked) -> list[dict[str, Any]]:
+    """The notes of an order that failed: for each failure its words."""
+    failed = [entry for entry in asked.values() if entry["status"] == "failed"]
+    return [
+        {"id": f"failure-{number}", "author": "ConvergedON", "date": now(), "text": asking.words(entry)}
+        for number, entry in enumerate(failed, 1)
     ]
-    return {"note": [*(order.body.get("note") or []), *told], "completionDate": now()}
 
 
-def _words(entry: Mapping[str, Any]) -> str:
-    device = entry["wanted"]["device"] if "wanted" in entry else ""
-    place = f" on {device}" if device and not entry["words"].startswith(device) else ""
-    result = f"{entry['result']}: " if entry.get("result") else ""
-    return f"item {entry['item']}{place}: {result}{entry['words'] or 'no words were given'}"
+def _record_answer(work: Work, order: Record, outcome: Outcome) -> None:
+    what = {"device": outcome.device, "result": outcome.status}
+    done = "done" if outcome.done else "failed"
+    work.audit.record("intent.answered", order.tenant, outcome.device, f"{order.kind}/{order.id}", done, **what)
 
 
 def _record_end(work: Work, order: Record) -> None:

@@ -18,6 +18,14 @@ Values = Mapping[str, Any]
 ACTIONS = ("add", "modify", "delete", "noChange")
 
 
+class Incomplete(Invalid):
+    """An item that could be planned if it said more; ``path`` is the member of the item that is missing."""
+
+    def __init__(self, path: str, words: str) -> None:
+        super().__init__(words)
+        self.path = path
+
+
 @dataclass(frozen=True)
 class Wanted:
     """The desired state of one service on one device; ``values`` None: it must not be there.
@@ -73,7 +81,8 @@ class Present:
 def plan(item: Values, tenant: str, products: Products, present: Present | None) -> list[Wanted]:
     """What an item asks of the network; ``present`` is the service that it changes or ends.
 
-    Raises Invalid in words for the customer: an unknown offering, a missing characteristic, a value out of bounds.
+    Raises Invalid in words for the customer: an unknown offering, a value out of bounds; Incomplete for what is not
+    said: the offering of an add, the product of anything else, a characteristic.
     """
     action = item.get("action")
     if action not in ACTIONS:
@@ -83,7 +92,8 @@ def plan(item: Values, tenant: str, products: Products, present: Present | None)
     if action == "add" and present is not None:
         raise Invalid("an add names a product that exists already")
     if action != "add" and present is None:
-        raise Invalid(f"a {action} must name the id of an active product")
+        words = f"a {action} must name the id of an active product"
+        raise Invalid(words) if (item.get("product") or {}).get("id") else Incomplete("product.id", words)
     if action == "delete" and present is not None:
         return [replace(wanted, values=None) for wanted in present.wanted]
     offering = _offering(item, products, present)
@@ -106,6 +116,8 @@ def offering_id(item: Values) -> str:
 
 def _offering(item: Values, products: Products, present: Present | None) -> Offering:
     id = offering_id(item) or (present.offering if present else "")
+    if not id:
+        raise Incomplete("productOffering", "an add must name its product offering")
     if id not in products.offerings:
         raise Invalid(f"there is no product offering {id!r}")
     return products.offerings[id]
@@ -113,11 +125,14 @@ def _offering(item: Values, products: Products, present: Present | None) -> Offe
 
 def _scope(offering: Offering, given: Values, tenant: str, products: Products) -> dict[str, Any]:
     """The names that expressions may use: checked characteristics, and the site's members as ``site.*``."""
-    scope: dict[str, Any] = {}
-    for name, rule in offering.characteristics.items():
-        if name not in given:
-            raise Invalid(f"{offering.id} needs the characteristic {name}")
-        scope[name] = _checked(name, given[name], rule, tenant, products)
+    scope = {
+        name: _checked(name, given[name], rule, tenant, products)
+        for name, rule in offering.characteristics.items()
+        if name in given
+    }
+    if missing := [name for name in offering.characteristics if name not in given]:
+        named = f"characteristic{'s' if len(missing) > 1 else ''} {', '.join(missing)}"
+        raise Incomplete("product.productCharacteristic", f"{offering.id} needs the {named}")
     return scope
 
 

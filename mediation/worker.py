@@ -10,7 +10,7 @@ import structlog
 from convergedon.core import metrics
 from convergedon.core.bus import PARTITIONS, Consumer, Message
 from convergedon.core.errors import Unavailable
-from convergedon.mediation import ordering
+from convergedon.mediation import cancellation, ordering
 from convergedon.mediation.delivery import Delivery
 from convergedon.mediation.flows import FLOWS, name_of
 from convergedon.mediation.work import Work
@@ -61,6 +61,7 @@ class Worker:
     async def look_after(self) -> None:
         """What no message tells of: time that has run out, and listeners that have gone."""
         await ordering.end_overdue(self._work)
+        await cancellation.take_up_due(self._work)
         await self._delivery.attend()
 
     async def _flow(self, message: Message) -> None:

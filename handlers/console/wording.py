@@ -18,7 +18,7 @@ ENDED = ("completed", "failed", "partial", "cancelled", "rejected")
 TONES: Mapping[str, str] = {
     **dict.fromkeys(("completed", "cleared", "done", "billed", "settled", "serviceRestored", "orderCompleted"), "good"),
     **dict.fromkeys(("failed", "rejected", "partial", "critical", "major", "orderFailed", "serviceAffected"), "bad"),
-    **dict.fromkeys(("refused", "minor", "warning", "raised", "updated", "held", "pending"), "warn"),
+    **dict.fromkeys(("refused", "minor", "warning", "raised", "updated", "held", "pending", "cancelled"), "warn"),
     **dict.fromkeys(("acknowledged", "inProgress", "received", "guided", "rated", "new", "sent"), "busy"),
 }
 """State -> the colour of its badge. The badge always says the state in words too."""
@@ -34,6 +34,7 @@ WORDS: Mapping[str, str] = {
     "serviceRestored": "all-clear told",
     "orderCompleted": "completion told",
     "orderFailed": "failure told",
+    "orderCancelled": "cancellation told",
 }
 
 

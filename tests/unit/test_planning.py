@@ -124,7 +124,7 @@ def test_the_network_has_what_the_last_order_wants_and_nothing_else(first: dict[
         (item("delete"), None, "must name the id of an active product"),
         (item(**BERLIN), present(**BERLIN), "exists already"),
         (item(offering="television", **BERLIN), None, "there is no product offering 'television'"),
-        (item(offering=None, **BERLIN), None, "there is no product offering ''"),
+        (item(offering=None, **BERLIN), None, "an add must name its product offering"),
         (item(bandwidth=100, vlan=110), None, "internet-access needs the characteristic site"),
         (item(**BERLIN | {"bandwidth": 400001}), None, "bandwidth must be between 1 and 400000, not 400001"),
         (item(**BERLIN | {"vlan": 0}), None, "vlan must be between 1 and 4094, not 0"),
