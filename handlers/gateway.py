@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from math import ceil
 from typing import Any
 
 import orjson
@@ -152,6 +153,8 @@ class _Answer:
     def _headers(self, request: ConnexionRequest, error: Exception, status: int) -> dict[str, str]:
         if status == 401:
             return {"WWW-Authenticate": 'Bearer realm="convergedon"'}
+        if isinstance(error, errors.TooManyRequests):
+            return {"Retry-After": str(ceil(error.wait))}
         if status == 503:
             return {"Retry-After": "2"}
         if status == 405:
@@ -172,7 +175,7 @@ _REASONS = {
     kind.status: kind.reason
     for kind in vars(errors).values()
     if isinstance(kind, type) and issubclass(kind, errors.ConvergedonError)
-} | {429: "Too Many Requests"}
+}
 
 
 class _Limited:

@@ -8,21 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
 import orjson
 from connexion.lifecycle import ConnexionRequest
 from starlette.responses import Response
 
 from convergedon.core.audit import Audit
-from convergedon.core.errors import Forbidden, Invalid, NotFound, PreconditionFailed, UnsupportedMediaType
+from convergedon.core.errors import (
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    PreconditionFailed,
+    Stale,
+    Unprocessable,
+    UnsupportedMediaType,
+)
 from convergedon.core.policy import Decision, Policy, Subject
 from convergedon.core.settings import Settings
 from convergedon.core.store import Record
-from convergedon.handlers import documents, hub, query
+from convergedon.handlers import documents, hub, patching, query, signing
+from convergedon.handlers.admission import Shares
 from convergedon.handlers.resource import HUB, Api, Resource, Resources
 
-MERGE_PATCH = ("application/json", "application/merge-patch+json")
+TRIES = 5
+"""How often a patch is applied anew because somebody else changed the resource meanwhile."""
+LONGEST_KEY = 255
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,7 @@ class Operations:
         self._resources, self._store = resources, resources.store
         self._policy, self._audit, self._settings = policy, audit, settings
         self.public_url = settings.url if settings.public_url else ""
+        self.shares = Shares(settings.rate_limit)
 
     async def _allowed(self, call: Call, action: str, kind: str = "", body: Any = None, before: Any = None) -> Decision:
         """Ask whether the caller may. Raises Forbidden, recorded, when not."""
@@ -139,31 +154,72 @@ class Operations:
         documents.schema(call.api.document, f"{call.resource.schema}_Create").check(body)
         decision = await self._allowed(call, "create", body=body)
         given = {name: value for name, value in body.items() if name in call.shape.creatable or name.startswith("@")}
-        record = await self._resources.create(call.resource, call.subject.tenant, given)
+        record = await self._created(call, given)
         self._record(call, "create", f"{call.resource.name}/{record.id}", "done", decision)
         content = self._resources.present(record, call.url)
-        return answer(content, 201, Location=content["href"], ETag='"1"')
+        return answer(content, 201, Location=content["href"], ETag=f'"{record.revision}"')
+
+    async def _created(self, call: Call, given: Mapping[str, Any]) -> Record:
+        """A new record; for a request that came before under its Idempotency-Key, the one that it made then.
+
+        The key makes the id, so no second record can come to be, whoever takes the repetition. Raises Unprocessable
+        when the key was used for another body.
+        """
+        tenant, key = call.subject.tenant, call.request.headers.get("idempotency-key")
+        facts: dict[str, Any] = {"owner": call.subject.document}
+        if key is None:
+            return await self._resources.create(call.resource, tenant, given, facts)
+        if not 0 < len(key) <= LONGEST_KEY:
+            raise Invalid(f"an Idempotency-Key has 1 to {LONGEST_KEY} characters")
+        id = str(uuid5(NAMESPACE_URL, f"{tenant}|{call.subject.id}|{call.resource.name}|{key}"))
+        request = sha256(await call.request.body()).hexdigest()
+        try:
+            return await self._resources.create(call.resource, tenant, given, facts | {"request": request}, id)
+        except Conflict as conflict:
+            try:
+                before = await self._store.get(call.resource.name, tenant, id)
+            except NotFound:
+                raise conflict from None  # another rule than the id's, or it is being deleted just now
+        if before.facts.get("request") != request:
+            raise Unprocessable("this Idempotency-Key was used for another request")
+        return before
 
     async def patch(self, call: Call) -> Response:
         type_ = (call.request.headers.get("content-type") or "application/json").split(";")[0].strip().lower()
-        if type_ not in MERGE_PATCH:
-            raise UnsupportedMediaType(f"PATCH takes {' or '.join(MERGE_PATCH)}, not {type_}")
-        body = await call.body()
-        if not isinstance(body, dict):
-            raise Invalid("a merge patch must be a JSON object (RFC 7396)")
-        frozen = sorted(name for name in body if name not in call.shape.patchable and not name.startswith("@"))
+        if type_ not in patching.APPLY:
+            raise UnsupportedMediaType(f"PATCH takes {', '.join(patching.APPLY)}, not {type_}")
+        asked = await call.body()
+        decision = await self._allowed(call, "patch", body=asked)
+        changed, members = await self._patched(call, decision, type_, asked)
+        self._record(call, "patch", f"{call.resource.name}/{call.id}", "done", decision, members=members)
+        return answer(self._resources.present(changed, call.url), ETag=f'"{changed.revision}"')
+
+    async def _patched(self, call: Call, decision: Decision, type_: str, asked: Any) -> tuple[Record, list[str]]:
+        """Apply a patch to what is there now; whoever names no revision has it applied to the next one too."""
+        for attempt in range(1, TRIES + 1):
+            record = await self._read(call, decision)
+            self._check_match(call, record)
+            before = {"id": record.id, "href": self._resources.href(record.kind, record.id, call.url), **record.body}
+            after = patching.APPLY[type_](before, asked, self._settings.body_limit)
+            members = self._check_patch(call, before, after)
+            fresh = {name: value for name, value in after.items() if name not in ("id", "href")}
+            try:
+                return await self._resources.change(call.resource, record, fresh, whole=True), members
+            except Stale:
+                if attempt == TRIES or call.request.headers.get("if-match"):
+                    raise
+        raise AssertionError("a patch is tried at least once")
+
+    def _check_patch(self, call: Call, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+        """The members that a patch changes. Raises Invalid for those that may not be, Conflict for what is not due."""
+        members = sorted(n for n in before.keys() | after.keys() if before.get(n, ...) != after.get(n, ...))
+        frozen = [name for name in members if name not in call.shape.patchable and not name.startswith("@")]
         if frozen:
             raise Invalid(f"cannot be changed: {', '.join(frozen)}")
-        decision = await self._allowed(call, "patch", body=body)
-        record = await self._read(call, decision)
-        self._check_match(call, record)
-        fresh = merge(record.body, body)
-        documents.schema(call.api.document, f"{call.resource.schema}_Update").check(fresh)
-        self._keep_required(call, fresh)
-        call.resource.guard(record.body, fresh)
-        changed = await self._resources.change(call.resource, record, fresh, whole=True)
-        self._record(call, "patch", f"{call.resource.name}/{call.id}", "done", decision, members=sorted(body))
-        return answer(self._resources.present(changed, call.url), ETag=f'"{changed.revision}"')
+        documents.schema(call.api.document, f"{call.resource.schema}_Update").check(after)
+        self._keep_required(call, after)
+        call.resource.guard(before, after)
+        return members
 
     def _keep_required(self, call: Call, fresh: Mapping[str, Any]) -> None:
         """What a new resource must have, a changed one must still have."""
@@ -190,29 +246,19 @@ class Operations:
         documents.schema(call.api.document, "EventSubscriptionInput").check(body)
         decision = await self._allowed(call, "create", "hub", body=body)
         await hub.check_callback(body["callback"], self._settings.callback_networks)
-        record = await self._store.create(hub.subscription(call.api, call.subject, body))
+        signer = signing.signer(self._settings)
+        record = await hub.register(self._store, hub.subscription(call.api, call.subject, body, signer.mark))
         self._record(call, "create", f"hub/{record.id}", "done", decision)
-        content = {"id": record.id, **record.body}
-        return answer(content, 201, Location=f"{call.url}{call.api.base}/hub/{record.id}")
+        content, location = {"id": record.id, **record.body}, f"{call.url}{call.api.base}/hub/{record.id}"
+        # told this once, and to nobody on the way
+        told = {"X-Hub-Secret": signer.secret(record.id), "Cache-Control": "no-store"}
+        return answer(content, 201, Location=location, **told)
 
     async def unregister(self, call: Call) -> Response:
         decision = await self._allowed(call, "delete", "hub")
         record = await self._store.get(HUB.name, call.subject.tenant, call.id)
         if record.facts["api"] != call.api.base or not hub.owned(record, call.subject, decision):
             raise NotFound(f"there is no hub {call.id}")
-        await self._store.delete(record)
+        await hub.unregister(self._store, record)
         self._record(call, "delete", f"hub/{call.id}", "done", decision)
         return Response(status_code=204)
-
-
-def merge(target: Any, patch: Any) -> Any:
-    """RFC 7396: null removes, an object merges, anything else replaces."""
-    if not isinstance(patch, Mapping):
-        return patch
-    merged = dict(target) if isinstance(target, Mapping) else {}
-    for name, value in patch.items():
-        if value is None:
-            merged.pop(name, None)
-        else:
-            merged[name] = merge(merged.get(name), value)
-    return merged

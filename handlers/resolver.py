@@ -12,6 +12,8 @@ from starlette.responses import Response
 
 from convergedon.core import metrics, trace
 from convergedon.core.errors import ConvergedonError, Misconfigured
+from convergedon.core.policy import Subject
+from convergedon.handlers.admission import check_acceptable
 from convergedon.handlers.operations import Call, Operations
 from convergedon.handlers.resource import Api, Resource
 
@@ -52,10 +54,13 @@ class ShapeResolver(Resolver):  # type: ignore[misc]
 async def _serve(api: Api, resource: Resource, verb: str, operations: Operations, id: str) -> Response:
     """Run one operation inside the caller's trace, counted and timed."""
     request = connexion.request
-    call = Call(api, resource, request, request.context["token_info"]["subject"], id, operations.public_url)
+    subject: Subject = request.context["token_info"]["subject"]
+    call = Call(api, resource, request, subject, id, operations.public_url)
     begun, status, name = perf_counter(), 500, f"{resource.name}.{verb}"
     try:
         with trace.span(name, request.headers):
+            operations.shares.take(subject)
+            check_acceptable(request.headers.get("accept"))
             response: Response = await getattr(operations, verb)(call)
             response.headers["X-Trace-Id"] = trace.trace_id()
         status = response.status_code

@@ -17,6 +17,7 @@ from convergedon.core.bus import partition, token
 from convergedon.core.errors import Conflict
 from convergedon.core.lifecycle import Lifecycle
 from convergedon.core.store import Kind, Outgoing, Record, Store
+from convergedon.handlers import documents
 
 Body = Mapping[str, Any]
 
@@ -35,10 +36,12 @@ def related_parties(body: Body) -> list[str]:
 class Resource:
     """``name`` is its path segment and collection, ``schema`` its name in the document and in event types.
 
-    ``new`` returns the members that the server sets when one is created, ``changed`` those at every change; ``parties``
-    says whom it concerns. ``guard`` is given the body before and after what a client asks (after None: its deletion)
-    and raises Conflict for what only the gateway may do. ``views`` are, from the facts, the members that a party sees
-    in place of the resource's own: what touches several customers shows each only what is its.
+    ``new`` returns the members that the server sets when one is created, ``changed`` those that follow from any change;
+    ``parties`` says whom it concerns. ``rule`` is given the body before (None: a new one) and after each write, whoever
+    writes, and raises Conflict for what may not be; ``guard`` likewise for what a client asks (after None: its
+    deletion), for what only the gateway may do. ``views`` are, from the facts, the members that a party sees in place
+    of the resource's own: what touches several customers shows each only what is its. ``untold`` are members that are
+    too large for an event.
     """
 
     name: str
@@ -50,8 +53,10 @@ class Resource:
     unique: tuple[str, ...] = ()
     swept: tuple[str, ...] = ()
     changed: Callable[[Body], Body] = lambda _: {}
+    rule: Callable[[Body | None, Body], None] = lambda *_: None
     guard: Callable[[Body, Body | None], None] = lambda *_: None
     views: Callable[[Body], Mapping[str, Body]] = lambda _: {}
+    untold: tuple[str, ...] = ()
 
     @property
     def kind(self) -> Kind:
@@ -88,13 +93,13 @@ class Resources:
     store: Store
     apis: Sequence[Api]
     url: str
-    _bases: dict[str, str] = field(init=False)
+    _homes: dict[str, Api] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._bases = {resource.name: api.base for api in self.apis for resource in api.resources}
+        self._homes = {resource.name: api for api in reversed(self.apis) for resource in api.resources}
 
     def href(self, kind: str, id: str, url: str | None = None) -> str:
-        return f"{self.url if url is None else url}{self._bases[kind]}/{kind}/{id}"
+        return f"{self.url if url is None else url}{self._homes[kind].base}/{kind}/{id}"
 
     def present(self, record: Record, url: str | None = None) -> dict[str, Any]:
         """A record as clients see it."""
@@ -117,9 +122,16 @@ class Resources:
         whole = {**body, **resource.new(body)}
         if resource.lifecycle and resource.lifecycle.member in whole:
             resource.lifecycle.check(None, whole[resource.lifecycle.member])
+        resource.rule(None, whole)
         known = {"parties": resource.parties(whole), "trace": trace.trace_id(), **(facts or {})}
+        known.update(self._instants(resource, whole))
         record = Record(resource.name, id or str(uuid4()), tenant, whole, known)
-        return await self.store.create(record, [self.event(resource, record, "Create"), *also])
+        return await self.store.create(record, [self._event(resource, record, "Create"), *also])
+
+    def _instants(self, resource: Resource, body: Body) -> dict[str, Any]:
+        """The body's date-times as numbers, which queries and sorts compare: the texts may have any offset."""
+        at = documents.shape(self._homes[resource.name].document, resource.schema).instants(body)
+        return {"at": at} if at else {}
 
     async def change(
         self,
@@ -129,27 +141,35 @@ class Resources:
         facts: Body | None = None,
         also: Sequence[Outgoing] = (),
         whole: bool = False,
+        description: str = "",
     ) -> Record:
         """Store changed members (``whole``: the body as a whole) and the event of the change.
 
-        Nothing changed is nothing written. Raises Conflict for a move that the lifecycle has not, Stale when somebody
-        else was first.
+        ``description`` says in the event why. Nothing changed is nothing written. Raises Conflict for a move that the
+        lifecycle has not, Stale when somebody else was first.
         """
         fresh = dict(body or {}) if whole else {**record.body, **(body or {})}
-        what = self._what(resource, record, fresh) if fresh != record.body else ""
-        if what:
+        members = _differing(record.body, fresh)
+        if members:
+            resource.rule(record.body, fresh)
             fresh.update(resource.changed(fresh))
         known = {**record.facts, "parties": resource.parties(fresh) or record.facts.get("parties", []), **(facts or {})}
+        if members:
+            known.update({"at": None} | self._instants(resource, fresh))
         known = {name: value for name, value in known.items() if value is not None}
-        if not what and known == record.facts and not also:
+        if not members and known == record.facts and not also:
             return record
         changed = Record(record.kind, record.id, record.tenant, fresh, known, record.revision, record.unsent)
-        told = [self.event(resource, changed, what)] if what else []
+        told = []
+        if members:
+            what = self._what(resource, record.body, fresh)
+            told = [self._event(resource, changed, what, members, description)]
         return await self.store.replace(changed, [*told, *also])
 
-    def _what(self, resource: Resource, record: Record, fresh: Body) -> str:
+    def _what(self, resource: Resource, before: Body, after: Body) -> str:
+        """The kind of change. Raises Conflict when it may not be."""
         member = resource.lifecycle.member if resource.lifecycle else ""
-        old, new = record.body.get(member), fresh.get(member)
+        old, new = before.get(member), after.get(member)
         if not member or old == new:
             return "AttributeValueChange"
         if new is None or resource.lifecycle is None:
@@ -158,23 +178,37 @@ class Resources:
         return "StateChange"
 
     async def delete(self, resource: Resource, record: Record) -> None:
-        await self.store.delete(record, [self.event(resource, record, "Delete")])
+        await self.store.delete(record, [self._event(resource, record, "Delete")])
 
-    def event(self, resource: Resource, record: Record, what: str) -> Outgoing:
+    def inform(self, resource: Resource, record: Record, field_path: str, description: str) -> Outgoing:
+        """The event that asks for something without which the work cannot go on, to be written with a change."""
+        return self._event(resource, record, "InformationRequired", [field_path], description)
+
+    def _event(
+        self, resource: Resource, record: Record, what: str, members: Sequence[str] = (), description: str = ""
+    ) -> Outgoing:
         """The message that tells of a change: an event of TMF630's v4 form, and what the gateway knows beside it."""
         type_ = f"{resource.schema}{what}Event"
         time = now()
         id = str(uuid4())
-        envelope = {
+        home = self._homes[resource.name]
+        told = {name: value for name, value in self.present(record).items() if name not in resource.untold}
+        envelope: dict[str, Any] = {
             "eventId": id,
             "eventTime": time,
             "eventType": type_,
             "correlationId": trace.trace_id() or record.facts.get("trace", ""),
-            "domain": self._bases[resource.name].split("/")[2],
+            "domain": home.base.split("/")[2],
             "title": type_,
             "timeOcurred": time,
-            "event": {resource.name: self.present(record)},
+            "event": {resource.name: told},
         }
+        if what in ("AttributeValueChange", "InformationRequired"):
+            envelope["fieldPath"] = ",".join(members)
+        else:
+            envelope |= {"id": record.id, "href": told["href"]}
+        if description:
+            envelope["description"] = description
         about = {
             "event": envelope,
             "tenant": record.tenant,
@@ -182,8 +216,15 @@ class Resources:
             "id": record.id,
             "parties": record.facts.get("parties", []),
             "views": resource.views(record.facts),
-            "base": self._bases[resource.name],
+            "base": home.base,
         }
         # what is said of one thing stays in order, also where each saying is a record of its own
         subject = f"event.{partition(record.facts.get('line', record.id))}.{token(record.tenant)}.{type_}"
         return Outgoing(id, subject, about, trace.headers())
+
+
+def _differing(before: Body, after: Body) -> list[str]:
+    """The members that are not the same."""
+    if before == after:
+        return []
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))

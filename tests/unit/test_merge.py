@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convergedon.handlers.operations import merge
+from convergedon.handlers.patching import merge
 
 # The cases of the RFC's appendix A: original, patch, result
 CASES: list[tuple[Any, Any, Any]] = [

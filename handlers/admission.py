@@ -1,0 +1,67 @@
+"""What a request must pass before it is looked at: whether its caller has any of its share left, and can read us."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+
+from convergedon.core.errors import NotAcceptable, TooManyRequests
+from convergedon.core.policy import Subject
+
+CALLERS = 10_000
+"""Callers that are remembered; who was not seen for longest begins anew."""
+JSON = "application/json"
+
+
+@dataclass(slots=True)
+class _Bucket:
+    left: float
+    at: float
+
+
+class Shares:
+    """A token bucket for each caller, of this process: ``rate`` requests a second, twice as many at once.
+
+    A rate of 0 lets everything pass.
+    """
+
+    def __init__(self, rate: float, clock: Callable[[], float] = monotonic) -> None:
+        self._rate, self._most, self._clock = rate, max(2 * rate, 1.0), clock
+        self._buckets: OrderedDict[tuple[str, str], _Bucket] = OrderedDict()
+
+    def take(self, subject: Subject) -> None:
+        """Raises TooManyRequests, saying when to come again."""
+        if not self._rate:
+            return
+        now, caller = self._clock(), (subject.tenant, subject.id)
+        bucket = self._buckets.pop(caller, None) or _Bucket(self._most, now)
+        self._buckets[caller] = bucket
+        while len(self._buckets) > CALLERS:
+            self._buckets.popitem(last=False)
+        bucket.left, bucket.at = min(self._most, bucket.left + (now - bucket.at) * self._rate), now
+        if bucket.left < 1:
+            raise TooManyRequests(f"{self._rate:g} requests a second are taken", (1 - bucket.left) / self._rate)
+        bucket.left -= 1
+
+
+def check_acceptable(accept: str | None) -> None:
+    """Refuse a caller that does not take JSON (RFC 9110, 12.5.1). Raises NotAcceptable."""
+    if not accept or accept in ("*/*", JSON):
+        return
+    weights = dict(_range(part) for part in accept.lower().split(","))
+    # the more exact range wins over the more general one
+    named = next((weights[name] for name in (JSON, "application/*", "*/*") if name in weights), 0.0)
+    if named <= 0:
+        raise NotAcceptable(f"the answer is {JSON}, which Accept does not take")
+
+
+def _range(text: str) -> tuple[str, float]:
+    """A media range and its weight; what cannot be read as a weight is 1."""
+    name, *parameters = (part.strip() for part in text.split(";"))
+    weight = next((part[2:] for part in parameters if part.startswith("q=")), "1")
+    try:
+        return name, float(weight)
+    except ValueError:
+        return name, 1.0
