@@ -38,6 +38,7 @@ STREAMS: Mapping[str, StreamConfig] = {
     "EVENTS": StreamConfig(subjects=["event.>"], max_age=7 * DAY),
     "NETWORK": StreamConfig(subjects=["network.>"], max_age=7 * DAY),
     "INTENTS": StreamConfig(subjects=["intent.>"], retention=RetentionPolicy.WORK_QUEUE),
+    "TASKS": StreamConfig(subjects=["task.>"], retention=RetentionPolicy.WORK_QUEUE),
     "DELIVERY": StreamConfig(subjects=["delivery.>"], retention=RetentionPolicy.WORK_QUEUE),
     "PARKED": StreamConfig(subjects=["parked.>"], max_bytes=1 << 30, discard=DiscardPolicy.OLD),
     "AUDIT": StreamConfig(subjects=["audit.>"], deny_delete=True, deny_purge=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from convergedon.core.bus import Message
-from convergedon.mediation import assurance, billing, cancellation, ordering
+from convergedon.mediation import alarm_tasks, assurance, billing, cancellation, ordering
 from convergedon.mediation.work import Work
 
 Step = Callable[[Work, Message], Awaitable[None]]
@@ -23,6 +23,13 @@ FLOWS: Mapping[str, tuple[Step, ...]] = {
     "clear": (assurance.clear_alarm,),
     "AlarmCreateEvent": (assurance.tell_affected,),
     "AlarmStateChangeEvent": (assurance.tell_restored,),
+    "AckAlarmsCreateEvent": (alarm_tasks.begin,),
+    "UnAckAlarmsCreateEvent": (alarm_tasks.begin,),
+    "ClearAlarmsCreateEvent": (alarm_tasks.begin,),
+    "CommentAlarmsCreateEvent": (alarm_tasks.begin,),
+    "GroupAlarmsCreateEvent": (alarm_tasks.begin,),
+    "UnGroupAlarmsCreateEvent": (alarm_tasks.begin,),
+    "slice": (alarm_tasks.carry_on,),
     # usage line
     "flow": (billing.meter,),
     "UsageCreateEvent": (billing.guide,),
@@ -32,9 +39,9 @@ FLOWS: Mapping[str, tuple[Step, ...]] = {
 
 
 def name_of(message: Message) -> str:
-    """What happened: the type of an event, the kind of an observation, or outcome."""
+    """What happened: the type of an event, the kind of an observation, the turn of a task's next slice, or outcome."""
     if "event" in message.body:
         return str(message.body["event"]["eventType"])
     if "observation" in message.body:
         return str(message.body["observation"]["kind"])
-    return "outcome"
+    return "slice" if "slice" in message.body else "outcome"

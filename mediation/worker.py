@@ -36,6 +36,7 @@ class Worker:
             for name, subject, handler in (
                 (f"flow-events-{number}", f"event.{number}.>", self._flow),
                 (f"flow-network-{number}", f"network.{number}.>", self._flow),
+                (f"flow-tasks-{number}", f"task.{number}.>", self._flow),
                 (f"fan-out-{number}", f"event.{number}.>", partial(self._delivery.fan_out, self._work)),
             ):
                 self._work.bus.consume(Consumer(name, subject, handler, horizon, parked=self._parked))
