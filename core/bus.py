@@ -162,7 +162,7 @@ def delay(consumer: Consumer, attempt: int, after: float | None = None) -> float
     """
     if after is not None:
         return after
-    return random() * min(0.2 * 2 ** min(attempt - 1, 20), consumer.pause)
+    return random() * float(min(0.2 * 2 ** min(attempt - 1, 20), consumer.pause))
 
 
 class Bus(Protocol):
@@ -178,8 +178,8 @@ class Bus(Protocol):
         """Take messages one at a time until the task is cancelled."""
         ...
 
-    async def forget(self, stream: str, consumer: str) -> None:
-        """Remove a durable consumer and the messages that only it would have taken."""
+    async def forget(self, stream: str, consumer: str, subject: str) -> None:
+        """Remove a durable consumer, if it is there, and the messages of its subject."""
         ...
 
     async def read(self, subject: str) -> list[Mapping[str, Any]]:
@@ -331,14 +331,11 @@ class NatsBus:
         await self._stream.publish(f"parked.{stream}.{consumer.name}", received.data, headers=headers, timeout=5)
         await received.ack()
 
-    async def forget(self, stream: str, consumer: str) -> None:
+    async def forget(self, stream: str, consumer: str, subject: str) -> None:
         try:
-            info = await self._stream.consumer_info(stream, consumer)
-            await self._stream.delete_consumer(stream, consumer)
-            if info.config.filter_subject:
-                await self._stream.purge_stream(stream, subject=info.config.filter_subject)
-        except NotFoundError:
-            return
+            with contextlib.suppress(NotFoundError):
+                await self._stream.delete_consumer(stream, consumer)
+            await self._stream.purge_stream(stream, subject=subject)
         except (NatsError, OSError, TimeoutError) as error:
             raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
 

@@ -257,10 +257,10 @@ class MemoryBus:
             id, stream, consumer.name, message.subject, reason, time(), message.body, message.headers
         )
 
-    async def forget(self, stream: str, consumer: str) -> None:
-        if gone := self._queues.pop(consumer, None):
-            kept = [one for one in self._streams[stream] if not subject_matches(one.subject, gone.subject)]
-            self._streams[stream] = kept
+    async def forget(self, stream: str, consumer: str, subject: str) -> None:
+        self._queues.pop(consumer, None)
+        kept = [message for message in self._streams[stream] if not subject_matches(message.subject, subject)]
+        self._streams[stream] = kept
 
     async def read(self, subject: str) -> list[Mapping[str, Any]]:
         return [message.body async for message in self.since(subject, 0)]

@@ -9,6 +9,14 @@ RELAYED = Counter("convergedon_outbox_relayed_total", "Messages published from t
 CONSUMED = Counter("convergedon_messages_total", "Messages taken from the bus.", ["stream", "result"])
 PARKED = Counter("convergedon_parked_total", "Messages parked with a reason.", ["stream"])
 DELIVERIES = Counter("convergedon_deliveries_total", "Events posted to hub listeners.", ["result"])
+DELIVERY_SECONDS = Histogram(
+    "convergedon_delivery_seconds",
+    "Time from the queue of a hub listener until it took an event.",
+    buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 60, 600, 3600, 86_400),
+)
+WAITING = Gauge(
+    "convergedon_deliveries_waiting", "Events in the queues of hub listeners.", multiprocess_mode="livemostrecent"
+)
 STEP_SECONDS = Histogram("convergedon_flow_step_seconds", "Time of one flow step.", ["step"])
 RECEIVED = Counter("convergedon_adapter_received_total", "Datagrams or notifications received.", ["adapter"])
 DROPPED = Counter("convergedon_adapter_dropped_total", "Datagrams dropped, by reason.", ["adapter", "reason"])

@@ -24,8 +24,7 @@ Networks = Sequence[IPv4Network | IPv6Network]
 LEASE = 0.1
 """Seconds for which a worker may go by the listeners that it read."""
 SETTLED = 1.5 * LEASE
-"""Seconds after which every worker goes by a change: it is answered then, so a new listener misses nothing that is
-written after the answer, and one that has gone is sent nothing more."""
+"""Seconds after which every worker goes by a change, as only their clocks' pace must agree."""
 
 
 def subscription(api: Api, subject: Subject, body: Mapping[str, Any], mark: str = "") -> Record:
@@ -40,6 +39,19 @@ def subscription(api: Api, subject: Subject, body: Mapping[str, Any], mark: str 
     if mark:
         facts["mark"] = mark
     return Record(HUB.name, str(uuid4()), subject.tenant, {"query": "", **given}, facts)
+
+
+async def register(store: Store, record: Record) -> Record:
+    """Keep a listener; it hears every event that is written after this has returned."""
+    kept = await store.create(record)
+    await asyncio.sleep(SETTLED)
+    return kept
+
+
+async def unregister(store: Store, record: Record) -> None:
+    """End a listener; what is sent to it is under way already when this returns."""
+    await store.delete(record)
+    await asyncio.sleep(SETTLED)
 
 
 def owner(record: Record) -> Subject:
@@ -66,6 +78,10 @@ class Listeners:
             self._readings[tenant, base] = begun, reading
         # shielded: who gives up waiting leaves it to the others
         return await asyncio.shield(reading)
+
+    def changed(self, tenant: str, base: str) -> None:
+        """Read them anew: this process has changed them."""
+        self._readings.pop((tenant, base), None)
 
     async def _read(self, tenant: str, base: str) -> dict[str, Record]:
         found = await self._store.find(HUB.name, {"tenant": tenant, "facts.api": base})

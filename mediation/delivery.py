@@ -1,119 +1,143 @@
 """Events to their listeners: fanned out to a queue for each hub, posted in order, tried again until the horizon.
 
-A listener that is slow or away holds up nobody but itself: its queue is a durable consumer of its own. What is posted
-again carries the same eventId.
+A listener that is slow or away holds up nobody but itself: its queue is a durable consumer of its own, its connection
+too. What is posted again carries the same eventId.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime
 from functools import partial
 from time import time
 from typing import Any
+from urllib.parse import parse_qsl
 
-import httpx
+import orjson
 import structlog
 
 from convergedon.core import metrics, trace
-from convergedon.core.bus import Consumer, Message
-from convergedon.core.errors import Invalid, NotFound, Unavailable
-from convergedon.core.policy import Decision
+from convergedon.core.bus import Bus, Consumer, Message
+from convergedon.core.errors import Refused, Unavailable
+from convergedon.core.policy import Decision, Policy, Subject
 from convergedon.core.store import Record
-from convergedon.handlers import hub
-from convergedon.handlers.query import event_matches
+from convergedon.handlers import hub, signing
+from convergedon.handlers.query import event_matches, select
 from convergedon.handlers.resource import HUB, narrowed
+from convergedon.mediation.posting import Answer, Poster
 from convergedon.mediation.work import Work
 
 log = structlog.get_logger()
 
-PATIENCE = httpx.Timeout(10, connect=3)
+Event = Mapping[str, Any]
+Decide = Callable[[Subject], Awaitable[Decision]]
+
+PAUSE = 60.0
+"""The longest pause between two tries, in seconds, where the listener did not ask for another."""
+WISHES = (1.0, 900.0)
+"""What a listener may ask for by Retry-After, in seconds."""
+DOUBTFUL = 64
+"""How many listeners that failed last time are posted to at once; of those that answer, all are."""
 
 
 class Delivery:
-    """The queues of all listeners, as far as this worker takes part in emptying them."""
+    """The queues of all listeners, as far as this worker takes part in emptying them.
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
-        self._client = httpx.AsyncClient(timeout=PATIENCE, follow_redirects=False, trust_env=False)
+    ``parked`` is told of each event that is given up.
+    """
+
+    def __init__(self, work: Work, parked: Callable[[Message, str], None] = lambda *_: None) -> None:
+        self._work, self._parked = work, parked
+        self._listeners = hub.Listeners(work.store)
+        self._signer = signing.signer(work.settings)
+        self._poster = Poster(work.settings.callback_networks)
+        self._failing: set[str] = set()
+        self._places = asyncio.Semaphore(DOUBTFUL)
         self._queues: dict[str, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
     async def attend(self) -> None:
         """Take part in the queues of all listeners there are; end those of listeners that have gone since."""
-        known = set(self._queues)
-        there = {record.id for record in await self._work.store.find(HUB.name, {})}
-        for id in there:
-            self._attend(id)
-        for id in known - there:
+        waiting = await self._work.bus.waiting("DELIVERY")
+        known = {*self._queues, *(subject.partition(".")[2] for subject in waiting)}
+        there = {record.id: record for record in await self._work.store.find(HUB.name, {})}
+        for record in there.values():
+            self._attend(record)
+        for id in known - there.keys():
             self._forget(id)
+        metrics.WAITING.set(sum(waiting.values()))
+        await self._poster.tidy()
 
     async def stop(self) -> None:
         for task in self._queues.values():
             task.cancel()
         await asyncio.gather(*self._queues.values(), *self._ending, return_exceptions=True)
-        await self._client.aclose()
+        await self._poster.close()
 
-    def _attend(self, id: str) -> None:
-        if id not in self._queues:
-            horizon = self._work.settings.delivery_horizon
-            consumer = Consumer(f"hub-{id}", f"delivery.{id}", partial(self._deliver, id), horizon, pause=60.0)
-            self._queues[id] = self._work.bus.consume(consumer)
+    def _attend(self, record: Record) -> None:
+        if (id := record.id) in self._queues:
+            return
+        if not self._signer.knows(record.facts.get("mark", self._signer.mark)):
+            log.warning("the listener cannot check our signatures: its secret follows from another key", hub=id)
+        horizon, deliver = self._work.settings.delivery_horizon, partial(self._deliver, id)
+        consumer = Consumer(f"hub-{id}", f"delivery.{id}", deliver, horizon, pause=PAUSE, parked=self._parked)
+        self._queues[id] = self._work.bus.consume(consumer)
 
     async def fan_out(self, work: Work, message: Message) -> None:
         """Any event: queue it for each listener of its tenant and API who asked for it and may hear it."""
-        about = message.body
-        for record in await work.store.find(HUB.name, {"tenant": about["tenant"], "facts.api": about["base"]}):
-            if not event_matches(record.body["query"], about["event"]):
-                continue
-            decision = await self._decide(record, about)
-            if decision.allow:
-                self._attend(record.id)
-                event = _narrowed(about, decision)
-                await work.bus.publish(
-                    f"delivery.{record.id}",
-                    {"event": event, "tenant": about["tenant"]},
-                    f"{event['eventId']}:{record.id}",
-                )
-
-    async def _decide(self, record: Record, about: Mapping[str, Any]) -> Decision:
-        resource = {
-            "kind": "event",
-            "tenant": about["tenant"],
-            "parties": about["parties"],
-            "of": about["kind"],
-            "type": about["event"]["eventType"],
-        }
-        return await self._work.policy.decide(hub.owner(record), "receive", resource, channel="delivery")
+        about, queued = message.body, []
+        decide = judge(work.policy, about)
+        for base in bases(about):
+            for record in (await self._listeners.of(about["tenant"], base)).values():
+                if event := await heard(record, about, decide):
+                    self._attend(record)
+                    queued.append(queue(work.bus, record, event))
+        # side by side, and all of them to their end: this event comes before the next in each queue
+        for result in await asyncio.gather(*queued, return_exceptions=True):
+            if result is not None:
+                raise result
 
     async def _deliver(self, id: str, message: Message) -> None:
         """Post one event. Raises Unavailable, so that it comes back, unless the listener took it or is gone."""
-        try:
-            record = await self._work.store.get(HUB.name, message.body["tenant"], id)
-        except NotFound:
-            self._forget(id)
-            return
-        event = message.body["event"]
-        status = await self._post(record, event)
-        metrics.DELIVERIES.labels(str(status // 100) + "xx").inc()
-        if status == 410:
-            await self._work.store.delete(record)
-            self._forget(id)
-        elif not 200 <= status < 300:
-            raise Unavailable(f"listener {id} answered {status}")
+        about = message.body
+        async with self._place(id):
+            record = (await self._listeners.of(about["tenant"], about["base"])).get(id)
+            if record is None:
+                self._forget(id)
+                return
+            answer = await self._post(record, about["event"])
+        if answer.status == 410:
+            await self._end(record)
+        elif not 200 <= answer.status < 300:
+            raise Unavailable(f"listener {id} {words(answer)}", wish(answer))
         else:
-            self._record(record, event)
+            self._failing.discard(id)
+            metrics.DELIVERY_SECONDS.observe(max(0.0, time() - message.stored))
+            self._record(record, about["event"])
 
-    async def _post(self, record: Record, event: Mapping[str, Any]) -> int:
-        callback = record.body["callback"]
+    def _place(self, id: str) -> AbstractAsyncContextManager[None]:
+        """Those that hang may take all the time they are given, but not all our sockets and look-ups."""
+        return self._places if id in self._failing else nullcontext()
+
+    async def _post(self, record: Record, event: Event) -> Answer:
+        self._failing.add(record.id)
         try:
-            await hub.check_callback(callback, self._work.settings.callback_networks)
-            answer = await self._client.post(callback, json=event, headers=trace.headers())
-        except (httpx.HTTPError, httpx.InvalidURL, Invalid) as error:
+            answer = await send(self._poster, self._signer, record, event)
+        except Unavailable as error:
             metrics.DELIVERIES.labels("error").inc()
-            raise Unavailable(f"listener {record.id} cannot be reached: {error or type(error).__name__}") from error
-        return answer.status_code
+            raise Unavailable(f"listener {record.id} {error}") from error
+        metrics.DELIVERIES.labels(f"{answer.status // 100}xx").inc()
+        return answer
+
+    async def _end(self, record: Record) -> None:
+        """The listener said that it is gone: its registration ends."""
+        await self._work.store.delete(record)
+        self._listeners.changed(record.tenant, record.facts["api"])
+        self._forget(record.id)
+        who = record.facts["owner"]["id"]
+        self._work.audit.record("hub.ended", record.tenant, who, f"hub/{record.id}", "done", reason="it answered 410")
 
     def _forget(self, id: str) -> None:
         """The hub is gone: end its queue, from outside the consumer that noticed."""
@@ -123,28 +147,116 @@ class Delivery:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
             try:
-                await self._work.bus.forget("DELIVERY", f"hub-{id}")
+                await self._work.bus.forget("DELIVERY", f"hub-{id}", f"delivery.{id}")
             except Unavailable as error:
                 log.info("queue of a gone listener stays", hub=id, reason=str(error))
 
+        self._failing.discard(id)
         ending = asyncio.create_task(end(self._queues.pop(id, None)))
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
 
-    def _record(self, record: Record, event: Mapping[str, Any]) -> None:
+    def _record(self, record: Record, event: Event) -> None:
         detail: dict[str, Any] = {"eventId": event["eventId"], "eventType": event["eventType"]}
         told = event["event"].get("customerNotification")
-        if told and told.get("notificationType") == "serviceAffected":
+        if told and told.get("notificationType") == "serviceAffected" and "affectedSince" in told:
             detail["seconds"] = round(time() - datetime.fromisoformat(told["affectedSince"]).timestamp(), 3)
         self._work.audit.record(
             "event.delivered", record.tenant, record.facts["owner"]["id"], f"hub/{record.id}", "done", **detail
         )
 
 
-def _narrowed(about: Mapping[str, Any], decision: Decision) -> Mapping[str, Any]:
+def bases(about: Mapping[str, Any]) -> Sequence[str]:
+    """The APIs whose listeners an event is for."""
+    return (about["base"],)
+
+
+def judge(policy: Policy, about: Mapping[str, Any]) -> Decide:
+    """Asks whether somebody may hear of this event; of the same one only once."""
+    made: dict[Subject, Decision] = {}
+    resource = {
+        "kind": "event",
+        "tenant": about["tenant"],
+        "parties": about["parties"],
+        "of": about["kind"],
+        "type": about["event"]["eventType"],
+    }
+
+    async def decide(who: Subject) -> Decision:
+        if who not in made:
+            made[who] = await policy.decide(who, "receive", resource, channel="delivery")
+            await asyncio.sleep(0)  # a thousand owners are a tenth of a second: others have their turn between
+        return made[who]
+
+    return decide
+
+
+async def heard(record: Record, about: Mapping[str, Any], decide: Decide) -> Event | None:
+    """The event as a listener hears it, or nothing: it did not ask for it, or may not."""
+    views, query = about.get("views") or {}, record.body["query"]
+    event = _as_told(record, about)
+    # where parties see different things, only what this one sees may decide: a filter would tell the rest
+    if not views and not _asked(record, event):
+        return None
+    decision = await decide(hub.owner(record))
+    if not decision.allow:
+        return None
+    seen = _narrowed(event, views, decision)
+    return _selected(seen, query) if not views or _asked(record, seen) else None
+
+
+def _as_told(record: Record, about: Mapping[str, Any]) -> Event:
+    """The event in the words of the API at which the hub is registered."""
+    return about["event"]  # type: ignore[no-any-return]
+
+
+def _asked(record: Record, event: Event) -> bool:
+    try:
+        return event_matches(record.body["query"], event)
+    except Refused as error:  # taken by another version of the gateway
+        log.warning("the listener's query is not understood", hub=record.id, reason=str(error))
+        return False
+
+
+def _narrowed(event: Event, views: Mapping[str, Any], decision: Decision) -> Event:
     """The event as its listener may see it."""
-    event, parties = about["event"], decision.filter.get("parties")
+    parties = decision.filter.get("parties")
     if parties is None:
-        return event  # type: ignore[no-any-return]
-    seen = {name: narrowed(body, about.get("views", {}), parties) for name, body in event["event"].items()}
-    return {**event, "event": seen}
+        return event
+    return {**event, "event": {name: narrowed(body, views, parties) for name, body in event["event"].items()}}
+
+
+def _selected(event: Event, query: str) -> Event:
+    """The event with the members of its resource that the query's ``fields`` names."""
+    names = [name for key, value in parse_qsl(query.lstrip("?")) if key == "fields" for name in value.split(",")]
+    if not names:
+        return event
+    wanted = frozenset(name.strip().split(".")[0] for name in names)
+    return {**event, "event": {name: select(body, wanted) for name, body in event["event"].items()}}
+
+
+async def queue(
+    bus: Bus, record: Record, event: Event, run: str = "", headers: Mapping[str, str] | None = None
+) -> None:
+    """Put an event into a listener's queue; ``run`` tells one time from another."""
+    body = {"event": event, "tenant": record.tenant, "base": record.facts["api"]}
+    await bus.publish(f"delivery.{record.id}", body, f"{run}{event['eventId']}:{record.id}", headers)
+
+
+async def send(poster: Poster, signer: signing.Signer, record: Record, event: Event) -> Answer:
+    """Post an event, signed, to a listener. Raises Unavailable when there is no answer."""
+    body = orjson.dumps(event)
+    headers = {**trace.headers(), **signer.headers(record.id, event["eventId"], body)}
+    return await poster.post(record.id, record.body["callback"], body, headers)
+
+
+def words(answer: Answer) -> str:
+    return f"answered {answer.status}" + (": redirects are not followed" if answer.status // 100 == 3 else "")
+
+
+def wish(answer: Answer) -> float | None:
+    """When a listener that has too much to do wants to be asked again, within bounds."""
+    if answer.status not in (429, 503) or answer.after is None:
+        return None
+    least, most = WISHES
+    return min(max(answer.after, least), most)

@@ -26,7 +26,7 @@ class Worker:
 
     def __init__(self, work: Work) -> None:
         self._work = work
-        self._delivery = Delivery(work)
+        self._delivery = Delivery(work, self._parked)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:

@@ -151,7 +151,7 @@ class PumpBus:
                 return
         raise AssertionError(f"{message.subject} came back for ever: {reason}")
 
-    async def forget(self, stream: str, consumer: str) -> None:
+    async def forget(self, stream: str, consumer: str, subject: str) -> None:
         self.consumers = [one for one in self.consumers if one.name != consumer]
 
     async def read(self, subject: str) -> list[Mapping[str, Any]]:

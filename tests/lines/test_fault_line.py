@@ -53,7 +53,7 @@ async def hear(scene: Scene, listener: Listener, who: str, tenant: str = "acme",
     """Register a listener of notifications; returns its id."""
     subject = Subject(who, tenant, (role,), who if role == "customer" else None)
     body = {"callback": listener.url(who), "query": "notificationType=serviceAffected,serviceRestored"}
-    return (await scene.store.create(hub.subscription(customer_notifications.API, subject, body))).id
+    return (await hub.register(scene.store, hub.subscription(customer_notifications.API, subject, body))).id
 
 
 async def test_a_fault_is_told_to_whom_it_affects_and_nobody_else(scene: Scene) -> None:
@@ -187,9 +187,9 @@ async def test_an_alarm_shows_a_customer_its_own_services_alone(still: Scene) ->
     async with listening() as listener:
         for who in ("northwind", "contoso"):
             subject = Subject(who, "acme", ("customer",), who)
-            await still.store.create(hub.subscription(API, subject, {"callback": listener.url(who)}))
+            await hub.register(still.store, hub.subscription(API, subject, {"callback": listener.url(who)}))
         desk = Subject("desk", "acme", ("noc",))
-        await still.store.create(hub.subscription(API, desk, {"callback": listener.url("desk")}))
+        await hub.register(still.store, hub.subscription(API, desk, {"callback": listener.url("desk")}))
         for party, vlan in (("northwind", 10), ("contoso", 11)):
             await still.ended(await still.order(item(**BERLIN | {"vlan": vlan}), party=party))
         await still.say("fault")
@@ -363,7 +363,7 @@ async def test_another_tenants_listener_hears_nothing(still: Scene) -> None:
     async with listening() as listener:
         await hear(still, listener, "northwind", "globex")
         subject = Subject("desk", "acme", ("noc",))
-        await still.store.create(hub.subscription(API, subject, {"callback": listener.url("alarms")}))
+        await hub.register(still.store, hub.subscription(API, subject, {"callback": listener.url("alarms")}))
         await still.ended(await still.order(item(**BERLIN)))
         await still.settled()
         assert listener.got == []
@@ -378,7 +378,8 @@ async def test_a_listener_hears_what_it_asked_for(still: Scene) -> None:
     """Its query is kept to."""
     async with listening() as listener:
         record = hub.subscription(API, Subject("desk", "acme", ("noc",)), {"callback": listener.url("x")})
-        await still.store.create(replace(record, body={**record.body, "query": "eventType=AlarmStateChangeEvent"}))
+        asked = replace(record, body={**record.body, "query": "eventType=AlarmStateChangeEvent"})
+        await hub.register(still.store, asked)
         await still.say("fault")
         await still.say("clear")
         await still.settled()
