@@ -242,7 +242,7 @@ async def target(gateway: Gateway, operation: Operation) -> str:
 
 
 @each(WITH_BODY)
-@pytest.mark.parametrize("type_", ["text/plain", "application/xml", "application/json-patch+json", "nonsense"])
+@pytest.mark.parametrize("type_", ["text/plain", "application/xml", "application/merge-patch+xml", "nonsense"])
 async def test_an_unknown_media_type_is_refused(gateway: Gateway, operation: Operation, type_: str) -> None:
     """415 before anything is read."""
     answer = await gateway.ask(
@@ -498,6 +498,23 @@ async def test_every_element_has_the_mandatory_members(gateway: Gateway, operati
 
 
 PATCHED = [one for one in OPERATIONS if one.method == "patch"]
+
+
+@each(PATCHED)
+@pytest.mark.parametrize("type_", ["application/json-patch+json", "application/json-patch-query+json"])
+async def test_the_operations_that_are_shown_can_be_done(gateway: Gateway, operation: Operation, type_: str) -> None:
+    """On what was created by the example; only the members that the operations name are another."""
+    before = await made(gateway, operation)
+    path = operation.path(before["id"])
+    steps = operation.declared["requestBody"]["content"][type_]["example"]
+    answer = await gateway.ask("PATCH", path, headers={"Content-Type": type_}, content=json.dumps(steps))
+
+    after = answer.json()
+    assert answer.status_code == 200, after
+    named = {step["path"].split("/")[1] for step in steps if step["op"] != "test"}
+    ours = set(operation.api.resource(operation.name).changed(after))
+    assert {name for name in after if after[name] != before.get(name)} - ours == named
+    check(operation.api, schema_of(operation), after)
 
 
 @each(PATCHED)
@@ -767,6 +784,8 @@ async def test_a_listener_is_registered_and_unregistered(gateway: Gateway, opera
     assert body == {**asked, "id": body["id"]}
     path = f"{operation.path()}/{body['id']}"
     assert answer.headers["location"] == URL + path
+    assert answer.headers["x-hub-secret"].startswith("whsec_")
+    assert answer.headers["cache-control"] == "no-store"
     assert (await gateway.ask("DELETE", path)).status_code == 204
     refused(operation, await gateway.ask("DELETE", path), 404)
 
@@ -810,6 +829,16 @@ async def test_a_customer_ends_only_its_own_subscription(gateway: Gateway) -> No
         "http://224.0.0.1/",
         "http://255.255.255.255/",
         "http://100.64.0.1/",
+        "http://[64:ff9b::a9fe:a9fe]/",
+        "http://[64:ff9b::808:808]/",
+        "http://[2002:7f00:1::]/",
+        "http://[2002:808:808::]/",
+        "http://[2001:0:808:808::80ff:fffe]/",
+        "http://[::127.0.0.1]/",
+        "http://[fec0::1]/",
+        "http://[fd00::1]/",
+        "http://[ff02::1]/",
+        "http://192.88.99.1/",
         "http://2852039166/",
         "http://user:password@127.0.0.1/",
         "http://user@127.0.0.1/",
@@ -859,7 +888,7 @@ async def test_loopback_is_refused_unless_it_is_allowed(gateway: Gateway) -> Non
 
     with pytest.raises(Invalid):
         await check_callback("http://127.0.0.1:80/", [])
-    for address in ("169.254.169.254", "[fe80::1]", "[::ffff:169.254.169.254]"):
+    for address in ("169.254.169.254", "[fe80::1]", "[::ffff:169.254.169.254]", "[64:ff9b::a9fe:a9fe]", "224.0.0.1"):
         with pytest.raises(Invalid):
             await check_callback(f"http://{address}/", allowed)
 
