@@ -14,4 +14,7 @@ APIS: tuple[Api, ...] = (
     customer_notifications.API,
 )
 
-KINDS: tuple[Kind, ...] = (HUB, *(resource.kind for api in APIS for resource in api.resources))
+KINDS: tuple[Kind, ...] = (
+    HUB,
+    *{resource.name: resource.kind for api in APIS for resource in api.resources}.values(),
+)

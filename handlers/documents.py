@@ -38,19 +38,17 @@ def instant(text: str) -> int:
 
 
 class Shape:
-    """The schema of a resource in a document, with its create and update variants."""
+    """The schema of a resource in a document, with its create and update variants (X_FVO and X_MVO in version 5)."""
 
     def __init__(self, name: str, schema: str) -> None:
         self._schemas = document(name)["components"]["schemas"]
         self.schema = schema
-        self.creatable = self._variant("_Create")
-        self.patchable = self._variant("_Update")
-        self.required = frozenset(self._required(self._schemas.get(f"{schema}_Create", {})))
+        self.create = next((name for name in (f"{schema}_Create", f"{schema}_FVO") if name in self._schemas), "")
+        self.update = next((name for name in (f"{schema}_Update", f"{schema}_MVO") if name in self._schemas), "")
+        self.creatable = frozenset(self._properties(self._schemas.get(self.create, {})))
+        self.patchable = frozenset(self._properties(self._schemas.get(self.update, {})))
+        self.required = frozenset(self._required(self._schemas.get(self.create, {})))
         self._dated: dict[int, Dated] = {}
-
-    def _variant(self, suffix: str) -> frozenset[str]:
-        name = self.schema + suffix
-        return frozenset(self._properties(self._schemas[name])) if name in self._schemas else frozenset()
 
     def _resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
         while "$ref" in schema:

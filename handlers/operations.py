@@ -33,6 +33,7 @@ from convergedon.core.store import Record
 from convergedon.handlers import documents, hub, patching, query, signing
 from convergedon.handlers.admission import Shares
 from convergedon.handlers.resource import HUB, Api, Resource, Resources
+from convergedon.handlers.versions import BEYOND, Translation
 
 TRIES = 5
 """How often a patch is applied anew because somebody else changed the resource meanwhile."""
@@ -62,6 +63,10 @@ class Call:
     @property
     def shape(self) -> documents.Shape:
         return documents.shape(self.api.document, self.resource.schema)
+
+    @property
+    def translation(self) -> Translation:
+        return self.api.translation(self.resource.name)
 
     async def body(self) -> Any:
         raw = await self.request.body()
@@ -119,8 +124,8 @@ class Operations:
     def _present(self, call: Call, decision: Decision, record: Record) -> dict[str, Any]:
         parties = decision.filter.get("parties")
         if parties is None:
-            return self._resources.present(record, call.url)
-        return self._resources.present_to(parties, call.resource, record, call.url)
+            return self._resources.present(record, call.url, call.api)
+        return self._resources.present_to(parties, call.resource, record, call.url, call.api)
 
     async def list(self, call: Call) -> Response:
         decision = await self._allowed(call, "list")
@@ -151,30 +156,32 @@ class Operations:
 
     async def create(self, call: Call) -> Response:
         body = await call.body()
-        documents.schema(call.api.document, f"{call.resource.schema}_Create").check(body)
-        decision = await self._allowed(call, "create", body=body)
+        documents.schema(call.api.document, call.shape.create).check(body)
         given = {name: value for name, value in body.items() if name in call.shape.creatable or name.startswith("@")}
-        record = await self._created(call, given)
+        kept, beyond = call.translation.inward(given)
+        # policies are written for one form of a resource: no version of an API is a way around them
+        decision = await self._allowed(call, "create", body=kept)
+        record = await self._created(call, kept, {BEYOND: beyond} if beyond else {})
         self._record(call, "create", f"{call.resource.name}/{record.id}", "done", decision)
-        content = self._resources.present(record, call.url)
+        content = self._resources.present(record, call.url, call.api)
         return answer(content, 201, Location=content["href"], ETag=f'"{record.revision}"')
 
-    async def _created(self, call: Call, given: Mapping[str, Any]) -> Record:
+    async def _created(self, call: Call, body: Mapping[str, Any], facts: Mapping[str, Any]) -> Record:
         """A new record; for a request that came before under its Idempotency-Key, the one that it made then.
 
         The key makes the id, so no second record can come to be, whoever takes the repetition. Raises Unprocessable
         when the key was used for another body.
         """
         tenant, key = call.subject.tenant, call.request.headers.get("idempotency-key")
-        facts: dict[str, Any] = {"owner": call.subject.document}
+        known = {"owner": call.subject.document, **facts}
         if key is None:
-            return await self._resources.create(call.resource, tenant, given, facts)
+            return await self._resources.create(call.resource, tenant, body, known)
         if not 0 < len(key) <= LONGEST_KEY:
             raise Invalid(f"an Idempotency-Key has 1 to {LONGEST_KEY} characters")
         id = str(uuid5(NAMESPACE_URL, f"{tenant}|{call.subject.id}|{call.resource.name}|{key}"))
         request = sha256(await call.request.body()).hexdigest()
         try:
-            return await self._resources.create(call.resource, tenant, given, facts | {"request": request}, id)
+            return await self._resources.create(call.resource, tenant, body, known | {"request": request}, id)
         except Conflict as conflict:
             try:
                 before = await self._store.get(call.resource.name, tenant, id)
@@ -189,36 +196,44 @@ class Operations:
         if type_ not in patching.APPLY:
             raise UnsupportedMediaType(f"PATCH takes {', '.join(patching.APPLY)}, not {type_}")
         asked = await call.body()
-        decision = await self._allowed(call, "patch", body=asked)
-        changed, members = await self._patched(call, decision, type_, asked)
+        may = await self._allowed(call, "patch")
+        decision, record, members = await self._patched(call, may, type_, asked)
         self._record(call, "patch", f"{call.resource.name}/{call.id}", "done", decision, members=members)
-        return answer(self._resources.present(changed, call.url), ETag=f'"{changed.revision}"')
+        return answer(self._resources.present(record, call.url, call.api), ETag=f'"{record.revision}"')
 
-    async def _patched(self, call: Call, decision: Decision, type_: str, asked: Any) -> tuple[Record, list[str]]:
+    async def _patched(self, call: Call, may: Decision, type_: str, asked: Any) -> tuple[Decision, Record, list[str]]:
         """Apply a patch to what is there now; whoever names no revision has it applied to the next one too."""
         for attempt in range(1, TRIES + 1):
-            record = await self._read(call, decision)
+            record = await self._read(call, may)
             self._check_match(call, record)
-            before = {"id": record.id, "href": self._resources.href(record.kind, record.id, call.url), **record.body}
+            before = self._resources.present(record, call.url, call.api)
             after = patching.APPLY[type_](before, asked, self._settings.body_limit)
             members = self._check_patch(call, before, after)
-            fresh = {name: value for name, value in after.items() if name not in ("id", "href")}
+            kept, beyond = call.translation.inward({n: v for n, v in after.items() if n not in ("id", "href")})
+            decision = may
+            if members:  # the policy sees what changes in whatever way it was written
+                fresh = {name: value for name, value in kept.items() if record.body.get(name) != value}
+                decision = await self._allowed(call, "patch", body=fresh, before=record.body)
+            call.resource.guard(record.body, kept)
+            facts = {BEYOND: beyond or None} if call.api.translations else None
             try:
-                return await self._resources.change(call.resource, record, fresh, whole=True), members
+                changed = await self._resources.change(call.resource, record, kept, facts, whole=True)
             except Stale:
                 if attempt == TRIES or call.request.headers.get("if-match"):
                     raise
+            else:
+                return decision, changed, members
         raise AssertionError("a patch is tried at least once")
 
     def _check_patch(self, call: Call, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-        """The members that a patch changes. Raises Invalid for those that may not be, Conflict for what is not due."""
+        """The members that a patch changes. Raises Invalid for those that may not be, and for unfit values."""
         members = sorted(n for n in before.keys() | after.keys() if before.get(n, ...) != after.get(n, ...))
         frozen = [name for name in members if name not in call.shape.patchable and not name.startswith("@")]
         if frozen:
             raise Invalid(f"cannot be changed: {', '.join(frozen)}")
-        documents.schema(call.api.document, f"{call.resource.schema}_Update").check(after)
+        documents.check_nesting(after)
+        documents.schema(call.api.document, call.shape.update).check(after)
         self._keep_required(call, after)
-        call.resource.guard(before, after)
         return members
 
     def _keep_required(self, call: Call, fresh: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ Everything uniform is in ``Resources``: a record, its lifecycle and its events a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -18,6 +18,7 @@ from convergedon.core.errors import Conflict
 from convergedon.core.lifecycle import Lifecycle
 from convergedon.core.store import Kind, Outgoing, Record, Store
 from convergedon.handlers import documents
+from convergedon.handlers.versions import BEYOND, SAME, Translation
 
 Body = Mapping[str, Any]
 
@@ -65,11 +66,18 @@ class Resource:
 
 @dataclass(frozen=True)
 class Api:
-    """One API version: the document that declares it, the path it is served under, and its resources."""
+    """One API version: the document that declares it, the path it is served under, and its resources.
+
+    A version that serves the records of another has a translation for each resource, by name.
+    """
 
     document: str
     base: str
     resources: tuple[Resource, ...]
+    translations: Mapping[str, Translation] = field(default_factory=dict)
+
+    def translation(self, name: str) -> Translation:
+        return self.translations.get(name, SAME)
 
     def resource(self, name: str) -> Resource:
         return next(resource for resource in self.resources if resource.name == name)
@@ -98,16 +106,23 @@ class Resources:
     def __post_init__(self) -> None:
         self._homes = {resource.name: api for api in reversed(self.apis) for resource in api.resources}
 
-    def href(self, kind: str, id: str, url: str | None = None) -> str:
-        return f"{self.url if url is None else url}{self._homes[kind].base}/{kind}/{id}"
+    def href(self, kind: str, id: str, url: str | None = None, api: Api | None = None) -> str:
+        """Where a resource is: as events say it, or as the caller reached us (``url``) in one version (``api``)."""
+        return f"{self.url if url is None else url}{(api or self._homes[kind]).base}/{kind}/{id}"
 
-    def present(self, record: Record, url: str | None = None) -> dict[str, Any]:
-        """A record as clients see it."""
-        return {"id": record.id, "href": self.href(record.kind, record.id, url), **record.body}
+    def present(self, record: Record, url: str | None = None, api: Api | None = None) -> dict[str, Any]:
+        """A record as clients see it, of the version in which it is kept if none is named."""
+        href = self.href(record.kind, record.id, url, api)
+        translation = api.translation(record.kind) if api else SAME
+        return {"id": record.id, "href": href, **translation.outward(record.body, record.facts.get(BEYOND, {}))}
 
-    def present_to(self, parties: Sequence[str], resource: Resource, record: Record, url: str) -> dict[str, Any]:
+    def present_to(
+        self, parties: Sequence[str], resource: Resource, record: Record, url: str, api: Api | None = None
+    ) -> dict[str, Any]:
         """A record as one who speaks for these parties alone sees it."""
-        return narrowed(self.present(record, url), resource.views(record.facts), parties)
+        return self.present(
+            replace(record, body=narrowed(record.body, resource.views(record.facts), parties)), url, api
+        )
 
     async def create(
         self,
@@ -217,6 +232,7 @@ class Resources:
             "parties": record.facts.get("parties", []),
             "views": resource.views(record.facts),
             "base": home.base,
+            BEYOND: record.facts.get(BEYOND, {}),
         }
         # what is said of one thing stays in order, also where each saying is a record of its own
         subject = f"event.{partition(record.facts.get('line', record.id))}.{token(record.tenant)}.{type_}"
