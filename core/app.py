@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any, TypeVar
 
 import structlog
@@ -267,6 +268,31 @@ async def parked_retry(settings: Settings, ids: list[str]) -> str:
         for id in wanted:
             await bus.retry(id)
     return f"{len(wanted)} messages go back to where they came from"
+
+
+async def hub_list(settings: Settings) -> Iterable[Mapping[str, Any]]:
+    from convergedon.handlers import signing
+    from convergedon.mediation import listeners
+
+    async with connected(settings, "command") as (store, bus):
+        return await listeners.listed(store, bus, signing.signer(settings))
+
+
+async def hub_test(settings: Settings, id: str) -> str:
+    """Raises NotFound for an unknown hub, Unavailable when its listener did not take the event."""
+    from convergedon.mediation import listeners
+
+    async with connected(settings, "command") as (store, _):
+        return await listeners.test(store, settings, id)
+
+
+async def hub_replay(settings: Settings, id: str, start: datetime) -> str:
+    """Raises NotFound for an unknown hub."""
+    from convergedon.mediation import listeners
+
+    async with _policy(settings) as rules, connected(settings, "command") as (store, bus):
+        count = await listeners.replay(store, bus, rules, id, start.timestamp())
+    return f"{count} events since {start.isoformat()} are queued again for hub {id}"
 
 
 async def _serve(config: Any, ready: Ready) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from time import monotonic
 from types import FrameType
@@ -204,6 +205,41 @@ def parked_retry(ids: tuple[str, ...], data: Path | None) -> None:
     _show(_ask(app.parked_retry(_connected(data), list(ids))))
 
 
+@main.group()
+def hub() -> None:
+    """Listeners that events are sent to."""
+
+
+@hub.command("list")
+@data_option
+def hub_list(data: Path | None) -> None:
+    """Show who listens, and how many events wait for each."""
+    from convergedon.core import app
+
+    _show(_ask(app.hub_list(_connected(data))))
+
+
+@hub.command("test")
+@click.argument("id")
+@data_option
+def hub_test(id: str, data: Path | None) -> None:
+    """Send a test event to a listener and say what it answered."""
+    from convergedon.core import app
+
+    _show(_ask(app.hub_test(_calling(_connected(data)), id)))
+
+
+@hub.command("replay")
+@click.argument("id")
+@click.option("--from", "start", required=True, metavar="TIME", help="RFC 3339, for example 2026-05-01T12:00:00Z.")
+@data_option
+def hub_replay(id: str, start: str, data: Path | None) -> None:
+    """Send a listener again what happened since a time."""
+    from convergedon.core import app
+
+    _show(_ask(app.hub_replay(_connected(data), id, _time(start))))
+
+
 @main.command()
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the results here.")
 @click.option("--url", help="Gateway to use; without it the system on --data, or one of its own.")
@@ -242,6 +278,29 @@ def _connected(data: Path | None, **given: object) -> Settings:
             "or set CONVERGEDON_NATS_URL and CONVERGEDON_MONGODB_URL"
         )
     return _settings(data, **given, **{url: getattr(found, url.removesuffix("_url")) for url in unnamed})
+
+
+def _calling(settings: Settings) -> Settings:
+    """The settings, with the callbacks that `up` allows where it runs: those on this machine."""
+    if _find(settings) is None:
+        return settings
+    from ipaddress import ip_network
+
+    from convergedon.core.up import LOOPBACK
+
+    allowed = [*settings.callback_networks, *map(ip_network, LOOPBACK)]
+    return settings.model_copy(update={"callback_networks": allowed})
+
+
+def _time(text: str) -> datetime:
+    """Raises Misconfigured."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        time = datetime.min
+    if time.tzinfo is None:
+        raise Misconfigured("--from is a time with its zone, for example 2026-05-01T12:00:00Z")
+    return time
 
 
 def _find(settings: Settings) -> Connection | None:

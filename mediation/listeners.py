@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from convergedon.core.bus import Bus, token
-from convergedon.core.errors import NotFound, Unavailable
+from convergedon.core.errors import Misconfigured, NotFound, Unavailable
 from convergedon.core.policy import Policy
 from convergedon.core.settings import Settings
 from convergedon.core.store import Record, Store
@@ -60,12 +60,16 @@ async def replay(store: Store, bus: Bus, policy: Policy, id: str, start: float) 
 async def test(store: Store, settings: Settings, id: str) -> str:
     """Post a test event to a listener, past its queue, and say what it answered.
 
-    Raises NotFound, and Unavailable with the same sentence when the listener did not take it.
+    Raises NotFound, Misconfigured, and Unavailable with the same sentence when the listener did not take it.
     """
-    record, poster = await _find(store, id), Poster(settings.callback_networks)
-    begun = monotonic()
+    record, signer = await _find(store, id), signing.signer(settings)
+    if not signer.knows(record.facts.get("mark", signer.mark)):
+        raise Misconfigured(
+            f"the secret of hub {id} follows from another key: set CONVERGEDON_HUB_KEY as workers have it"
+        )
+    poster, begun = Poster(settings.callback_networks), monotonic()
     try:
-        answer = await send(poster, signing.signer(settings), record, _test_event(record))
+        answer = await send(poster, signer, record, _test_event(record))
     except Unavailable as error:
         raise Unavailable(f"listener {id} {error}") from error
     finally:

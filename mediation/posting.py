@@ -47,10 +47,11 @@ class Answer(NamedTuple):
 class Poster:
     """Has a connection of its own for each listener: one that hangs holds nothing that another needs."""
 
-    def __init__(self, allowed: hub.Networks) -> None:
+    def __init__(self, allowed: hub.Networks, patience: float = PATIENCE) -> None:
+        self._patience = patience
         self._names = ThreadPoolExecutor(LOOK_UPS, thread_name_prefix="names")
         self._network = CheckedNetwork(allowed, self._names)
-        self._tls = httpcore.default_ssl_context()
+        self._tls = httpx.create_ssl_context()  # SSL_CERT_FILE may name authorities of one's own
         self._idle: OrderedDict[str, httpcore.AsyncHTTPConnection] = OrderedDict()
 
     async def post(self, who: str, callback: str, body: bytes, headers: Mapping[str, str]) -> Answer:
@@ -59,12 +60,12 @@ class Poster:
             url = _url(callback)
             connection = await self._connection(who, url)
             try:
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(self._patience):
                     return await _exchange(connection, url, body, headers)
             finally:
                 await self._keep(who, connection)
         except TimeoutError as error:
-            raise Unavailable(f"no whole answer within {PATIENCE:g} s") from error
+            raise Unavailable(f"no whole answer within {self._patience:g} s") from error
         except (*FAILURES, Refused) as error:
             raise Unavailable(f"cannot be reached: {error or type(error).__name__}") from error
 
