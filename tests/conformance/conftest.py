@@ -16,6 +16,7 @@ import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from declared import as_declared
 
 from convergedon.core import policy, settings
 from convergedon.core.audit import KIND, Audit
@@ -114,7 +115,8 @@ def really_built(tmp_path_factory: pytest.TempPathFactory, mongodb_url: str) -> 
 
 async def client_of(built: Built) -> AsyncIterator[Gateway]:
     transport = httpx.ASGITransport(built.app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url=URL) as client:
+    hooks: dict[str, list[Any]] = {"response": [as_declared]}
+    async with httpx.AsyncClient(transport=transport, base_url=URL, event_hooks=hooks) as client:
         yield Gateway(built, client)
 
 

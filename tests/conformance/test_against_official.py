@@ -60,6 +60,7 @@ DIFFERENCES = [
     ("* 429 Retry-After: absent -> integer", "RFC 6585: when to come back"),
     ("* 503 Retry-After: absent -> integer", "RFC 9110: when to come back"),
     ("* 201 Location: absent -> string", "TMF630 part 1: what was created is found there"),
+    ("* POST /hub 201 X-Hub-Secret: absent -> string", "Standard Webhooks: a listener can tell our events from others"),
     ("* 20[01] ETag: absent -> string", "RFC 9110: what If-Match is given"),
     ("* GET /*[!}] 20[06] Link: absent -> string", "TMF630 part 1, 4.5: where the other pages are"),
     ("* GET /*[!}] 206 X-*-Count: absent -> integer", "a page has the headers of a list"),
