@@ -41,9 +41,8 @@ async def _pursue(work: Work, task: Record) -> None:
         if begin > time():
             await work.resources.change(CANCEL_PRODUCT_ORDER, task, facts={"due": begin})
             return
-        task = await work.resources.change(
-            CANCEL_PRODUCT_ORDER, task, {"state": "inProgress"}, {"due": asking.due(work)}
-        )
+        facts = {"due": asking.due(work), "parties": await _parties(work, task)}
+        task = await work.resources.change(CANCEL_PRODUCT_ORDER, task, {"state": "inProgress"}, facts)
     if task.body["state"] == "inProgress" and (denied := await _carry_out(work, task)):
         await _end(work, task, "terminatedWithError", denied)
 
@@ -56,6 +55,15 @@ def _asked_for(task: Record) -> float:
         return 0.0
 
 
+async def _parties(work: Work, task: Record) -> list[str]:
+    """Whoever may see the order may see that it is cancelled."""
+    try:
+        order = await work.store.get(PRODUCT_ORDER.name, task.tenant, task.body["productOrder"]["id"])
+    except NotFound:
+        return []
+    return list(order.facts.get("parties", []))
+
+
 async def _carry_out(work: Work, task: Record) -> str:
     """Cancel the order as far as it can be now; returns why not when it cannot be."""
     id = task.body["productOrder"]["id"]
@@ -63,7 +71,6 @@ async def _carry_out(work: Work, task: Record) -> str:
         order = await work.store.get(PRODUCT_ORDER.name, task.tenant, id)
     except NotFound:
         return f"there is no product order {id}"
-    task = await _of_its_parties(work, task, order)
     state, cancel = order.body["state"], order.facts.get("cancel") or {}
     mine = cancel.get("task") == task.id
     if state in ENDED:
@@ -85,11 +92,6 @@ async def _carry_out(work: Work, task: Record) -> str:
         order = await work.resources.change(PRODUCT_ORDER, order, {"state": "pending"}, {"cancel": wanted})
     await withdrawal.cancelled(work, order, wanted, {})
     return ""
-
-
-async def _of_its_parties(work: Work, task: Record, order: Record) -> Record:
-    """Whoever may see the order may see that it is cancelled."""
-    return await work.resources.change(CANCEL_PRODUCT_ORDER, task, facts={"parties": order.facts.get("parties", [])})
 
 
 async def _is_over(work: Work, tenant: str, id: str) -> bool:

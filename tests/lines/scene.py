@@ -71,13 +71,17 @@ def engine() -> Embedded:
 
 
 class Network(LoopbackAdapter):
-    """Loopback devices of which some say no; ``refusing`` has their words. What is taken away is always let go."""
+    """Loopback devices of which some say no: ``refusing`` to what is new, ``keeping`` what is to be taken away."""
 
     def __init__(self) -> None:
         super().__init__()
         self.refusing: dict[str, str] = {}
+        self.keeping: dict[str, str] = {}
 
     async def perform(self, intent: Intent) -> Outcome:
+        if intent.device in self.keeping and intent.values is None:
+            self.performed.append(intent)
+            return Outcome(intent.key, intent.device, "refused", self.keeping[intent.device])
         if intent.device in self.refusing and intent.values is not None:
             self.performed.append(intent)
             return Outcome(intent.key, intent.device, "refused", self.refusing[intent.device])

@@ -1,0 +1,510 @@
+"""The cancel task: an order is cancelled when nothing of it stands on a device, at whatever moment it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faulty import FaultyStore
+from scene import BERLIN, HAMBURG, STORE_KINDS, PumpBus, Scene, in_memory, item, on_servers, playing, twice
+
+from convergedon.core.bus import Consumer, Message, Position
+from convergedon.core.memory import MemoryStore
+from convergedon.core.store import Record, Store
+from convergedon.handlers.product_ordering import CANCEL_PRODUCT_ORDER, items
+from convergedon.mediation.flows import FLOWS
+
+PROTECTED = {"offering": "protected-access", **BERLIN}
+INCOMPLETE = {"bandwidth": 100, "site": "berlin"}
+
+
+class HoldingBus(PumpBus):
+    """A bus that keeps back what it is told to, until it is released. No intent overtakes another of its device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.holds: Callable[[Message], bool] = lambda _: False
+        self._held: list[tuple[Consumer, Message]] = []
+
+    async def _deliver(self, consumer: Consumer, message: Message) -> None:
+        behind = message.subject.startswith("intent.") and any(held is consumer for held, _ in self._held)
+        if behind or self.holds(message):
+            self._held.append((consumer, message))
+        else:
+            await super()._deliver(consumer, message)
+
+    async def release(self, store: Store) -> None:
+        """Deliver what was held, in its order, and all that comes of it."""
+        self.holds = lambda _: False
+        held, self._held = self._held, []
+        for consumer, message in held:
+            await super()._deliver(consumer, message)
+        await self.run(store)
+
+
+@asynccontextmanager
+async def holding(folder: Path, store: Store | None = None, **given: Any) -> AsyncIterator[Scene]:
+    async with playing(store or MemoryStore(STORE_KINDS), HoldingBus(), folder, **given) as scene:
+        yield scene
+
+
+@pytest.fixture
+async def still(tmp_path: Path) -> AsyncIterator[Scene]:
+    """On twins in memory, one message at a time, any of which may be held back."""
+    async with holding(tmp_path) as scene:
+        yield scene
+
+
+@pytest.fixture(params=["memory", "servers"])
+async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
+    """On twins in memory, and on the embedded servers."""
+    if request.param == "memory":
+        async with in_memory(tmp_path) as playing:
+            yield playing
+    else:
+        async with on_servers(tmp_path, request.getfixturevalue("mongodb_url")) as playing:
+            yield playing
+
+
+async def cancel(scene: Scene, order: str, tenant: str = "acme", **given: Any) -> str:
+    """A cancel task as the gateway takes it; returns its id."""
+    body = {"productOrder": {"id": order}, "cancellationReason": "duplicate order", **given}
+    return (await scene.resources.create(CANCEL_PRODUCT_ORDER, tenant, body)).id
+
+
+async def task(scene: Scene, id: str, tenant: str = "acme") -> Mapping[str, Any]:
+    return (await scene.store.get("cancelProductOrder", tenant, id)).body
+
+
+async def order(scene: Scene, id: str) -> Record:
+    return await scene.store.get("productOrder", "acme", id)
+
+
+def states(body: Mapping[str, Any]) -> list[str]:
+    return [body["state"], *(item["state"] for item in items(body))]
+
+
+async def history(scene: Scene, id: str) -> list[str]:
+    """The states that the events of a resource told of, in their order."""
+    told = [message.body for message in scene.bus.messages if message.body.get("id") == id and "event" in message.body]
+    found: list[str] = []
+    for body in told:
+        state = body["event"]["event"][body["kind"]]["state"]
+        if body["event"]["eventType"].endswith(("CreateEvent", "StateChangeEvent")):
+            found.append(state)
+    return found
+
+
+async def events(scene: Scene, type_: str) -> list[Mapping[str, Any]]:
+    told = (message.body.get("event") for message in scene.bus.messages)
+    return [event for event in told if event and event["eventType"] == type_]
+
+
+async def notifications(scene: Scene) -> list[str]:
+    return sorted(record.body["notificationType"] for record in await scene.find("customerNotification"))
+
+
+async def active(scene: Scene) -> list[str]:
+    return [service.id for service in await scene.find("service") if service.body["state"] == "active"]
+
+
+STAGES: Mapping[str, Callable[[Message], bool]] = {
+    "acknowledged": lambda message: message.subject.endswith(".ProductOrderCreateEvent"),
+    "asked": lambda message: message.subject.startswith("intent."),
+    "partly done": lambda message: message.subject == "intent.loopback.pe2",
+    "done, not written": lambda message: message.subject.startswith("network."),
+}
+OFFICIAL = ["inProgress", "assessingCancellation", "pendingCancellation", "cancelled"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+async def test_an_order_is_cancelled_wherever_it_is(still: Scene, stage: str) -> None:
+    """Nothing stands on a device, order and items are cancelled, the task is done, and the customer is told."""
+    still.bus.holds = STAGES[stage]
+    id = await still.order(item(**PROTECTED), item(id="2", **BERLIN | {"vlan": 11}))
+    await still.pump()
+    asked = await cancel(still, id)
+    await still.pump()
+    await still.bus.release(still.store)
+
+    end = (await order(still, id)).body
+    assert states(end) == ["cancelled"] * 3
+    assert (end["cancellationReason"], "completionDate" in end) == ("duplicate order", False)
+    assert still.network.services == {}
+    assert await active(still) == []
+    done = await task(still, asked)
+    assert (done["state"], done["effectiveCancellationDate"]) == ("done", end["cancellationDate"])
+    assert await history(still, asked) == ["acknowledged", "inProgress", "done"]
+    path = ["pending", "cancelled"] if stage == "acknowledged" else OFFICIAL
+    assert await history(still, id) == ["acknowledged", *path]
+    assert await notifications(still) == ["orderCancelled"]
+    assert await still.bus.parked() == []
+    assert "due" not in (await order(still, id)).facts
+    if stage == "acknowledged":
+        assert still.network.performed == []
+
+
+async def test_what_waits_for_a_device_is_cancelled_when_that_has_answered(scene: Scene) -> None:
+    """The half that was done is taken back at once, the other when its device is there again; no earlier is it said."""
+    scene.network.unreachable.add("pe2")
+    id = await scene.order(item(**PROTECTED), item(id="2", **HAMBURG))
+    await scene.until(lambda: answered(scene, id, "pe1"))
+    asked = await cancel(scene, id)
+
+    async def taken_back() -> bool:
+        return scene.network.services == {} and states((await order(scene, id)).body)[0] == "pendingCancellation"
+
+    await scene.until(taken_back)
+    assert (await task(scene, asked))["state"] == "inProgress"
+    scene.network.unreachable.clear()
+
+    async def over() -> bool:
+        return (await task(scene, asked))["state"] == "done"
+
+    await scene.until(over)
+    assert states((await order(scene, id)).body) == ["cancelled"] * 3
+    assert scene.network.services == {}
+    await scene.settled()
+    assert await notifications(scene) == ["orderCancelled"]
+    assert scene.network.services == {}
+
+
+async def answered(scene: Scene, id: str, device: str) -> bool:
+    asked = (await order(scene, id)).facts.get("asked", {}).values()
+    return any(entry["status"] == "done" and entry["wanted"]["device"] == device for entry in asked)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        item("modify", "protected-access", bandwidth=500),
+        item("modify", "protected-access", site="hamburg"),
+        item("delete"),
+        item("noChange"),
+    ],
+    ids=["changed", "moved", "ended", "left alone"],
+)
+async def test_a_service_is_again_what_it_was(still: Scene, asked: dict[str, Any]) -> None:
+    """On the devices and in the inventory, with the customer it had, though the item's part was done and confirmed."""
+    first = await still.order(item(**PROTECTED))
+    await still.ended(first)
+    before, devices = await still.find("service"), dict(still.network.services)
+    asked = {**asked, "product": {**asked["product"], "id": f"{first}-1"}}
+    id = await still.order(asked, item(id="2", **BERLIN | {"vlan": 30}), party="contoso")
+    still.bus.holds = lambda message: message.id.startswith(f"{id}:2:")
+    await still.pump()
+    made = await still.find("service")
+    await cancel(still, id)
+    await still.pump()
+    await still.bus.release(still.store)
+
+    assert (made != before) == (asked["action"] != "noChange")
+    assert states((await order(still, id)).body) == ["cancelled"] * 3
+    assert still.network.services == devices
+    assert [(record.body, record.facts) for record in await still.find("service")] == [
+        (record.body, record.facts) for record in before
+    ]
+
+
+@pytest.mark.parametrize("end", ["completed", "failed", "partial", "cancelled"])
+async def test_an_order_that_has_ended_stays_as_it_ended(still: Scene, end: str) -> None:
+    """The task ends in error, saying why in its event and in the audit record; nothing is touched."""
+    if end in ("failed", "partial"):
+        still.network.refusing["pe2"] = "no resources"
+    first = item(**HAMBURG if end == "failed" else BERLIN)
+    id = await still.order(*([first, item(id="2", **HAMBURG)] if end == "partial" else [first]))
+    if end == "cancelled":
+        await cancel(still, id)
+    await still.pump()
+    before, had = await order(still, id), dict(still.network.services)
+    asked = await cancel(still, id)
+    await still.pump()
+
+    assert before.body["state"] == end
+    await denied(still, asked, f"product order {id} is {end} already")
+    assert await order(still, id) == before
+    assert still.network.services == had
+
+
+async def denied(scene: Scene, asked: str, words: str, tenant: str = "acme") -> None:
+    """The task ended in error, in these words."""
+    ended = await task(scene, asked, tenant)
+    assert (ended["state"], "effectiveCancellationDate" in ended) == ("terminatedWithError", False)
+    told = [event for event in await events(scene, "CancelProductOrderStateChangeEvent") if event["id"] == asked]
+    assert words in told[-1]["description"]
+    (kept,) = await audited(scene, "cancellation.ended", f"cancelProductOrder/{asked}")
+    assert (kept["outcome"], words in kept["detail"]["reason"]) == ("refused", True)
+    assert await scene.bus.parked() == []
+
+
+async def audited(scene: Scene, what: str, on: str) -> list[Mapping[str, Any]]:
+    await scene.audit.stop()
+    found = [record.body for record in await scene.store.find("audit", {})]
+    return [entry for entry in found if entry["what"] == what and entry["on"] == on]
+
+
+async def test_an_order_that_is_not_there_is_not_cancelled(still: Scene) -> None:
+    """Unknown or another tenant's: the task is taken, and ends in error."""
+    theirs = await still.order(item(**BERLIN | {"site": "munich"}), tenant="globex")
+    unknown = await cancel(still, "45f-98f-ss45")
+    foreign = await cancel(still, theirs)
+    await still.pump()
+
+    await denied(still, unknown, "there is no product order 45f-98f-ss45")
+    await denied(still, foreign, f"there is no product order {theirs}")
+    assert await still.ended(theirs, "globex")
+
+
+async def test_one_cancellation_at_a_time(still: Scene) -> None:
+    """The second task says which one is under way, and the first one is not disturbed."""
+    still.bus.holds = STAGES["asked"]
+    id = await still.order(item(**PROTECTED))
+    first = await cancel(still, id)
+    second = await cancel(still, id)
+    await still.pump()
+    await still.bus.release(still.store)
+
+    assert (await task(still, first))["state"] == "done"
+    await denied(still, second, f"product order {id} is being cancelled by cancelProductOrder {first}")
+
+
+async def test_what_others_built_on_is_not_taken_back(still: Scene) -> None:
+    """A product that a later order changed is not set back under it: denied, and the order goes on to its own end."""
+    id = await still.order(item(**BERLIN), item(id="2", **HAMBURG))
+    still.bus.holds = lambda message: message.id.startswith(f"{id}:2:")
+    await still.pump()
+    await still.ended(await still.order(item("modify", product=f"{id}-1", bandwidth=200)))
+    asked = await cancel(still, id)
+    await still.pump()
+    back = (await order(still, id)).body
+    await still.bus.release(still.store)
+
+    await denied(still, asked, f"product {id}-1 was changed since by another order")
+    assert states(back) == ["inProgress"] * 3
+    assert await history(still, id) == [
+        "acknowledged",
+        "inProgress",
+        "assessingCancellation",
+        "inProgress",
+        "completed",
+    ]
+    assert still.network.services["pe1"] == [{"bandwidth": 200, "vlan": 10}]
+    assert {"name": "bandwidth", "value": 200} in (await still.find("service"))[0].body["serviceCharacteristic"]
+
+
+async def test_an_order_is_not_cancelled_while_something_stands(still: Scene) -> None:
+    """A device that does not let go: the order says so and waits for a person, the task ends in error, in its words.
+
+    Another task takes it up, and is done when the device lets go.
+    """
+    still.network.keeping["pe1"] = "the port is locked by maintenance"
+    still.bus.holds = lambda message: message.subject == "intent.loopback.pe2"
+    id = await still.order(item(**PROTECTED))
+    await still.pump()
+    first = await cancel(still, id)
+    await still.pump()
+    await still.bus.release(still.store)
+    waiting = await order(still, id)
+    (asked_for,) = await events(still, "CancelProductOrderInformationRequiredEvent")
+    again = await cancel(still, id)
+    await still.pump()
+    still.network.keeping.clear()
+    third = await cancel(still, id)
+    await still.pump()
+
+    assert states(waiting.body) == ["pendingCancellation"] * 2
+    assert "cancellationDate" not in waiting.body
+    words = "not taken back: item 1 on pe1: refused: the port is locked by maintenance"
+    assert words in waiting.body["note"][-1]["text"]
+    assert (asked_for["fieldPath"], words in asked_for["description"]) == ("productOrder", True)
+    await denied(still, first, words)
+    await denied(still, again, words)
+    assert (await task(still, third))["state"] == "done"
+    assert states((await order(still, id)).body) == ["cancelled"] * 2
+    assert still.network.services == {}
+    assert await notifications(still) == ["orderCancelled"]
+
+
+async def test_devices_that_never_answer_leave_the_order_waiting(still: Scene) -> None:
+    """After the deadline the task says that nobody knows; an answer that comes all the same cancels the order."""
+    still.bus.holds = STAGES["asked"]
+    id = await still.order(item(**BERLIN))
+    await still.pump()
+    asked = await cancel(still, id)
+    await still.pump()
+    await overdue(still, id)
+    await still.worker.look_after()
+    await still.pump()
+    waiting = (await order(still, id)).body
+    await still.bus.release(still.store)
+
+    assert waiting["state"] == "pendingCancellation"
+    await denied(still, asked, "the device did not answer until its deadline")
+    assert states((await order(still, id)).body) == ["cancelled"] * 2
+    assert still.network.services == {}
+
+
+async def overdue(scene: Scene, id: str) -> None:
+    """The time in which an order is waited for has run out."""
+    record = await order(scene, id)
+    await scene.store.replace(record.with_(facts={"due": 1.0}))
+
+
+async def test_a_late_answer_of_an_order_in_progress_is_taken_back(still: Scene) -> None:
+    """A device that was given up and did it all the same, while another one is still waited for: nothing is left."""
+    still.bus.holds = STAGES["asked"]
+    id = await still.order(item(**BERLIN), item(id="2", **HAMBURG))
+    await still.pump()
+    await overdue(still, id)
+    await still.worker.look_after()
+    await still.bus.release(still.store)
+
+    assert states((await order(still, id)).body) == ["failed"] * 3
+    assert still.network.services == {}
+
+
+async def test_a_cancellation_waits_for_its_date(still: Scene) -> None:
+    """Nothing happens before; then it is done, or denied if the order has ended meanwhile."""
+    soon = datetime.now(UTC) + timedelta(hours=1)
+    still.bus.holds = STAGES["asked"]
+    early, late = await still.order(item(**BERLIN)), await still.order(item(**HAMBURG))
+    tasks = [
+        await cancel(still, id, requestedCancellationDate=soon.astimezone(timezone(timedelta(hours=5))).isoformat())
+        for id in (early, late)
+    ]
+    await still.pump()
+    await still.worker.look_after()
+    waiting = [(await task(still, one))["state"] for one in tasks]
+    for one in tasks:
+        record = await still.store.get("cancelProductOrder", "acme", one)
+        assert record.facts["due"] == pytest.approx(soon.timestamp())
+        past = {"requestedCancellationDate": "2020-01-01T00:00:00Z"}
+        await still.store.replace(record.with_(past, {"due": 1.0}))
+        if one == tasks[0]:
+            await still.worker.look_after()
+    await still.bus.release(still.store)
+    await still.worker.look_after()
+    await still.pump()
+
+    assert waiting == ["acknowledged", "acknowledged"]
+    assert [(await task(still, one))["state"] for one in tasks] == ["done", "terminatedWithError"]
+    assert [(await order(still, id)).body["state"] for id in (early, late)] == ["cancelled", "completed"]
+    assert [len(had) for had in still.network.services.values()] == [1]
+
+
+async def test_second_delivery_changes_nothing(still: Scene) -> None:
+    """Every message of cancelling, denying and getting stuck comes twice, and is done once."""
+    first = await still.order(item(**PROTECTED))
+    changed = await twice(still)
+    for asked in (
+        item(**PROTECTED | {"vlan": 11}),
+        item("modify", "protected-access", product=f"{first}-1", site="hamburg"),
+        item("delete", product=f"{first}-1"),
+        item(**INCOMPLETE),
+    ):
+        id = await still.order(asked)
+        still.bus.holds = lambda message: message.subject == "intent.loopback.pe2"
+        changed += await twice(still)
+        await cancel(still, id)
+        await cancel(still, id)
+        changed += await twice(still)
+        await still.bus.release(still.store)
+        assert (await order(still, id)).body["state"] == "cancelled"
+    still.network.keeping["pe1"] = "no"
+    still.bus.holds = STAGES["done, not written"]
+    id = await still.order(item(**BERLIN | {"vlan": 12}))
+    await still.pump()
+    await cancel(still, id)
+    changed += await twice(still)
+    await still.bus.release(still.store)
+    changed += await twice(still)
+
+    assert changed == []
+    assert (await order(still, id)).body["state"] == "pendingCancellation"
+    assert await still.bus.parked() == []
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("moment", ["early", "late"])
+async def test_a_cut_at_any_write_changes_no_end(tmp_path: Path, moment: str, when: Any) -> None:
+    """Whichever write of the store fails, done or not, the order is cancelled and what was there is there again."""
+    for at in range(1, 200):
+        store = FaultyStore(MemoryStore(STORE_KINDS), 0, when)
+        async with holding(tmp_path, store) as scene:
+            first = await scene.order(item(**PROTECTED))
+            await scene.ended(first)
+            changed = item("modify", "protected-access", product=f"{first}-1", bandwidth=9)
+            id = await scene.order(changed, item(id="2", **PROTECTED | {"vlan": 11}))
+            scene.bus.holds = lambda message, last=f"{id}:2:1": message.id == last
+            if moment == "late":
+                await scene.pump()
+            asked = await cancel(scene, id)
+            store.writes, store.fails_at = 0, at
+            await scene.pump()
+            await scene.bus.release(scene.store)
+
+            assert states((await order(scene, id)).body) == ["cancelled"] * 3, at
+            assert (await task(scene, asked))["state"] == "done", at
+            assert scene.network.services == {"pe1": [{"bandwidth": 100, "vlan": 10}], "pe2": [{"bandwidth": 100}]}, at
+            assert await active(scene) == [f"{first}-1"], at
+            assert await notifications(scene) == ["orderCancelled", "orderCompleted"], at
+            assert scene.bus.parked_ == []
+        if store.writes < at:
+            break
+    assert at > 10
+
+
+class Rival(FaultyStore):
+    """A store in which somebody else comes first at the chosen write."""
+
+    first: Callable[[], Awaitable[None]] | None = None
+
+    async def _write(self, write: Any) -> Any:
+        self.writes += 1
+        if self.writes == self.fails_at and self.first:
+            await self.first()
+        return await write
+
+
+@pytest.mark.parametrize("devices", ["willing", "refusing"])
+async def test_a_race_has_one_winner(tmp_path: Path, devices: str) -> None:
+    """Another worker cancels between any reading and writing of the order line: what is said is what stands."""
+    ends = set()
+    for at in range(1, 100):
+        store = Rival(MemoryStore(STORE_KINDS))
+        async with holding(tmp_path, store) as scene:
+            if devices == "refusing":
+                scene.network.refusing["pe2"] = "no resources"
+            id, asked = await scene.order(item(**PROTECTED), item(id="2", **BERLIN | {"vlan": 11})), ""
+
+            async def rival(scene: Scene = scene, id: str = id) -> None:
+                nonlocal asked
+                asked = await cancel(scene, id)
+                created = await scene.store.get("cancelProductOrder", "acme", asked)
+                await FLOWS["CancelProductOrderCreateEvent"][0](scene.work, about(created))
+
+            store.writes, store.fails_at, store.first = 0, at, rival
+            await scene.pump()
+            if not asked:
+                break
+            await scene.settled()
+            end, said = (await order(scene, id)).body, (await task(scene, asked))["state"]
+            ends.add((end["state"], said))
+            assert (end["state"] == "cancelled") == (said == "done"), (at, end["state"], said)
+            assert (end["state"] == "cancelled") == (await active(scene) == []), at
+            assert (end["state"] == "cancelled") == (scene.network.services == {}), at
+            assert len(await notifications(scene)) == 1
+            assert scene.bus.parked_ == []
+
+    other = "completed" if devices == "willing" else "partial"
+    assert ends == {("cancelled", "done"), (other, "terminatedWithError")}
+
+
+def about(record: Record) -> Message:
+    """The message that tells of a record, as far as a flow reads it."""
+    body = {"tenant": record.tenant, "kind": record.kind, "id": record.id}
+    return Message("rival", "event.0.x", body, {}, Position("rival", 1), 0.0)
