@@ -106,4 +106,6 @@ def load(**given: object) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else ""
-        raise Misconfigured(f"setting CONVERGEDON_{name.upper()}: {first['msg']}") from None
+        raise Misconfigured(
+            f"setting CONVERGEDON_{name.upper()}: {first['msg'].removeprefix('Value error, ')}"
+        ) from None

@@ -11,7 +11,7 @@ import hmac
 import secrets
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import time
 
 from convergedon.core import keys
@@ -23,7 +23,7 @@ from convergedon.core.settings import Settings
 class Signer:
     """``keys``: new secrets follow from the first; all of them sign, so that one can be replaced by and by."""
 
-    keys: Sequence[bytes]
+    keys: Sequence[bytes] = field(repr=False)
 
     def secret(self, hub: str) -> str:
         """What its listener checks signatures with."""
