@@ -13,7 +13,8 @@ ConvergedonError
 │   ├── TooLarge             413
 │   ├── UnsupportedMediaType 415
 │   ├── Unprocessable        422  well formed, but contradicts what was asked before
-│   └── TooManyRequests      429  the caller's share is used up for now
+│   ├── TooManyRequests      429  the caller's share is used up for now
+│   └── Unsupported          501  the standard has it, this gateway has not
 ├── Stale                somebody else changed the record first: read it again
 ├── Unavailable          503  may succeed later: a caller retries, a message comes back with a delay
 └── Misconfigured        the operator must change something: one sentence and a non-zero exit
@@ -108,6 +109,13 @@ class TooManyRequests(Refused):
     def __init__(self, message: str, wait: float) -> None:
         super().__init__(message)
         self.wait = wait
+
+
+class Unsupported(Refused):
+    """Well formed and meaningful, but outside of what is implemented; its text says which part."""
+
+    status = 501
+    reason = "Not Implemented"
 
 
 class Stale(ConvergedonError):

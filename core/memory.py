@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -18,54 +17,8 @@ from nats.js.api import RetentionPolicy
 from convergedon.core import trace
 from convergedon.core.bus import STREAMS, Consumer, Message, Parked, Position, delay, dispose, stream_of
 from convergedon.core.errors import Conflict, NotFound, Stale
-from convergedon.core.store import Kind, Outgoing, Record, Unsent, Where, Written
-
-
-def values_at(document: Any, path: str) -> list[Any]:
-    """All values at a dotted path; an array on the way stands for each of its elements."""
-    found = [document]
-    for name in path.split("."):
-        step: list[Any] = []
-        for value in found:
-            for item in value if isinstance(value, list) else [value]:
-                if isinstance(item, Mapping) and name in item:
-                    step.append(item[name])
-        found = step
-    return found + [item for value in found if isinstance(value, list) for item in value]
-
-
-def _compare(way: Callable[[Any, Any], bool]) -> Callable[[list[Any], Any], bool]:
-    return lambda values, wanted: any(type(v) is type(wanted) and way(v, wanted) for v in values)
-
-
-OPERATORS: Mapping[str, Callable[[list[Any], Any], bool]] = {
-    "$eq": lambda values, wanted: wanted in values or (wanted is None and not values),
-    "$ne": lambda values, wanted: not (wanted in values or (wanted is None and not values)),
-    "$in": lambda values, wanted: any(v in wanted for v in values),
-    "$nin": lambda values, wanted: not any(v in wanted for v in values),
-    "$exists": lambda values, wanted: bool(values) == wanted,
-    "$gt": _compare(lambda a, b: a > b),
-    "$gte": _compare(lambda a, b: a >= b),
-    "$lt": _compare(lambda a, b: a < b),
-    "$lte": _compare(lambda a, b: a <= b),
-    "$regex": lambda values, wanted: any(isinstance(v, str) and re.search(wanted, v) for v in values),
-}
-
-
-def matches(document: Mapping[str, Any], where: Where) -> bool:
-    """Whether a document satisfies a filter in the part of MongoDB's language that the gateway uses."""
-    for path, wanted in where.items():
-        if path == "$and":
-            good = all(matches(document, part) for part in wanted)
-        elif path == "$or":
-            good = any(matches(document, part) for part in wanted)
-        else:
-            test = wanted if isinstance(wanted, Mapping) and all(k in OPERATORS for k in wanted) else {"$eq": wanted}
-            values = values_at(document, path)
-            good = all(OPERATORS[name](values, operand) for name, operand in test.items())
-        if not good:
-            return False
-    return True
+from convergedon.core.matching import Where, matches, rank, values_at
+from convergedon.core.store import Kind, Outgoing, Record, Unsent, Written
 
 
 @dataclass
@@ -118,7 +71,7 @@ class MemoryStore:
     ) -> list[Record]:
         found = [k for k in self._kept[kind].values() if not k.gone and matches(k.document, where)]
         for path, way in reversed(sort):
-            found.sort(key=lambda k, path=path: _order(values_at(k.document, path)), reverse=way < 0)  # type: ignore[misc]
+            found.sort(key=lambda k, p=path, w=way: rank(values_at(k.document, p), w), reverse=way < 0)  # type: ignore[misc]
         return [deepcopy(k.record) for k in found[skip : skip + limit if limit else None]]
 
     async def count(self, kind: str, where: Where) -> int:
@@ -176,11 +129,6 @@ class MemoryStore:
 
     async def close(self) -> None:
         return None
-
-
-def _order(values: list[Any]) -> tuple[int, str, Any]:
-    value = values[0] if values else None
-    return (0, "", 0) if value is None else (1, type(value).__name__, value)
 
 
 @dataclass

@@ -15,7 +15,7 @@ import orjson
 from jsonpointer import JsonPointerException
 
 from convergedon.core.errors import Conflict, Invalid, TooLarge
-from convergedon.core.memory import values_at
+from convergedon.core.matching import values_at
 from convergedon.handlers.documents import check_nesting
 
 OPERATIONS = 1000

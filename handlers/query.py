@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from convergedon.core.errors import Invalid
-from convergedon.core.memory import values_at
+from convergedon.core.matching import values_at
 from convergedon.handlers.documents import Shape
 
 RESERVED = ("fields", "offset", "limit", "sort")
