@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from convergedon.core.errors import Conflict
-from convergedon.core.lifecycle import LIFECYCLES
+from convergedon.core.lifecycle import LIFECYCLES, order_state
 
 every_lifecycle = pytest.mark.parametrize("name", LIFECYCLES)
 
@@ -107,3 +109,28 @@ def test_a_state_that_does_not_exist_is_refused() -> None:
         LIFECYCLES["productOrder"].check("acknowledged", "happy")
     with pytest.raises(Conflict):
         LIFECYCLES["productOrder"].check("happy", "completed")
+
+
+ITEM_STATES = sorted(LIFECYCLES["productOrderItem"].moves)
+ENDS = FINAL["productOrderItem"]
+
+
+@given(st.lists(st.sampled_from(ITEM_STATES), min_size=1))
+def test_an_order_is_where_its_items_are(states: list[str]) -> None:
+    """It has ended when all of them have, as one of them if they agree and partially if not; order and number are
+    of no matter."""
+    state = order_state(states)
+
+    assert (state in FINAL["productOrder"]) == (set(states) <= ENDS)
+    assert (state == "partial") == (set(states) <= ENDS and len(set(states)) > 1)
+    if len(set(states)) == 1:
+        assert state == states[0]
+    assert state == order_state(reversed(states)) == order_state(states * 2)
+
+
+@given(st.lists(st.sampled_from(ITEM_STATES), min_size=1), st.data())
+def test_an_item_that_ends_begins_its_order(states: list[str], data: st.DataObject) -> None:
+    """An order is acknowledged only while all its items are."""
+    assert (order_state(states) == "acknowledged") == (set(states) == {"acknowledged"})
+    more = data.draw(st.sampled_from(sorted(ENDS)))
+    assert order_state([*states, more]) != "acknowledged"
