@@ -68,24 +68,30 @@ def _new_order(body: Body) -> dict[str, Any]:
 def _follow(body: Body) -> dict[str, Any]:
     """Until an order ends all its items are where it is: they are asked for together and can be cancelled together."""
     follow: dict[str, Any] = {"relatedParty": body.get("relatedParty", [])}
-    state = body.get("state")
+    state = str(body.get("state"))
     if state in ENDED and state != "cancelled":
         return follow
     if state == "cancelled" and any(item.get("state") != "cancelled" for item in items(body)):
         follow["cancellationDate"] = now()
-    return {**follow, "productOrderItem": in_state(body, str(state))}
+    for item in items(body):
+        if item.get("state"):
+            _check_move(item, item["state"], state)
+    return {**follow, "productOrderItem": in_state(body, state)}
 
 
-def _keep_lifecycle(before: Body | None, after: Body) -> None:
-    """Raise Conflict for a move of an item that its lifecycle has not. One that is new begins where its order is."""
+def _item_rule(before: Body | None, after: Body) -> None:
+    """Raise Conflict for a move of an item that its lifecycle has not; one that says no state follows its order."""
     known = {item["id"]: item.get("state") for item in items(before or {})}
     for item in items(after):
-        old = known.get(item["id"], before.get("state")) if before else None
-        if item.get("state") != old:
-            try:
-                _ITEM.check(old, str(item.get("state")))
-            except Conflict as error:
-                raise Conflict(f"item {item['id']}: {error}") from error
+        if item.get("state"):
+            _check_move(item, (known.get(item["id"]) or before["state"]) if before else None, item["state"])
+
+
+def _check_move(item: Body, old: str | None, new: str) -> None:
+    try:
+        _ITEM.check(old, new)
+    except Conflict as error:
+        raise Conflict(f"item {item['id']}: {error}") from error
 
 
 def _guard(before: Body, after: Body | None) -> None:
@@ -141,7 +147,7 @@ PRODUCT_ORDER = Resource(
     "ProductOrder",
     new=_new_order,
     lifecycle=_ORDER,
-    rule=_keep_lifecycle,
+    rule=_item_rule,
     guard=_guard,
     changed=_follow,
     swept=("facts.due",),

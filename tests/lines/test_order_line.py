@@ -11,6 +11,7 @@ from faulty import FaultyStore
 from scene import BERLIN, HAMBURG, STORE_KINDS, Scene, in_memory, item, on_servers, pumped, twice
 
 from convergedon.core.memory import MemoryStore
+from convergedon.handlers.product_ordering import PRODUCT_ORDER, items
 
 
 @pytest.fixture(params=["memory", "servers"])
@@ -252,3 +253,127 @@ async def _placed(scene: Scene, store: FaultyStore, asked: dict[str, Any]) -> st
     id = await scene.order(asked)
     store.fails_at, store.writes = at, writes
     return id
+
+
+async def patched(scene: Scene, id: str, **members: Any) -> None:
+    """A PATCH as the gateway takes it."""
+    order = await scene.store.get("productOrder", "acme", id)
+    PRODUCT_ORDER.guard(order.body, {**order.body, **members})
+    await scene.resources.change(PRODUCT_ORDER, order, members)
+
+
+async def informed(scene: Scene) -> list[tuple[str, str]]:
+    """fieldPath and words of what was asked of the orderer."""
+    said = [event for event in await scene.bus.read("event.>") if "InformationRequired" in event["event"]["eventType"]]
+    return [(one["event"]["fieldPath"], one["event"]["description"]) for one in said]
+
+
+@pytest.mark.parametrize(
+    ("asked", "path", "words"),
+    [
+        (
+            item(bandwidth=100),
+            "productOrderItem.product.productCharacteristic",
+            "item 1: access needs the characteristics vlan, site",
+        ),
+        (item(offering="", **BERLIN), "productOrderItem.productOffering", "item 1: an add must name its product"),
+        (item("delete"), "productOrderItem.product.id", "item 1: a delete must name the id of an active product"),
+        (
+            item()
+            | {"productOffering": {"id": "bundle"}, "productOrderItem": [item(id="1.1", bandwidth=1, site="berlin")]},
+            "productOrderItem.productOrderItem.product.productCharacteristic",
+            "item 1.1: access needs the characteristic vlan",
+        ),
+    ],
+    ids=["characteristics", "offering", "product", "of a part"],
+)
+async def test_an_order_that_lacks_something_waits_for_it(
+    still: Scene, asked: dict[str, Any], path: str, words: str
+) -> None:
+    """It is pending with all its items, the orderer is told once what is missing, and no device is asked."""
+    id = await still.order(asked, item(id="2", **HAMBURG))
+    await still.pump()
+    await patched(still, id, description="no help")
+    await still.pump()
+
+    order = (await still.store.get("productOrder", "acme", id)).body
+    assert {order["state"], *(one["state"] for one in items(order))} == {"pending"}
+    ((told, said),) = await informed(still)
+    assert told == path
+    assert said.startswith(words)
+    assert still.network.performed == []
+    assert await still.bus.parked() == []
+
+
+async def test_an_order_goes_on_when_it_has_what_it_lacked(scene: Scene) -> None:
+    """What is supplied bit by bit is asked for bit by bit; the whole order is then done."""
+    id = await scene.order(item(bandwidth=100, site="berlin"), item(id="2", bandwidth=5, site="hamburg"))
+
+    async def asked_for(number: int) -> bool:
+        await scene.pump()
+        return len(await informed(scene)) == number
+
+    await scene.until(lambda: asked_for(1))
+    await patched(scene, id, productOrderItem=[item(**BERLIN), item(id="2", bandwidth=5, site="hamburg")])
+    await scene.until(lambda: asked_for(2))
+    await patched(scene, id, productOrderItem=[item(**BERLIN), item(id="2", **HAMBURG)])
+
+    async def completed() -> bool:
+        return states((await scene.store.get("productOrder", "acme", id)).body) == ["completed", "completed"]
+
+    await scene.pump()
+    await scene.until(completed)
+    paths, said = zip(*await informed(scene), strict=True)
+    assert set(paths) == {"productOrderItem.product.productCharacteristic"}
+    assert said == (
+        "item 1: access needs the characteristic vlan; item 2: access needs the characteristic vlan",
+        "item 2: access needs the characteristic vlan",
+    )
+    assert scene.network.services.keys() == {"pe1", "pe2"}
+
+
+async def test_what_is_supplied_may_be_wrong(still: Scene) -> None:
+    """Then the order fails as any other does."""
+    id = await still.order(item(bandwidth=100, site="berlin"))
+    await still.pump()
+    await patched(still, id, productOrderItem=[item(**BERLIN | {"vlan": 301})])
+    order = await still.ended(id)
+
+    assert (order["state"], states(order)) == ("failed", ["failed"])
+    assert "vlan must be between 1 and 300, not 301" in words(order)
+
+
+def bundle(*parts: dict[str, Any], **given: Any) -> dict[str, Any]:
+    return {**item(id="b", **given), "productOffering": {"id": "bundle"}, "productOrderItem": list(parts)}
+
+
+async def test_items_inside_an_item_are_done_like_any_other(still: Scene) -> None:
+    """Each is planned and named; what only holds them together is completed with them."""
+    id = await still.order(bundle(item(id="b.1", **BERLIN), bundle(item(id="b.2.1", **HAMBURG)) | {"id": "b.2"}))
+    order = await still.ended(id)
+
+    assert order["state"] == "completed"
+    assert {one["id"]: one["state"] for one in items(order)} == dict.fromkeys(("b", "b.1", "b.2", "b.2.1"), "completed")
+    assert still.network.services.keys() == {"pe1", "pe2"}
+    named = {one["id"]: (one.get("product") or {}).get("id") for one in items(order)}
+    assert named == {"b": None, "b.1": f"{id}-b.1", "b.2": None, "b.2.1": f"{id}-b.2.1"}
+    assert [service.id for service in await still.find("service")] == [f"{id}-b.1", f"{id}-b.2.1"]
+
+
+async def test_an_order_is_partial_when_a_part_of_an_item_failed(still: Scene) -> None:
+    """At whatever depth: the item that holds the parts together has failed, what was done stays."""
+    still.network.refusing["pe2"] = "no resources"
+    order = await still.ended(await still.order(bundle(item(id="b.1", **BERLIN), item(id="b.2", **HAMBURG))))
+
+    assert order["state"] == "partial"
+    assert {one["id"]: one["state"] for one in items(order)} == {"b": "failed", "b.1": "completed", "b.2": "failed"}
+    assert still.network.services.keys() == {"pe1"}
+
+
+async def test_ids_of_items_are_their_own_at_every_depth(still: Scene) -> None:
+    """A part that cannot be told from another item is refused."""
+    order = await still.ended(await still.order(item(**BERLIN) | {"productOrderItem": [item(**HAMBURG)]}))
+
+    assert order["state"] == "failed"
+    assert "two items have the id 1" in words(order)
+    assert still.network.services == {}
