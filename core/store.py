@@ -8,11 +8,12 @@ any two lines loses nothing. ``MongoStore`` and ``memory.MemoryStore`` pass the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from time import time
+from itertools import islice
+from time import monotonic, time
 from typing import Any, Protocol, TypeVar
 
 import mongoengine
@@ -22,10 +23,12 @@ from mongoengine import DictField, DynamicDocument, IntField, ListField, StringF
 from pymongo.errors import AutoReconnect, BulkWriteError, DocumentTooLarge, DuplicateKeyError, PyMongoError
 
 from convergedon.core.errors import Conflict, Invalid, NotFound, Stale, Unavailable
+from convergedon.core.matching import Where as Where
+from convergedon.core.matching import conjunction, conjuncts, matches
 
 T = TypeVar("T")
-Where = Mapping[str, Any]
-"""A filter in MongoDB's language over ``id``, ``tenant``, ``body.*`` and ``facts.*``."""
+Index = str | tuple[str, ...]
+"""A path that is looked up, or several that are looked up together: equal ones first, a range last."""
 
 
 @dataclass(frozen=True)
@@ -122,12 +125,13 @@ class Store(Protocol):
 class Kind:
     """A collection: its name, the paths that lists and flows look up, and facts that only one record may have.
 
+    The more selective indexes stand first: where several could answer a filter, the first does on the embedded store.
     A unique fact binds only while it is set: an alarm gives its key free when it is cleared. ``swept`` are paths that
     few records have and that are looked up for all tenants together.
     """
 
     name: str
-    indexes: tuple[str, ...] = ()
+    indexes: tuple[Index, ...] = ()
     unique: tuple[str, ...] = ()
     swept: tuple[str, ...] = ()
 
@@ -144,9 +148,13 @@ class _Stored(DynamicDocument):  # type: ignore[misc]
     outbox = ListField(DictField())
 
 
+def _paths(index: Index) -> tuple[str, ...]:
+    return (index,) if isinstance(index, str) else index
+
+
 def _declare(kind: Kind, alias: str) -> Any:
     # the embedded store looks nothing up in an index that binds only some records, so those have a plain one too
-    indexes: list[Any] = [{"fields": ["tenant", path]} for path in kind.indexes]
+    indexes: list[Any] = [{"fields": ["tenant", *_paths(index)]} for index in kind.indexes]
     indexes += [{"fields": [path, "tenant"]} for path in kind.unique]
     indexes += [
         {"fields": ["tenant", path], "unique": True, "partialFilterExpression": {path: {"$exists": True}}}
@@ -176,9 +184,66 @@ def _record(kind: str, document: Mapping[str, Any]) -> Record:
 def _renamed(where: Where) -> dict[str, Any]:
     """The filter with our name for the key; alternatives hold filters themselves."""
     return {
-        "_id" if name == "id" else name: [_renamed(part) for part in value] if name in ("$and", "$or") else value
+        "_id" if name == "id" else name: [_renamed(part) for part in value] if name in LOGICAL else value
         for name, value in where.items()
     }
+
+
+LOGICAL = ("$and", "$or", "$nor")
+LOOKED_UP = frozenset(("$eq", "$in", "$gt", "$gte", "$lt", "$lte"))
+PATIENCE = 10.0
+"""Seconds that the reading of one list may take."""
+
+
+def _lookup(kind: Kind, flat: Where) -> dict[str, Any]:
+    """The part of a filter that an index answers: the id, else the declared index of which most is equal.
+
+    The embedded store uses an index for a filter of exactly its fields and reads everything for one that has a third
+    condition, so this part is a stage of its own. A real planner joins the stages and chooses by itself.
+    """
+    if "id" in flat and _indexable(flat["id"]):
+        return {"id": flat["id"]}
+    fitting = [paths for paths in map(_paths, kind.indexes) if _answers(paths, flat)]
+    best = max(fitting, key=lambda paths: sum(_equality(flat[path]) for path in paths), default=())
+    return {path: flat[path] for path in ("tenant", *best) if path in flat}
+
+
+def _answers(paths: tuple[str, ...], flat: Where) -> bool:
+    there = all(path in flat and _indexable(flat[path]) for path in ("tenant", *paths))
+    return there and all(_equality(flat[path]) == 1 for path in paths[:-1])
+
+
+def _indexable(wanted: Any) -> bool:
+    return not isinstance(wanted, Mapping) or LOOKED_UP.issuperset(wanted)
+
+
+def _equality(wanted: Any) -> float:
+    """How narrow a condition is: one value, some values, a range."""
+    return 1 if not isinstance(wanted, Mapping) else 0.5 if "$in" in wanted else 0.1
+
+
+def _servable(condition: Any) -> bool:
+    """Whether a server is asked this. Not for regular expressions: each server has its own dialect, and the embedded
+    one stands still as long as a hostile one takes. Nor for alternatives inside one element, which that one has not.
+    """
+    if isinstance(condition, Mapping):
+        element = condition.get("$elemMatch", ())
+        return (
+            "$regex" not in condition
+            and not any(name.startswith("$") for name in element)
+            and all(_servable(part) for part in condition.values())
+        )
+    return not isinstance(condition, list) or all(_servable(part) for part in condition)
+
+
+def _kept(documents: Iterable[dict[str, Any]], here: Where) -> Iterator[dict[str, Any]]:
+    """What of the documents read satisfies a condition that the server was not asked."""
+    until = monotonic() + PATIENCE
+    for document in documents:
+        if monotonic() > until:
+            raise Invalid(f"this filter has too much to look at in {PATIENCE:g} s: narrow it with further conditions")
+        if matches({"id": document["_id"], **document}, here):
+            yield document
 
 
 GONE = "\0"
@@ -283,17 +348,39 @@ class MongoStore:
     async def find(
         self, kind: str, where: Where, sort: Sequence[tuple[str, int]] = (), skip: int = 0, limit: int = 0
     ) -> list[Record]:
+        stages, here = self.stages(kind, where)
+        if sort:
+            stages.append({"$sort": {"_id" if path == "id" else path: way for path, way in sort}})
+        if not here:
+            stages += [{"$skip": skip}] if skip else []
+            stages += [{"$limit": limit}] if limit else []
+
         def read() -> list[Record]:
-            cursor = self._collection(kind).find(_renamed(where))
-            if sort:
-                cursor = cursor.sort([("_id" if path == "id" else path, way) for path, way in sort])
-            found = cursor.skip(skip).limit(limit)
+            found: Iterable[dict[str, Any]] = self._aggregate(kind, stages)
+            if here:
+                found = islice(_kept(found, here), skip, skip + limit if limit else None)
             return [_record(kind, document) for document in found if not document["tenant"].startswith(GONE)]
 
         return await self._call(read)
 
     async def count(self, kind: str, where: Where) -> int:
-        return await self._call(lambda: self._collection(kind).count_documents(_renamed(where)))
+        stages, here = self.stages(kind, where)
+        if here:
+            return await self._call(lambda: sum(1 for _ in _kept(self._aggregate(kind, stages), here)))
+        counted = await self._call(lambda: list(self._aggregate(kind, [*stages, {"$count": "number"}])))
+        return int(counted[0]["number"]) if counted else 0
+
+    def stages(self, kind: str, where: Where) -> tuple[list[dict[str, Any]], Where]:
+        """How a filter is answered: what the server is asked stage by stage, and what is left to be looked at here."""
+        parts = conjuncts(where)
+        flat = conjunction([part for part in parts if _servable(part)])
+        looked = _lookup(self._kinds[kind], flat)
+        checked = {path: wanted for path, wanted in flat.items() if path not in looked}
+        asked = [{"$match": _renamed(part)} for part in (looked, checked) if part]
+        return asked, conjunction([part for part in parts if not _servable(part)])
+
+    def _aggregate(self, kind: str, stages: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
+        return self._collection(kind).aggregate(stages, maxTimeMS=int(PATIENCE * 1000))
 
     async def replace(self, record: Record, messages: Sequence[Outgoing] = ()) -> Record:
         change: dict[str, Any] = {"body": record.body, "facts": record.facts}
