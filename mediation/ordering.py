@@ -72,7 +72,7 @@ async def begin(work: Work, order: Record) -> Record:
     if lacking:
         return await _wait_for(work, order, lacking)
     before = {id: kept["facts"]["present"] for id, kept in former.items()}
-    facts = {"asked": asked, "before": before, "former": former, "groups": groups, "lacks": None}
+    facts = {"asked": asked, "before": before, "former": former, "groups": groups, "kept": [], "lacks": None}
     return await work.resources.change(
         PRODUCT_ORDER,
         order,

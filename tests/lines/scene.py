@@ -288,14 +288,14 @@ HAMBURG = {"bandwidth": 100, "vlan": 20, "site": "hamburg"}
 
 
 @asynccontextmanager
-async def playing(store: Store, bus: Bus, folder: Path, **given: Any) -> AsyncIterator[Scene]:
+async def playing(store: Store, bus: Bus, folder: Path, products: str = PRODUCTS, **given: Any) -> AsyncIterator[Scene]:
     """A scene with this store and bus; ended at the end."""
-    (folder / "products.yaml").write_text(PRODUCTS)
+    (folder / "products.yaml").write_text(products)
     chosen: Settings = settings.load(data=folder, callback_networks=["127.0.0.0/8"], **given)
     writer = Audit(store, bus, "test")
     resources = Resources(store, APIS, "http://gateway.example")
-    rules, products = Policy(engine()), planning.load(folder / "products.yaml")
-    work = Work(resources, bus, rules, writer, products, rating.load(), chosen)
+    rules, model = Policy(engine()), planning.load(folder / "products.yaml")
+    work = Work(resources, bus, rules, writer, model, rating.load(), chosen)
     worker, network = Worker(work), Network()
     role, relay = AdapterRole(network, bus, DEVICES), Relay(store, bus, 0.2)
     running = not isinstance(bus, PumpBus)

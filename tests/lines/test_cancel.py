@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta, timezone
@@ -12,11 +13,17 @@ import pytest
 from faulty import FaultyStore
 from scene import BERLIN, HAMBURG, STORE_KINDS, PumpBus, Scene, in_memory, item, on_servers, playing, twice
 
+from convergedon.adapters import netconf
+from convergedon.adapters.contract import Device
+from convergedon.adapters.netconf.lab import Element, running
+from convergedon.adapters.role import AdapterRole
+from convergedon.core import settings
 from convergedon.core.bus import Consumer, Message, Position
 from convergedon.core.memory import MemoryStore
 from convergedon.core.store import Record, Store
 from convergedon.handlers.product_ordering import CANCEL_PRODUCT_ORDER, items
 from convergedon.mediation.flows import FLOWS
+from convergedon.mediation.worker import Worker
 
 PROTECTED = {"offering": "protected-access", **BERLIN}
 INCOMPLETE = {"bandwidth": 100, "site": "berlin"}
@@ -508,3 +515,107 @@ def about(record: Record) -> Message:
     """The message that tells of a record, as far as a flow reads it."""
     body = {"tenant": record.tenant, "kind": record.kind, "id": record.id}
     return Message("rival", "event.0.x", body, {}, Position("rival", 1), 0.0)
+
+
+async def test_two_workers_agree_on_what_became_of_an_order(tmp_path: Path, mongodb_url: str) -> None:
+    """Cancelled before a device answers and while it does, each order ends one way: the devices have what that says."""
+    async with on_servers(tmp_path, mongodb_url) as scene:
+        await both_work(scene)
+
+
+async def both_work(scene: Scene) -> None:
+    other = Worker(scene.work)
+    await other.start()
+    try:
+        scene.network.unreachable.add("pe2")
+        ids = [await scene.order(item(**PROTECTED | {"vlan": number})) for number in range(1, 13)]
+        await scene.until(lambda: answered(scene, ids[-1], "pe1"))
+        tasks = {}
+        for number, id in enumerate(ids):
+            if number == 6:
+                scene.network.unreachable.clear()
+            tasks[id] = await cancel(scene, id)
+            await asyncio.sleep(0.2 * (number > 6))
+
+        async def over() -> bool:
+            found = [(await task(scene, one))["state"] for one in tasks.values()]
+            orders = [(await order(scene, id)).body["state"] for id in ids]
+            return {*found} <= {"done", "terminatedWithError"} and {*orders} <= {"cancelled", "completed"}
+
+        await scene.until(over)
+        await scene.settled()
+    finally:
+        await other.stop()
+
+    assert [(await order(scene, id)).body["state"] for id in ids[:6]] == ["cancelled"] * 6
+    standing = []
+    for id in ids:
+        end, said = (await order(scene, id)).body, await task(scene, tasks[id])
+        assert (end["state"], said["state"]) in {("cancelled", "done"), ("completed", "terminatedWithError")}
+        standing += [f"{id}-1"] if end["state"] == "completed" else []
+    assert sorted(await active(scene)) == sorted(standing)
+    assert sorted(name for _, name in scene.network.state.get("pe1", {})) == sorted(standing)
+    assert sorted(name for _, name in scene.network.state.get("pe2", {})) == sorted(standing)
+    assert await scene.bus.parked() == []
+
+
+NETCONF_PRODUCTS = """
+offerings:
+  access:
+    name: Access
+    characteristics:
+      bandwidth: {type: integer, minimum: 1, maximum: 400000}
+      vlan: {type: integer, minimum: 1, maximum: 300}
+      site: {type: site}
+    intents:
+      - adapter: netconf
+        device: site.device
+        service: internet-access
+        object: site.interface
+        address: "host(site.network, vlan)"
+        values: {interface: site.interface, vlan: vlan, bandwidth: bandwidth}
+sites:
+  acme:
+    berlin: {device: pe1, interface: ge-0/0/1, network: 10.1.0.0/24}
+    hamburg: {device: pe2, interface: ge-0/0/1, network: 10.2.0.0/24}
+"""
+
+
+async def test_the_network_element_has_what_it_had(tmp_path: Path) -> None:
+    """Over NETCONF, read back from the element: a new access is gone, a changed and an ended one are as they were."""
+    elements = [Element(name, tmp_path / name, {"ge-0/0/1": 1000}) for name in ("pe1", "pe2")]
+    for element in elements:
+        await element.start()
+    devices = {one.name: Device(one.name, "acme", "127.0.0.1", one.device_entry()) for one in elements}
+    adapter = netconf.create(settings.load(), devices)
+    try:
+        async with holding(tmp_path, products=NETCONF_PRODUCTS) as scene:
+            await AdapterRole(adapter, scene.bus, devices).start()
+            kept = await scene.order(item(**BERLIN), item(id="2", **BERLIN | {"vlan": 11}))
+            assert (await scene.ended(kept))["state"] == "completed"
+            before = [running(element) for element in elements]
+            id = await scene.order(
+                item(id="1", **BERLIN | {"vlan": 12}),
+                item("modify", id="2", product=f"{kept}-1", bandwidth=500),
+                item("delete", id="3", product=f"{kept}-2"),
+                item(id="4", **HAMBURG),
+            )
+            scene.bus.holds = lambda message: message.subject == "intent.netconf.pe2"
+            await scene.pump()
+            between = [running(element) for element in elements]
+            asked = await cancel(scene, id)
+            await scene.pump()
+            taken_back = running(elements[0])
+            await scene.bus.release(scene.store)
+
+            assert states((await order(scene, id)).body) == ["cancelled"] * 5
+            assert (await task(scene, asked))["state"] == "done"
+            assert between[0].keys() == {f"{kept}-1", f"{id}-1"}
+            assert between[0][f"{kept}-1"]["bandwidth"] == "500"
+            assert taken_back == before[0]
+            assert [running(element) for element in elements] == before
+            assert len(before[0]) == 2
+    finally:
+        await adapter.stop()
+        for element in elements:
+            await element.stop()
