@@ -133,7 +133,7 @@ def conjunction(parts: Sequence[Where]) -> dict[str, Any]:
     left: list[Where] = []
     for part in parts:
         for path, wanted in part.items():
-            there = joined.get(path)
+            there = joined.get(path, {})
             if path not in joined:
                 joined[path] = wanted
             elif _tests(there) and _tests(wanted) and not there.keys() & wanted.keys():
@@ -147,7 +147,7 @@ def _tests(wanted: Any) -> bool:
     return isinstance(wanted, Mapping) and all(name in OPERATORS for name in wanted)
 
 
-TYPES = (type(None), (int, float), str, Mapping, list)
+TYPES: tuple[Any, ...] = (type(None), (int, float), str, Mapping, list)
 BOOLEAN = len(TYPES)
 EMPTY = (-1, 0)
 

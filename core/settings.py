@@ -64,6 +64,7 @@ class Settings(BaseSettings):
     intent_deadline: float = Field(300, gt=0, description="Seconds a device has to reach the state an order asks for.")
     confirm_timeout: int = Field(30, ge=2, description="Seconds after which a device undoes an unconfirmed commit.")
     body_limit: int = Field(1_048_576, ge=1024, description="Bytes a request body may have.")
+    list_limit: int = Field(10_000, ge=1, description="Elements that one list may have; longer ones come in pages.")
     rate_limit: float = Field(
         0, ge=0, description="Requests a second of one caller that one gateway process takes; 0: any number."
     )

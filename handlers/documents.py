@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,10 @@ from convergedon.openapi import document
 
 DEPTH = 64
 SHOWN = 5
+REMEMBERED = 1000
+LONGEST_NAME = 200
+NAME = re.compile(r"[\w@-]+")
+TYPES = {"integer": "number", "number": "number", "boolean": "boolean", "object": "object"}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
@@ -37,6 +42,18 @@ def instant(text: str) -> int:
     return (read - EPOCH if read.tzinfo else read.replace(tzinfo=UTC) - EPOCH) // MICROSECOND + leap
 
 
+@dataclass(frozen=True)
+class Attribute:
+    """What may be asked of a member: its ``type`` (text, number, boolean, instant, object, free), ``many`` in an array.
+
+    A free one holds any JSON value; what is named below one is not ``declared``.
+    """
+
+    type: str
+    many: bool
+    declared: bool = True
+
+
 class Shape:
     """The schema of a resource in a document, with its create and update variants (X_FVO and X_MVO in version 5)."""
 
@@ -49,6 +66,7 @@ class Shape:
         self.patchable = frozenset(self._properties(self._schemas.get(self.update, {})))
         self.required = frozenset(self._required(self._schemas.get(self.create, {})))
         self._dated: dict[int, Dated] = {}
+        self._attributes: dict[str, Attribute] = {}
 
     def _resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
         while "$ref" in schema:
@@ -70,20 +88,40 @@ class Shape:
             *(name for part in schema.get("allOf", ()) for name in self._required(part)),
         ]
 
-    def value(self, path: str, text: str) -> Any:
-        """The text of a query parameter as a value of the attribute's type. Raises Invalid for an unknown one."""
-        schema: Mapping[str, Any] = {"$ref": f"#/components/schemas/{self.schema}"}
-        for name in path.split("."):
+    def attribute(self, path: str) -> Attribute:
+        """What stands at a dotted path, whatever arrays are on the way. Raises Invalid for what the schema has not."""
+        if path not in self._attributes:
+            if len(self._attributes) >= REMEMBERED:
+                self._attributes.clear()
+            self._attributes[path] = self._find(path)
+        return self._attributes[path]
+
+    def declares(self, path: str) -> bool:
+        """Whether the schema itself has an attribute of this name."""
+        return self.has(path) and self.attribute(path).declared
+
+    def has(self, path: str) -> bool:
+        try:
+            self.attribute(path)
+        except Invalid:
+            return False
+        return True
+
+    def _find(self, path: str) -> Attribute:
+        names = path.split(".")
+        schema: Mapping[str, Any] = self._schemas[self.schema]
+        many = False
+        for depth, name in enumerate(names):
             known = self._properties(schema)
             if name not in known:
                 # a member of free form (a characteristic's value) may hold anything below it
-                if not known and schema is not None and not self._resolved(schema).get("type"):
-                    return text
-                raise Invalid(f"{self.schema} has no attribute {path}")
+                if depth and _is_free(schema, known) and len(names) <= DEPTH and all(map(NAME.fullmatch, names)):
+                    return Attribute("free", True, False)
+                raise Invalid(f"{self.schema} has no attribute {path[:LONGEST_NAME]}")
             schema = self._resolved(known[name])
-            if schema.get("type") == "array":
-                schema = self._resolved(schema.get("items", {}))
-        return _typed(schema.get("type", ""), text)
+            many = schema.get("type") == "array"
+            schema = self._element(schema)
+        return Attribute(_type(schema, self._properties(schema)), many)
 
     def instants(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The date-time members of a body as ``instant`` reads them, mirrored by path.
@@ -146,13 +184,16 @@ def _instant(value: Any) -> int | None:
         return None
 
 
-def _typed(type_: str, text: str) -> Any:
-    if type_ == "boolean":
-        return {"true": True, "false": False}.get(text.lower(), text)
-    try:
-        return {"integer": int, "number": float}.get(type_, str)(text)
-    except ValueError:
-        return text
+def _is_free(schema: Mapping[str, Any], properties: Mapping[str, Any]) -> bool:
+    return not properties and schema.get("type") in (None, "object")
+
+
+def _type(schema: Mapping[str, Any], properties: Mapping[str, Any]) -> str:
+    if schema.get("format") == "date-time":
+        return "instant"
+    if _is_free(schema, properties):
+        return "free"
+    return TYPES.get(schema.get("type", "object"), "text")
 
 
 @dataclass(frozen=True)

@@ -131,20 +131,27 @@ class Operations:
         decision = await self._allowed(call, "list")
         asked = query.parse(call.parameters, call.shape)
         where = {"$and": [self._visible(call, decision), asked.where]} if asked.where else self._visible(call, decision)
-        limit = query.MOST if asked.limit is None else asked.limit
+        limit = self._most(asked)
         found = await self._store.find(call.resource.name, where, asked.sort, asked.offset, limit) if limit else []
         total = asked.offset + len(found)
+        if asked.limit is None and len(found) == limit:
+            raise Invalid(f"more than {limit - 1} match: narrow the list, or ask for pages with limit and offset")
         if len(found) == limit or (asked.offset and not found):
             total = await self._store.count(call.resource.name, where)
         content = [query.select(self._present(call, decision, record), asked.fields) for record in found]
         self._record(call, "list", call.resource.name, "done", decision, count=len(found))
         headers = {"X-Total-Count": str(total), "X-Result-Count": str(len(found))}
-        if asked.limit is not None or asked.offset + len(found) < total:
+        if asked.limit is not None:
             url = f"{call.url}{call.api.base}/{call.resource.name}"
             headers["Link"] = query.links(url, call.parameters, replace(asked, limit=limit), total)
         # a page past the end is an empty list, not a part of one
         part = len(found) < total and asked.offset < total and "Link" in headers
         return answer(content, 206 if part else 200, **headers)
+
+    def _most(self, asked: query.Query) -> int:
+        """How many to read: of a page no more than a list may have, of a whole list one more, to see that it is."""
+        most = self._settings.list_limit
+        return most + 1 if asked.limit is None else min(asked.limit, most)
 
     async def retrieve(self, call: Call) -> Response:
         decision = await self._allowed(call, "retrieve")

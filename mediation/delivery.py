@@ -13,7 +13,6 @@ from datetime import datetime
 from functools import partial
 from time import time
 from typing import Any
-from urllib.parse import parse_qsl
 
 import orjson
 import structlog
@@ -24,7 +23,7 @@ from convergedon.core.errors import Refused, Unavailable
 from convergedon.core.policy import Decision, Policy, Subject
 from convergedon.core.store import Record
 from convergedon.handlers import hub, signing
-from convergedon.handlers.query import event_matches, select
+from convergedon.handlers.query import event_fields, event_matches, select
 from convergedon.handlers.resource import HUB, narrowed
 from convergedon.mediation.posting import Answer, Poster
 from convergedon.mediation.work import Work
@@ -228,10 +227,9 @@ def _narrowed(event: Event, views: Mapping[str, Any], decision: Decision) -> Eve
 
 def _selected(event: Event, query: str) -> Event:
     """The event with the members of its resource that the query's ``fields`` names."""
-    names = [name for key, value in parse_qsl(query.lstrip("?")) if key == "fields" for name in value.split(",")]
-    if not names:
+    wanted = event_fields(query)
+    if wanted is None:
         return event
-    wanted = frozenset(name.strip().split(".")[0] for name in names)
     return {**event, "event": {name: select(body, wanted) for name, body in event["event"].items()}}
 
 

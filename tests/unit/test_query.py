@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convergedon.core.errors import Invalid
+from convergedon.core.errors import Invalid, Unsupported
 from convergedon.handlers.documents import shape
 from convergedon.handlers.query import Query, event_matches, fields, links, parse, select
 
@@ -32,7 +32,7 @@ def asked(text: str, of: Any = ORDER) -> Query:
 
 def test_nothing_asked_is_everything() -> None:
     """No filter, no order, no page, all members."""
-    assert asked("") == Query({}, [], 0, None, None)
+    assert asked("") == Query({}, (), 0, None, None)
 
 
 @pytest.mark.parametrize(
@@ -45,14 +45,13 @@ def test_nothing_asked_is_everything() -> None:
         ("relatedParty.id=northwind", {"body.relatedParty.id": "northwind"}),
         ("productOrderItem.product.id=7", {"body.productOrderItem.product.id": "7"}),
         ("id=17", {"id": "17"}),
-        ("orderDate='2026-02-20T09:30:00Z'", {"body.orderDate": "2026-02-20T09:30:00Z"}),
+        ("orderDate='2026-02-20T09:30:00Z'", {"facts.at.orderDate": 1771579800000000}),
         ('category="b2b"', {"body.category": "b2b"}),
         ("category='", {"body.category": "'"}),
         ("category='it's'", {"body.category": "it's"}),
         ("category=", {"body.category": ""}),
         ("@type=ProductOrder", {"body.@type": "ProductOrder"}),
         ("productOrderItem.quantity=2", {"body.productOrderItem.quantity": 2}),
-        ("productOrderItem.quantity=many", {"body.productOrderItem.quantity": "many"}),
     ],
 )
 def test_filters_become_conditions(text: str, where: dict[str, Any]) -> None:
@@ -83,23 +82,20 @@ def test_an_unreadable_number_is_refused(name: str, value: str) -> None:
         asked(f"{name}={value}")
 
 
-def test_no_page_is_longer_than_a_thousand() -> None:
-    """A client cannot have everything at once by asking for much."""
-    assert asked("limit=100000").limit == 1000
-
-
 @pytest.mark.parametrize(
     ("text", "sort"),
     [
-        ("sort=orderDate", [("body.orderDate", 1)]),
-        ("sort=-orderDate", [("body.orderDate", -1)]),
-        ("sort=%2BorderDate,-id", [("body.orderDate", 1), ("id", -1)]),
-        ("sort=+orderDate", [("body.orderDate", 1)]),
-        ("sort=-orderDate,state", [("body.orderDate", -1), ("body.state", 1)]),
+        ("sort=orderDate", [("facts.at.orderDate", 1), ("id", 1)]),
+        ("sort=-orderDate", [("facts.at.orderDate", -1), ("id", 1)]),
+        ("sort=%2BorderDate,-id", [("facts.at.orderDate", 1), ("id", -1)]),
+        ("sort=+orderDate", [("facts.at.orderDate", 1), ("id", 1)]),
+        ("sort=-orderDate,state", [("facts.at.orderDate", -1), ("body.state", 1), ("id", 1)]),
+        ("sort=-note.date&sort=state,-state", [("facts.at.note.date", -1), ("body.state", 1), ("id", 1)]),
+        ("sort=-href", [("id", -1)]),
     ],
 )
 def test_sort_takes_signs(text: str, sort: list[tuple[str, int]]) -> None:
-    """A plus that was not encoded arrives as a blank, and means the same."""
+    """A plus that was not encoded arrives as a blank, and means the same; what is alike stands in the order of ids."""
     assert asked(text).sort == sort
 
 
@@ -188,6 +184,9 @@ def test_a_subscription_hears_what_it_asked_for(query: str, passes: bool) -> Non
 
 
 @given(st.text())
-def test_any_query_has_an_answer(query: str) -> None:
-    """A subscription's query is the client's text: whatever it is, delivery goes on."""
-    assert event_matches(query, EVENT) in (True, False)
+def test_any_query_is_read_or_refused(query: str) -> None:
+    """A subscription's query is the client's text: whatever it is, it lets events pass or not, or is refused."""
+    try:
+        assert event_matches(query, EVENT) in (True, False)
+    except (Invalid, Unsupported):
+        pass
