@@ -129,6 +129,8 @@ def conjuncts(where: Where) -> list[dict[str, Any]]:
 
 def conjunction(parts: Sequence[Where]) -> dict[str, Any]:
     """One filter for parts that must all hold: as flat as it can be, since servers look up indexes for flat ones."""
+    if len(parts) == 1:
+        return dict(parts[0])
     joined: dict[str, Any] = {}
     left: list[Where] = []
     for part in parts:

@@ -16,7 +16,6 @@ from typing import Any
 
 from convergedon.core.errors import Invalid, Unsupported
 from convergedon.core.matching import comparable, conjunction, pattern, same, values_at
-from convergedon.core.store import Where
 from convergedon.handlers.documents import Shape, instant
 
 Value = str | int | float | bool
@@ -147,6 +146,8 @@ def _operator(path: str, way: str, declares: Declares) -> tuple[str, str]:
 
 def _split(text: str, separator: str) -> list[str]:
     """The parts of a text; what stands in quotes is not split."""
+    if separator not in text:
+        return [text]
     if "'" not in text and '"' not in text:
         return text.split(separator)
     parts, start, place, opening = [], 0, 0, True
@@ -174,7 +175,7 @@ def _unquoted(text: str) -> str:
 # To a store
 
 
-def where(condition: Condition, shape: Shape, inside: str = "") -> Where:
+def where(condition: Condition, shape: Shape, inside: str = "") -> dict[str, Any]:
     """A condition in the store's language. Raises Invalid for attributes that are not there and values of another
     type, Unsupported for what the store cannot be asked."""
     if isinstance(condition, Test):
@@ -192,7 +193,7 @@ def where(condition: Condition, shape: Shape, inside: str = "") -> Where:
     return {field: {"$elemMatch": where(condition.part, shape, f"{whole}.")}}
 
 
-def _test(test: Test, shape: Shape, inside: str) -> Where:
+def _test(test: Test, shape: Shape, inside: str) -> dict[str, Any]:
     name = inside + test.path
     type_ = shape.attribute(name).type
     if name == "href":
@@ -208,7 +209,7 @@ def _test(test: Test, shape: Shape, inside: str) -> Where:
     return _compared(test.path if inside else field_of(name, type_), test.operator, read)
 
 
-def _found(test: Test, field: str, type_: str, name: str) -> Where:
+def _found(test: Test, field: str, type_: str, name: str) -> dict[str, Any]:
     if type_ not in ("text", "free", "instant"):
         raise Invalid(f"{name} is no text: regular expressions are for texts")
     return _either([{field: {"$regex": _checked(text)}} for text in test.values])
@@ -230,7 +231,7 @@ def _by_id(test: Test) -> Test:
     return Test("id", test.operator, tuple(str(value).rsplit("/", 1)[-1] for value in test.values), test.exact)
 
 
-def _compared(field: str, way: str, values: Sequence[Value]) -> Where:
+def _compared(field: str, way: str, values: Sequence[Value]) -> dict[str, Any]:
     if way == "eq":
         return {field: values[0]} if len(values) == 1 else {field: {"$in": list(values)}}
     if way == "ne":
@@ -243,7 +244,7 @@ def _compared(field: str, way: str, values: Sequence[Value]) -> Where:
     return _either([{field: {f"${way}": nearest(several)}} for several in kinds.values()])
 
 
-def _either(parts: list[dict[str, Any]]) -> Where:
+def _either(parts: list[dict[str, Any]]) -> dict[str, Any]:
     return parts[0] if len(parts) == 1 else {"$or": parts}
 
 
@@ -261,9 +262,11 @@ def _checked(text: Value) -> str:
 def _read(type_: str, given: Value, exact: bool, name: str) -> list[Value]:
     """A value as the attribute has it; in free form a text of a query may mean several."""
     if type_ == "free":
-        return _meanings(_storable(given, name), exact)
+        return [_storable(value, name) for value in _meanings(given, exact)]
     if type_ == "instant" and isinstance(given, str):
         return [_instant(given, name)]
+    if type_ == "text" and isinstance(given, str):
+        return [_storable(given, name)]
     found = next((value for value in _meanings(given, exact) if _kind(value) == type_), None)
     if found is None:
         raise Invalid(f"{name} is a {type_}, which {str(given)[:100]!r} is not")

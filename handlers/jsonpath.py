@@ -33,7 +33,7 @@ def parse(text: str) -> Condition:
     try:
         query = LANGUAGE.compile(_whole(text.strip()))
     except Exception as error:  # the reader of the library meets any text: it also raises what is not its own
-        raise Invalid(f"the filter is not a JSONPath expression: {str(error).splitlines()[:1]}") from error
+        raise Invalid(f"the filter is not a JSONPath expression: {str(error).partition(chr(10))[0]}") from error
     if not isinstance(query, jsonpath.JSONPath):
         raise Unsupported("filter: unions and intersections of queries are not supported")
     return All(tuple(_filter(segment, DEEPEST) for segment in query.segments) or _nothing())
