@@ -73,8 +73,11 @@ async def _carry_out(work: Work, task: Record) -> str:
         return f"there is no product order {id}"
     state, cancel = order.body["state"], order.facts.get("cancel") or {}
     mine = cancel.get("task") == task.id
+    if mine and (state == "cancelled" or "stuck" in cancel):
+        await _conclude(work, order)
+        return ""
     if state in ENDED:
-        return "" if mine else f"product order {id} is {state} already"
+        return f"product order {id} is {state} already"
     if cancel and not mine and not await _is_over(work, task.tenant, cancel["task"]):
         return f"product order {id} is being cancelled by cancelProductOrder {cancel['task']}"
     wanted = {
@@ -84,13 +87,13 @@ async def _carry_out(work: Work, task: Record) -> str:
     }
     if state == "pendingCancellation":
         if not mine:
-            await withdrawal.withdraw(work, order, wanted)
+            await _conclude(work, await withdrawal.withdraw(work, order, wanted))
         return ""
     if state in ("inProgress", "held", "assessingCancellation"):
         return await _assess(work, order, wanted)
     if state == "acknowledged":
         order = await work.resources.change(PRODUCT_ORDER, order, {"state": "pending"}, {"cancel": wanted})
-    await withdrawal.cancelled(work, order, wanted, {})
+    await _conclude(work, await withdrawal.cancelled(work, order, wanted, {}))
     return ""
 
 
@@ -110,7 +113,7 @@ async def _assess(work: Work, order: Record, wanted: Cancel) -> str:
     )
     objection = await withdrawal.objection(work, order)
     if not objection:
-        await withdrawal.withdraw(work, order, wanted)
+        await _conclude(work, await withdrawal.withdraw(work, order, wanted))
         return ""
     back = {"state": wanted["since"]}
     order = await work.resources.change(PRODUCT_ORDER, order, back, {"cancel": None}, description=objection)
@@ -124,15 +127,18 @@ async def conclude(work: Work, message: Message) -> None:
     if message.body["event"]["event"][PRODUCT_ORDER.name]["state"] not in CANCELLING | {"cancelled"}:
         return
     with suppress(NotFound):
-        order = await work.store.get(PRODUCT_ORDER.name, message.body["tenant"], message.body["id"])
-        cancel = order.facts.get("cancel") or {}
-        if not cancel:
-            return
-        task = await work.store.get(CANCEL_PRODUCT_ORDER.name, order.tenant, cancel["task"])
-        if order.body["state"] == "cancelled":
-            await _end(work, task, "done", date=order.body["cancellationDate"])
-        elif "stuck" in cancel:
-            await _end(work, task, "terminatedWithError", cancel["stuck"], decide=True)
+        await _conclude(work, await work.store.get(PRODUCT_ORDER.name, message.body["tenant"], message.body["id"]))
+
+
+async def _conclude(work: Work, order: Record) -> None:
+    cancel = order.facts.get("cancel") or {}
+    if not cancel:
+        return
+    task = await work.store.get(CANCEL_PRODUCT_ORDER.name, order.tenant, cancel["task"])
+    if order.body["state"] == "cancelled":
+        await _end(work, task, "done", date=order.body["cancellationDate"])
+    elif "stuck" in cancel:
+        await _end(work, task, "terminatedWithError", cancel["stuck"], decide=True)
 
 
 async def _end(work: Work, task: Record, state: str, words: str = "", date: str = "", decide: bool = False) -> None:

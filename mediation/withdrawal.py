@@ -32,7 +32,7 @@ async def objection(work: Work, order: Record) -> str:
     return ""
 
 
-async def withdraw(work: Work, order: Record, cancel: Cancel) -> None:
+async def withdraw(work: Work, order: Record, cancel: Cancel) -> Record:
     """Ask back everything that is or may be on a device, in one write with the order's state.
 
     What is unanswered is asked back too: a device takes its intents in their order, so nothing comes after.
@@ -42,22 +42,21 @@ async def withdraw(work: Work, order: Record, cancel: Cancel) -> None:
     facts = {"asked": asked | undo, "cancel": dict(cancel), "due": asking.due(work)}
     intents = asking.intents(work, order, undo)
     order = await work.resources.change(PRODUCT_ORDER, order, {"state": "pendingCancellation"}, facts, intents)
-    await settle(work, order, asked | undo)
+    return await settle(work, order, asked | undo)
 
 
-async def settle(work: Work, order: Record, asked: Asked) -> None:
+async def settle(work: Work, order: Record, asked: Asked) -> Record:
     """When all answers are there the order is cancelled, or says what still stands."""
     if asking.is_open(asked):
-        await work.resources.change(PRODUCT_ORDER, order, facts={"asked": asked})
-    elif left := asking.standing(asked):
-        await _say_what_stands(work, order, asked, left)
-    else:
-        for item in _planned(order):
-            await _restore(work, order, item)
-        await cancelled(work, order, order.facts["cancel"], {"asked": asked})
+        return await work.resources.change(PRODUCT_ORDER, order, facts={"asked": asked})
+    if left := asking.standing(asked):
+        return await _say_what_stands(work, order, asked, left)
+    for item in _planned(order):
+        await _restore(work, order, item)
+    return await cancelled(work, order, order.facts["cancel"], {"asked": asked})
 
 
-async def cancelled(work: Work, order: Record, cancel: Cancel, facts: Mapping[str, Any]) -> None:
+async def cancelled(work: Work, order: Record, cancel: Cancel, facts: Mapping[str, Any]) -> Record:
     """End an order of which nothing stands on a device."""
     on = sorted({entry["wanted"]["device"] for entry in facts.get("asked", {}).values() if entry["undoes"]})
     words = f"cancelled: {cancel['reason']}" if cancel["reason"] else "cancelled"
@@ -66,25 +65,26 @@ async def cancelled(work: Work, order: Record, cancel: Cancel, facts: Mapping[st
     if cancel["reason"]:
         change["cancellationReason"] = cancel["reason"]
     known = {**facts, "cancel": dict(cancel), "due": None}
-    await work.resources.change(PRODUCT_ORDER, order, change, known, description=words)
+    done = await work.resources.change(PRODUCT_ORDER, order, change, known, description=words)
     on_what = f"{order.kind}/{order.id}"
     work.audit.record("order.cancelled", order.tenant, "convergedon", on_what, "done", task=cancel["task"])
+    return done
 
 
-async def _say_what_stands(work: Work, order: Record, asked: Asked, left: list[str]) -> None:
+async def _say_what_stands(work: Work, order: Record, asked: Asked, left: list[str]) -> Record:
     """A device did not take back what it has: a person must see to it, and cancel again."""
     if "stuck" in order.facts["cancel"]:
-        await work.resources.change(PRODUCT_ORDER, order, facts={"asked": asked})
-        return
+        return await work.resources.change(PRODUCT_ORDER, order, facts={"asked": asked})
     refused = {entry["undoes"]: entry for entry in asked.values()}  # the last that was tried of each
     words = "; ".join(f"not taken back: {asking.words(refused[key])}" for key in left)
     facts = {"asked": asked, "due": None, "cancel": {**order.facts["cancel"], "stuck": words}}
     change = {"note": _noted(order, "cancellation", words)}
-    await work.resources.change(PRODUCT_ORDER, order, change, facts, description=words)
+    stuck = await work.resources.change(PRODUCT_ORDER, order, change, facts, description=words)
     task = order.facts["cancel"]["task"]
     work.audit.record(
         "order.cancelled", order.tenant, "convergedon", f"{order.kind}/{order.id}", "failed", task=task, reason=words
     )
+    return stuck
 
 
 def _noted(order: Record, id: str, text: str) -> list[dict[str, Any]]:

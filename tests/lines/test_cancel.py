@@ -21,7 +21,7 @@ from convergedon.core import settings
 from convergedon.core.bus import Consumer, Message, Position
 from convergedon.core.memory import MemoryStore
 from convergedon.core.store import Record, Store
-from convergedon.handlers.product_ordering import CANCEL_PRODUCT_ORDER, items
+from convergedon.handlers.product_ordering import CANCEL_PRODUCT_ORDER, PRODUCT_ORDER, items
 from convergedon.mediation.flows import FLOWS
 from convergedon.mediation.worker import Worker
 
@@ -44,9 +44,9 @@ class HoldingBus(PumpBus):
         else:
             await super()._deliver(consumer, message)
 
-    async def release(self, store: Store) -> None:
-        """Deliver what was held, in its order, and all that comes of it."""
-        self.holds = lambda _: False
+    async def release(self, store: Store, holds: Callable[[Message], bool] = lambda _: False) -> None:
+        """Deliver what was held, in its order, and all that comes of it; from now on hold something else."""
+        self.holds = holds
         held, self._held = self._held, []
         for consumer, message in held:
             await super()._deliver(consumer, message)
@@ -401,6 +401,76 @@ async def test_a_cancellation_waits_for_its_date(still: Scene) -> None:
     assert [(await task(still, one))["state"] for one in tasks] == ["done", "terminatedWithError"]
     assert [(await order(still, id)).body["state"] for id in (early, late)] == ["cancelled", "completed"]
     assert [len(had) for had in still.network.services.values()] == [1]
+
+
+async def test_what_a_dead_worker_left_is_taken_up(still: Scene) -> None:
+    """A task whose messages went nowhere ends all the same when its time has run out, as the order's state says."""
+    still.bus.holds = STAGES["asked"]
+    id = await still.order(item(**BERLIN))
+    await still.pump()
+    asked = await cancel(still, id)
+    await still.pump()
+    await still.bus.release(still.store, lambda message: message.subject.endswith(".ProductOrderStateChangeEvent"))
+    left = await still.store.get("cancelProductOrder", "acme", asked)
+    await still.store.replace(left.with_(facts={"due": 1.0}))
+    await still.worker.look_after()
+
+    assert ((await order(still, id)).body["state"], left.body["state"]) == ("cancelled", "inProgress")
+    assert (await task(still, asked))["state"] == "done"
+
+
+async def test_an_order_that_is_removed_ends_its_cancellation(still: Scene) -> None:
+    """It waited for information and was removed before the worker came to cancel it."""
+    id = await still.order(item(**INCOMPLETE))
+    await still.pump()
+    asked = await cancel(still, id)
+    await still.resources.delete(PRODUCT_ORDER, await order(still, id))
+    await still.pump()
+
+    await denied(still, asked, f"there is no product order {id}")
+
+
+async def test_an_order_on_hold_is_taken_back_too(still: Scene) -> None:
+    """Nothing of ours puts an order on hold; one that is there is not called cancelled while it stands on a device."""
+    id = await still.order(item(**PROTECTED))
+    still.bus.holds = STAGES["done, not written"]
+    await still.pump()
+    await still.resources.change(PRODUCT_ORDER, await order(still, id), {"state": "held"})
+    await still.bus.release(still.store)
+    had = dict(still.network.services)
+    asked = await cancel(still, id)
+    await still.pump()
+
+    assert had.keys() == {"pe1", "pe2"}
+    assert (await task(still, asked))["state"] == "done"
+    assert await history(still, id) == ["acknowledged", "inProgress", "held", *OFFICIAL[1:]]
+    assert still.network.services == {}
+
+
+@pytest.mark.parametrize("by", ["task", "client"])
+async def test_an_order_that_waits_for_information_is_cancelled_at_once(still: Scene, by: str) -> None:
+    """By a task or by a client's PATCH: no device is asked, and the customer is told."""
+    id = await still.order(item(**INCOMPLETE), item(id="2", **BERLIN))
+    await still.pump()
+    if by == "task":
+        await cancel(still, id)
+    else:
+        waiting = await order(still, id)
+        fresh = {**waiting.body, "state": "cancelled", "cancellationReason": "duplicate order"}
+        PRODUCT_ORDER.guard(waiting.body, fresh)
+        await still.resources.change(PRODUCT_ORDER, waiting, fresh, whole=True)
+    await still.pump()
+
+    end = (await order(still, id)).body
+    assert states(end) == ["cancelled"] * 3
+    assert (end["cancellationReason"], "cancellationDate" in end) == ("duplicate order", True)
+    assert await history(still, id) == ["acknowledged", "pending", "cancelled"]
+    assert await notifications(still) == ["orderCancelled"]
+    assert still.network.performed == []
+    if by == "client":
+        later = await cancel(still, id)
+        await still.pump()
+        await denied(still, later, f"product order {id} is cancelled already")
 
 
 async def test_second_delivery_changes_nothing(still: Scene) -> None:
