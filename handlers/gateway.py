@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from math import ceil
 from typing import Any
 
 import orjson
@@ -13,14 +12,10 @@ import structlog
 from connexion import AsyncApp
 from connexion.exceptions import ProblemException
 from connexion.lifecycle import ConnexionRequest, ConnexionResponse
-from connexion.middleware.context import ContextMiddleware
 from connexion.middleware.exceptions import ExceptionMiddleware
-from connexion.middleware.lifespan import LifespanMiddleware
-from connexion.middleware.request_validation import RequestValidationMiddleware
 from connexion.middleware.routing import RoutingMiddleware
 from connexion.middleware.security import SecurityMiddleware
 from connexion.middleware.server_error import ServerErrorMiddleware
-from connexion.validators import ParameterValidator
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest, multiprocess
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -29,30 +24,24 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from convergedon.core import errors
+from convergedon.core import errors, trace
 from convergedon.core.tokens import Verifier
 from convergedon.handlers import api_page, documents
-from convergedon.handlers.operations import Operations, answer
+from convergedon.handlers.answers import answer, refusal
+from convergedon.handlers.operations import Operations
 from convergedon.handlers.resolver import ShapeResolver
 from convergedon.handlers.resource import Api
 from convergedon.handlers.security import security_map
+from convergedon.handlers.serving import ServingMiddleware
 from convergedon.openapi import document
 
 log = structlog.get_logger()
 
 Readiness = Callable[[], Awaitable[tuple[bool, Mapping[str, Any]]]]
 
-# What a request needs. Swagger UI fails on recursive schemas and responses are checked in tests, so neither is here:
-# the shorter list answers a sixth more requests.
-MIDDLEWARES = [
-    ServerErrorMiddleware,
-    ExceptionMiddleware,
-    RoutingMiddleware,
-    SecurityMiddleware,
-    RequestValidationMiddleware,
-    LifespanMiddleware,
-    ContextMiddleware,
-]
+# What a request needs. Swagger UI fails on recursive schemas and responses are checked in tests, so neither is here;
+# serving.py says why it ends in a middleware of ours.
+MIDDLEWARES = [ServerErrorMiddleware, ExceptionMiddleware, RoutingMiddleware, SecurityMiddleware, ServingMiddleware]
 
 
 def application(
@@ -68,8 +57,6 @@ def application(
         "convergedon.handlers",
         middlewares=list(MIDDLEWARES),
         security_map=security_map(verifier),
-        # bodies are checked by the operations, with schemas compiled once; connexion would resolve them at each request
-        validator_map={"parameter": ParameterValidator, "body": {}, "response": {}},
     )
     for api in apis:
         app.add_api(
@@ -128,38 +115,21 @@ async def _metrics(_: Request) -> Response:
 
 
 class _Answer:
-    """Every error as a TM Forum Error body, in connexion's and Starlette's cases too."""
+    """What goes wrong before an operation is reached, in connexion's and Starlette's cases too."""
 
     def __init__(self, apis: Sequence[Api]) -> None:
         self._apis = apis
 
     async def __call__(self, request: ConnexionRequest, error: Exception) -> ConnexionResponse:
-        if isinstance(error, errors.ConvergedonError):
-            status, reason, message = error.status, error.reason, str(error)
-        elif isinstance(error, HTTPException):
-            status, reason = error.status_code, _REASONS.get(error.status_code, "Error")
-            message = str(getattr(error, "detail", None) or reason)
-        else:
+        if not isinstance(error, errors.ConvergedonError | HTTPException):
             log.error("request failed", path=request.url.path, exc_info=error)
-            status, reason, message = 500, "Internal Server Error", "the gateway failed; its log says why"
-        headers = self._headers(request, error, status)
-        body = errors.body(status, reason, message)
-        if isinstance(error, errors.Forbidden) and error.decision:
-            body["referenceError"] = f"urn:convergedon:decision:{error.decision}"
+        refused = refusal(error)
+        refused.headers["X-Trace-Id"] = _trace_id(request.headers)
+        if refused.status_code == 405:
+            refused.headers["Allow"] = ", ".join(self._methods(request.url.path))
         return ConnexionResponse(
-            status_code=status, content_type="application/json", body=orjson.dumps(body), headers=headers
+            refused.status_code, content_type="application/json", body=bytes(refused.body), headers=refused.headers
         )
-
-    def _headers(self, request: ConnexionRequest, error: Exception, status: int) -> dict[str, str]:
-        if status == 401:
-            return {"WWW-Authenticate": 'Bearer realm="convergedon"'}
-        if isinstance(error, errors.TooManyRequests):
-            return {"Retry-After": str(ceil(error.wait))}
-        if status == 503:
-            return {"Retry-After": "2"}
-        if status == 405:
-            return {"Allow": ", ".join(self._methods(request.url.path))}
-        return {}
 
     def _methods(self, path: str) -> list[str]:
         """What a path takes. Starlette names only the first of the routes that share it."""
@@ -169,13 +139,6 @@ class _Answer:
                 item = document(api.document)["paths"].get(f"/{name}/{{id}}" if rest else f"/{name}", {})
                 return sorted(m.upper() for m in item if m in ("get", "post", "patch", "put", "delete"))
         return []
-
-
-_REASONS = {
-    kind.status: kind.reason
-    for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, errors.ConvergedonError)
-}
 
 
 class _Limited:
@@ -206,5 +169,12 @@ class _Limited:
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, limit: int) -> None:
-    error = errors.TooLarge(f"a body has at most {limit} bytes")
-    await answer(errors.body(error.status, error.reason, str(error)), error.status)(scope, receive, send)
+    refused = refusal(errors.TooLarge(f"a body has at most {limit} bytes"))
+    refused.headers["X-Trace-Id"] = _trace_id(Request(scope).headers)
+    await refused(scope, receive, send)
+
+
+def _trace_id(headers: Mapping[str, str]) -> str:
+    """The trace that the caller is in, or a new one, for a request that got to no operation."""
+    with trace.span("refused", headers):
+        return trace.trace_id()

@@ -6,14 +6,14 @@ paths.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 import orjson
-from connexion.lifecycle import ConnexionRequest
+from starlette.requests import Request
 from starlette.responses import Response
 
 from convergedon.core.audit import Audit
@@ -25,13 +25,13 @@ from convergedon.core.errors import (
     PreconditionFailed,
     Stale,
     Unprocessable,
-    UnsupportedMediaType,
 )
 from convergedon.core.policy import Decision, Policy, Subject
 from convergedon.core.settings import Settings
 from convergedon.core.store import Record
 from convergedon.handlers import documents, hub, patching, query, signing
 from convergedon.handlers.admission import Shares
+from convergedon.handlers.answers import answer
 from convergedon.handlers.resource import HUB, Api, Resource, Resources
 from convergedon.handlers.versions import BEYOND, Translation
 
@@ -46,9 +46,10 @@ class Call:
 
     api: Api
     resource: Resource
-    request: ConnexionRequest
+    request: Request
     subject: Subject
     id: str
+    media_type: str = "application/json"
     public_url: str = ""
 
     @property
@@ -70,19 +71,12 @@ class Call:
 
     async def body(self) -> Any:
         raw = await self.request.body()
-        body = self.request.scope.get("convergedon.body")
-        if body is None:
-            try:
-                body = orjson.loads(raw)
-            except orjson.JSONDecodeError as error:
-                raise Invalid(f"the body is not JSON: {error}") from error
+        try:
+            body = orjson.loads(raw)
+        except orjson.JSONDecodeError as error:
+            raise Invalid(f"the body is not JSON: {error}") from error
         documents.check_depth(raw, body)
         return body
-
-
-def answer(content: Any, status: int = 200, **headers: str) -> Response:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Response(orjson.dumps(content), status, named, "application/json")
 
 
 class Operations:
@@ -199,22 +193,19 @@ class Operations:
         return before
 
     async def patch(self, call: Call) -> Response:
-        type_ = (call.request.headers.get("content-type") or "application/json").split(";")[0].strip().lower()
-        if type_ not in patching.APPLY:
-            raise UnsupportedMediaType(f"PATCH takes {', '.join(patching.APPLY)}, not {type_}")
         asked = await call.body()
         may = await self._allowed(call, "patch")
-        decision, record, members = await self._patched(call, may, type_, asked)
+        decision, record, members = await self._patched(call, may, asked)
         self._record(call, "patch", f"{call.resource.name}/{call.id}", "done", decision, members=members)
         return answer(self._resources.present(record, call.url, call.api), ETag=f'"{record.revision}"')
 
-    async def _patched(self, call: Call, may: Decision, type_: str, asked: Any) -> tuple[Decision, Record, list[str]]:
+    async def _patched(self, call: Call, may: Decision, asked: Any) -> tuple[Decision, Record, Sequence[str]]:
         """Apply a patch to what is there now; whoever names no revision has it applied to the next one too."""
         for attempt in range(1, TRIES + 1):
             record = await self._read(call, may)
             self._check_match(call, record)
             before = self._resources.present(record, call.url, call.api)
-            after = patching.APPLY[type_](before, asked, self._settings.body_limit)
+            after = patching.APPLY[call.media_type](before, asked, self._settings.body_limit)
             members = self._check_patch(call, before, after)
             kept, beyond = call.translation.inward({n: v for n, v in after.items() if n not in ("id", "href")})
             decision = may
@@ -232,7 +223,7 @@ class Operations:
                 return decision, changed, members
         raise AssertionError("a patch is tried at least once")
 
-    def _check_patch(self, call: Call, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    def _check_patch(self, call: Call, before: Mapping[str, Any], after: Mapping[str, Any]) -> Sequence[str]:
         """The members that a patch changes. Raises Invalid for those that may not be, and for unfit values."""
         members = sorted(n for n in before.keys() | after.keys() if before.get(n, ...) != after.get(n, ...))
         frozen = [name for name in members if name not in call.shape.patchable and not name.startswith("@")]

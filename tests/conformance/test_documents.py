@@ -171,7 +171,7 @@ def test_every_operation_says_how_it_fails(name: str) -> None:
         for code, answer in failures.items():
             answer = _followed(document, answer)
             assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Error"}
-            assert answer.get("headers", {}).keys() == BESIDE_ERRORS.get(code, set())
+            assert answer.get("headers", {}).keys() == {"X-Trace-Id"} | BESIDE_ERRORS.get(code, set())
 
 
 @every_document

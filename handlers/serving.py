@@ -1,0 +1,94 @@
+"""Runs the operation that connexion has routed and authenticated a request to: the last of its middlewares.
+
+It stands in the place of connexion's request validation and of its parameter decorators. Those work out anew at each
+request what a document said at the start, and hand on the parameters that it declares; TM Forum's filters are not
+declared, so operations read the request themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+
+import structlog
+from connexion.lifecycle import ConnexionRequest
+from connexion.middleware.abstract import RoutedAPI, RoutedMiddleware
+from connexion.operations import AbstractOperation
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from convergedon.core import metrics, trace
+from convergedon.core.errors import ConvergedonError, UnsupportedMediaType
+from convergedon.core.policy import Subject
+from convergedon.handlers.admission import Shares, check_acceptable
+from convergedon.handlers.answers import refusal
+from convergedon.handlers.operations import Call
+from convergedon.handlers.resource import Api, Resource
+
+log = structlog.get_logger()
+
+Serve = Callable[[Call], Awaitable[Response]]
+
+
+class Service:
+    """One operation of one resource, bound to the function that does it (by the resolver)."""
+
+    def __init__(self, api: Api, resource: Resource, verb: str, serve: Serve, shares: Shares, public_url: str) -> None:
+        self._api, self._resource, self._serve = api, resource, serve
+        self._shares, self._public_url = shares, public_url
+        self._name = f"{resource.name}.{verb}"
+        self._seconds = metrics.REQUEST_SECONDS.labels(api.document, self._name)
+
+    async def __call__(self, request: Request, subject: Subject, takes: frozenset[str]) -> Response:
+        """Run it inside the caller's trace, counted and timed; what goes wrong is answered, not raised."""
+        begun = perf_counter()
+        with trace.span(self._name, request.headers):
+            try:
+                response = await self._admitted(request, subject, takes)
+            except ConvergedonError as error:
+                response = refusal(error)
+            except Exception as error:
+                log.error("request failed", path=request.url.path, exc_info=error)
+                response = refusal(error)
+            response.headers["X-Trace-Id"] = trace.trace_id()
+        metrics.REQUESTS.labels(self._api.document, self._name, str(response.status_code)).inc()
+        self._seconds.observe(perf_counter() - begun)
+        return response
+
+    async def _admitted(self, request: Request, subject: Subject, takes: frozenset[str]) -> Response:
+        self._shares.take(subject)
+        check_acceptable(request.headers.get("accept"))
+        type_ = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+        if takes and type_ not in takes:
+            raise UnsupportedMediaType(f"a body is {' or '.join(sorted(takes))} here, not {type_}")
+        id = request.path_params.get("id", "")
+        return await self._serve(Call(self._api, self._resource, request, subject, id, type_, self._public_url))
+
+
+class _Operation:
+    """An operation in connexion's terms: what its document says, and the service it was resolved to."""
+
+    def __init__(self, operation: AbstractOperation) -> None:
+        self._service: Service = operation.function
+        self._takes = frozenset(type_.lower() for type_ in operation.consumes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        subject: Subject = ConnexionRequest(scope).context["token_info"]["subject"]
+        response = await self._service(Request(scope, receive), subject, self._takes)
+        await response(scope, receive, send)
+
+
+class _Operations(RoutedAPI[_Operation]):  # type: ignore[misc]
+    def __init__(self, *args: object, next_app: ASGIApp, **kwargs: object) -> None:
+        super().__init__(*args, next_app=next_app, **kwargs)
+        self.add_paths()
+
+    def make_operation(self, operation: AbstractOperation) -> _Operation:
+        return _Operation(operation)
+
+
+class ServingMiddleware(RoutedMiddleware[_Operations]):  # type: ignore[misc]
+    """What is routed nowhere goes on to connexion's application, which finds nothing either: 404 or 405."""
+
+    api_cls = _Operations
