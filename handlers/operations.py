@@ -212,7 +212,7 @@ class Operations:
             if members:  # the policy sees what changes in whatever way it was written
                 fresh = {name: value for name, value in kept.items() if record.body.get(name) != value}
                 decision = await self._allowed(call, "patch", body=fresh, before=record.body)
-            call.resource.guard(record.body, kept)
+            call.resource.admit(record, kept)
             facts = {BEYOND: beyond or None} if call.api.translations else None
             try:
                 changed = await self._resources.change(call.resource, record, kept, facts, whole=True)
@@ -249,7 +249,7 @@ class Operations:
         decision = await self._allowed(call, "delete")
         record = await self._read(call, decision)
         self._check_match(call, record)
-        call.resource.guard(record.body, None)
+        call.resource.admit(record, None)
         await self._resources.delete(call.resource, record)
         self._record(call, "delete", f"{call.resource.name}/{call.id}", "done", decision)
         return Response(status_code=204)

@@ -6,7 +6,7 @@ Everything uniform is in ``Resources``: a record, its lifecycle and its events a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -42,7 +42,9 @@ class Resource:
     writes, and raises Conflict for what may not be; ``guard`` likewise for what a client asks (after None: its
     deletion), for what only the gateway may do. ``views`` are, from the facts, the members that a party sees in place
     of the resource's own: what touches several customers shows each only what is its. ``untold`` are members that are
-    too large for an event.
+    too large for an event. ``states`` are the lifecycles of further members that are states too (X.731 has several).
+    ``ours`` are, from the facts, the members that only the gateway's own work changes; while there are any, no client
+    deletes the resource.
     """
 
     name: str
@@ -58,6 +60,21 @@ class Resource:
     guard: Callable[[Body, Body | None], None] = lambda *_: None
     views: Callable[[Body], Mapping[str, Body]] = lambda _: {}
     untold: tuple[str, ...] = ()
+    states: tuple[Lifecycle, ...] = ()
+    ours: Callable[[Body], Collection[str]] = lambda _: ()
+
+    @property
+    def lifecycles(self) -> tuple[Lifecycle, ...]:
+        return (self.lifecycle, *self.states) if self.lifecycle else self.states
+
+    def admit(self, record: Record, after: Body | None) -> None:
+        """Raise Conflict for what a client may not ask: a change (after None: the deletion) that is not its to make."""
+        self.guard(record.body, after)
+        ours = self.ours(record.facts)
+        if ours and after is None:
+            raise Conflict(f"{self.name} {record.id} cannot be deleted: an order made it and it is in use")
+        if kept := sorted(set(ours) & set(_differing(record.body, after or record.body))):
+            raise Conflict(f"{', '.join(kept)} of {self.name} {record.id} follows from orders; order the change instead")
 
     @property
     def kind(self) -> Kind:
@@ -135,8 +152,9 @@ class Resources:
     ) -> Record:
         """Store a new resource and its CreateEvent. Raises Conflict when it exists or cannot begin in its state."""
         whole = {**body, **resource.new(body)}
-        if resource.lifecycle and resource.lifecycle.member in whole:
-            resource.lifecycle.check(None, whole[resource.lifecycle.member])
+        for lifecycle in resource.lifecycles:
+            if lifecycle.member in whole:
+                lifecycle.check(None, whole[lifecycle.member])
         resource.rule(None, whole)
         known = {"parties": resource.parties(whole), "trace": trace.trace_id(), **(facts or {})}
         known.update(self._instants(resource, whole))
@@ -183,14 +201,12 @@ class Resources:
 
     def _what(self, resource: Resource, before: Body, after: Body) -> str:
         """The kind of change. Raises Conflict when it may not be."""
-        member = resource.lifecycle.member if resource.lifecycle else ""
-        old, new = before.get(member), after.get(member)
-        if not member or old == new:
-            return "AttributeValueChange"
-        if new is None or resource.lifecycle is None:
-            raise Conflict(f"{member} cannot be removed")
-        resource.lifecycle.check(old, new)
-        return "StateChange"
+        moved = [one for one in resource.lifecycles if before.get(one.member) != after.get(one.member)]
+        for lifecycle in moved:
+            if after.get(lifecycle.member) is None:
+                raise Conflict(f"{lifecycle.member} cannot be removed")
+            lifecycle.check(before.get(lifecycle.member), after[lifecycle.member])
+        return "StateChange" if moved else "AttributeValueChange"
 
     async def delete(self, resource: Resource, record: Record) -> None:
         await self.store.delete(record, [self._event(resource, record, "Delete")])
