@@ -40,6 +40,34 @@ _ORDER: Mapping[str, tuple[str, ...]] = {
     "cancelled": (),
 }
 
+_STATUS: Mapping[str, tuple[str, ...]] = {
+    "unknown": ("standby", "alarm", "available", "reserved", "suspended"),
+    "available": ("standby", "alarm", "reserved", "suspended", "unknown"),
+    "reserved": ("standby", "alarm", "available", "suspended", "unknown"),
+    "standby": ("alarm", "available", "suspended", "unknown"),
+    "alarm": ("standby", "available", "reserved", "suspended", "unknown"),
+    "suspended": ("standby", "available", "unknown"),
+}
+
+_RESOURCE: Mapping[str, Lifecycle] = {
+    member: Lifecycle(member, tuple(moves), moves)
+    for member, moves in {
+        "administrativeState": {
+            "locked": ("unlocked",),
+            "unlocked": ("locked", "shutdown"),
+            "shutdown": ("locked", "unlocked"),
+        },
+        "operationalState": {"enable": ("disable",), "disable": ("enable",)},
+        "usageState": {"idle": ("active", "busy"), "active": ("idle", "busy"), "busy": ("idle", "active")},
+        "resourceStatus": _STATUS,
+    }.items()
+}
+"""The states of a resource (X.731): independent of each other, without an end, and each may be what is found first.
+
+What is locked has no user to be waited for, so it is not shut down; what is suspended is out of service, so it neither
+raises an alarm nor is it kept for somebody before it is back.
+"""
+
 LIFECYCLES: Mapping[str, Lifecycle] = {
     "productOrder": Lifecycle("state", ("acknowledged", "rejected"), _ORDER),
     "productOrderItem": Lifecycle(
@@ -91,6 +119,19 @@ LIFECYCLES: Mapping[str, Lifecycle] = {
             "rejected": (),
         },
     ),
+    "service": Lifecycle(
+        "state",
+        ("feasibilityChecked", "designed", "reserved", "inactive", "active"),
+        {
+            "feasibilityChecked": ("designed", "reserved", "terminated"),
+            "designed": ("reserved", "inactive", "active", "terminated"),
+            "reserved": ("designed", "inactive", "active", "terminated"),
+            "inactive": ("active", "terminated"),
+            "active": ("inactive", "terminated"),
+            "terminated": (),
+        },
+    ),
+    **_RESOURCE,
     "task": Lifecycle(
         "state",
         ("acknowledged",),

@@ -74,7 +74,7 @@ class Resource:
         if ours and after is None:
             raise Conflict(f"{self.name} {record.id} cannot be deleted: an order made it and it is in use")
         if kept := sorted(set(ours) & set(_differing(record.body, after or record.body))):
-            raise Conflict(f"{', '.join(kept)} of {self.name} {record.id} follows from orders; order the change instead")
+            raise Conflict(f"{', '.join(kept)} of {self.name} {record.id} follows from orders: order the change")
 
     @property
     def kind(self) -> Kind:

@@ -18,8 +18,11 @@ FINAL = {
     "usage": {"billed"},
     "customerBill": {"settled"},
     "customerBillOnDemand": {"done", "terminatedWithError", "rejected"},
+    "service": {"terminated"},
     "task": {"done", "terminatedWithError"},
 }
+LASTING = {"administrativeState", "operationalState", "usageState", "resourceStatus"}
+"""The states of what is there whoever uses it: they have no end."""
 
 
 @every_lifecycle
@@ -36,7 +39,20 @@ def test_every_state_can_be_reached(name: str) -> None:
     assert reached == lifecycle.moves.keys()
 
 
-@every_lifecycle
+@pytest.mark.parametrize("name", sorted(LASTING))
+def test_what_lasts_comes_from_each_state_to_each(name: str) -> None:
+    """No state is a trap; and each may be the first that is known."""
+    moves = LIFECYCLES[name].moves
+    assert set(LIFECYCLES[name].initial) == moves.keys()
+
+    for start in moves:
+        reached = {start}
+        while more := {state for one in reached for state in moves[one]} - reached:
+            reached |= more
+        assert reached == moves.keys()
+
+
+@pytest.mark.parametrize("name", sorted(LIFECYCLES.keys() - LASTING))
 def test_every_state_leads_to_an_end(name: str) -> None:
     """There is a way out of each state, and the ends are those of the diagrams."""
     moves = LIFECYCLES[name].moves
@@ -93,6 +109,11 @@ def test_nothing_begins_in_the_middle(name: str) -> None:
         ("usage", "received", "rated"),
         ("usage", "rejected", "guided"),
         ("usage", "billed", "rated"),
+        ("service", "feasibilityChecked", "active"),
+        ("service", "active", "designed"),
+        ("service", "terminated", "active"),
+        ("administrativeState", "locked", "shutdown"),
+        ("resourceStatus", "suspended", "alarm"),
         ("alarm", "cleared", "raised"),
         ("alarm", "cleared", "updated"),
     ],
