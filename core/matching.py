@@ -42,7 +42,12 @@ def _reason(error: Exception) -> str:
 
 
 def values_at(document: Any, path: str) -> list[Any]:
-    """All values at a dotted path; an array on the way stands for each of its elements."""
+    """All values at a dotted path; an array on the way, and at its end, stands for each of its elements, too."""
+    found = _held(document, path)
+    return found + [item for value in found if isinstance(value, list) for item in value]
+
+
+def _held(document: Any, path: str) -> list[Any]:
     found = [document]
     for name in path.split("."):
         step: list[Any] = []
@@ -51,7 +56,7 @@ def values_at(document: Any, path: str) -> list[Any]:
                 if isinstance(item, Mapping) and name in item:
                     step.append(item[name])
         found = step
-    return found + [item for value in found if isinstance(value, list) for item in value]
+    return found
 
 
 def comparable(a: Any, b: Any) -> bool:
@@ -112,7 +117,10 @@ def matches(document: Mapping[str, Any], where: Where) -> bool:
         else:
             test = wanted if isinstance(wanted, Mapping) and all(k in OPERATORS for k in wanted) else {"$eq": wanted}
             values = values_at(document, path)
-            good = all(OPERATORS[name](values, operand) for name, operand in test.items())
+            good = all(
+                OPERATORS[name](_held(document, path) if name == "$elemMatch" else values, operand)
+                for name, operand in test.items()
+            )
         if not good:
             return False
     return True

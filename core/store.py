@@ -196,30 +196,38 @@ PATIENCE = 10.0
 
 
 def _lookup(kind: Kind, flat: Where) -> dict[str, Any]:
-    """The part of a filter that an index answers: the id, else the declared index of which most is equal.
+    """The part of a filter that an index answers: the id, else the declared index that leaves least.
 
     The embedded store uses an index for a filter of exactly its fields and reads everything for one that has a third
     condition, so this part is a stage of its own. A real planner joins the stages and chooses by itself.
     """
-    if "id" in flat and _indexable(flat["id"]):
+    if "id" in flat and _indexable(flat["id"]) and _narrowness(flat["id"]) > RANGE:
         return {"id": flat["id"]}
-    fitting = [paths for paths in map(_paths, kind.indexes) if _answers(paths, flat)]
-    best = max(fitting, key=lambda paths: sum(_equality(flat[path]) for path in paths), default=())
+    declared = [*kind.unique, *kind.indexes]
+    fitting = [paths for index in declared for paths in _beginnings(_paths(index)) if _answers(paths, flat)]
+    best = max(fitting, key=lambda paths: sum(_narrowness(flat[path]) for path in paths), default=())
     return {path: flat[path] for path in ("tenant", *best) if path in flat}
 
 
 def _answers(paths: tuple[str, ...], flat: Where) -> bool:
     there = all(path in flat and _indexable(flat[path]) for path in ("tenant", *paths))
-    return there and all(_equality(flat[path]) == 1 for path in paths[:-1])
+    return there and all(_narrowness(flat[path]) == ONE for path in paths[:-1])
 
 
 def _indexable(wanted: Any) -> bool:
     return not isinstance(wanted, Mapping) or LOOKED_UP.issuperset(wanted)
 
 
-def _equality(wanted: Any) -> float:
-    """How narrow a condition is: one value, some values, a range."""
-    return 1 if not isinstance(wanted, Mapping) else 0.5 if "$in" in wanted else 0.1
+def _beginnings(paths: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """An index answers for its first fields, too."""
+    return [paths[:length] for length in range(1, len(paths) + 1)]
+
+
+ONE, SOME, RANGE = 1.0, 0.5, 0.1
+
+
+def _narrowness(wanted: Any) -> float:
+    return ONE if not isinstance(wanted, Mapping) else SOME if "$in" in wanted else RANGE
 
 
 def _servable(condition: Any) -> bool:

@@ -151,7 +151,7 @@ PRODUCT_ORDER = Resource(
     guard=_guard,
     changed=_follow,
     swept=("facts.due",),
-    indexes=("body.state", "body.externalId", "body.orderDate"),
+    indexes=("body.externalId", "body.relatedParty.id", "facts.at.orderDate", "body.state"),
 )
 
 CANCEL_PRODUCT_ORDER = Resource(

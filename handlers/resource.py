@@ -16,7 +16,7 @@ from convergedon.core import trace
 from convergedon.core.bus import partition, token
 from convergedon.core.errors import Conflict
 from convergedon.core.lifecycle import Lifecycle
-from convergedon.core.store import Kind, Outgoing, Record, Store
+from convergedon.core.store import Index, Kind, Outgoing, Record, Store
 from convergedon.handlers import documents
 from convergedon.handlers.versions import BEYOND, SAME, Translation
 
@@ -52,7 +52,7 @@ class Resource:
     new: Callable[[Body], Body] = lambda _: {}
     parties: Callable[[Body], list[str]] = related_parties
     lifecycle: Lifecycle | None = None
-    indexes: tuple[str, ...] = ()
+    indexes: tuple[Index, ...] = ()
     unique: tuple[str, ...] = ()
     swept: tuple[str, ...] = ()
     changed: Callable[[Body], Body] = lambda _: {}

@@ -10,7 +10,13 @@ USAGE = Resource(
     "Usage",
     new=lambda body: {"status": "received", "usageDate": body.get("usageDate") or now()},
     lifecycle=LIFECYCLES["usage"],
-    indexes=("body.status", "body.usageDate", "facts.bill", "facts.unbilled"),
+    indexes=(
+        ("body.status", "facts.at.usageDate"),
+        "body.relatedParty.id",
+        "facts.at.usageDate",
+        "facts.bill",
+        "facts.unbilled",
+    ),
 )
 USAGE_SPECIFICATION = Resource(
     "usageSpecification",

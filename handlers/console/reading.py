@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from time import time
 from typing import Any
 
@@ -101,11 +100,11 @@ class Desk:
         return dict(zip(names, found, strict=True))
 
     async def _orders(self) -> Sequence[Record]:
-        return await self._latest(PRODUCT_ORDER.name, "body.orderDate")
+        return await self._latest(PRODUCT_ORDER.name, "orderDate")
 
     async def _alarms(self) -> Sequence[Alarm]:
         """Those that are open, then those that are over, the newest of each first."""
-        where, time_ = await self._visible(ALARM.name), [("body.alarmRaisedTime", -1)]
+        where, time_ = await self._visible(ALARM.name), [("facts.at.alarmRaisedTime", -1)]
         open_ = {**where, "body.state": {"$in": ["raised", "updated"]}}
         found = await self.store.find(ALARM.name, open_, time_, limit=LATEST)
         if len(found) < LATEST:
@@ -115,10 +114,10 @@ class Desk:
         return [Alarm(alarm, [said for said in told if said.body["alarm"]["id"] == alarm.id]) for alarm in found]
 
     async def _usage(self) -> Sequence[Record]:
-        return await self._latest(USAGE.name, "body.usageDate")
+        return await self._latest(USAGE.name, "usageDate")
 
     async def _bills(self) -> Sequence[Record]:
-        return await self._latest(CUSTOMER_BILL.name, "body.billDate")
+        return await self._latest(CUSTOMER_BILL.name, "billDate")
 
     async def _parked(self) -> Sequence[Parked]:
         parked = [message for message in await self.bus.parked() if tenant_of(message.body) == self.operator.tenant]
@@ -188,11 +187,11 @@ class Desk:
         return where
 
     async def _latest(self, kind: str, member: str) -> Sequence[Record]:
-        where = await self._visible(kind)
+        where, time_ = await self._visible(kind), f"facts.at.{member}"
         found: list[Record] = []
         for span in SPANS:
-            since = {member: {"$gte": _instant(time() - span)}} if span else {}
-            found = await self.store.find(kind, {**where, **since}, [(member, -1)], limit=LATEST)
+            since = {time_: {"$gte": int((time() - span) * 1_000_000)}} if span else {}
+            found = await self.store.find(kind, {**where, **since}, [(time_, -1)], limit=LATEST)
             if len(found) == LATEST:
                 break
         return found
@@ -208,10 +207,6 @@ def _check_parties(record: Record, decision: Decision) -> None:
     parties = decision.filter.get("parties")
     if parties is not None and not set(parties) & set(record.facts.get("parties", [])):
         raise NotFound(f"there is no {record.kind} {record.id}")
-
-
-def _instant(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def tenant_of(body: Any) -> str:

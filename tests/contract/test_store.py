@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from convergedon.core.errors import Conflict, Invalid, NotFound, Stale
+from convergedon.core.matching import matches
 from convergedon.core.memory import MemoryStore
 from convergedon.core.store import Kind, MongoStore, Outgoing, Record, Store, Unsent
 
@@ -158,6 +160,81 @@ async def test_lists_filter_sort_and_page(store: Store) -> None:
     assert await store.count("thing", {"facts.parties": {"$in": ["northwind"]}}) == 5
     assert await store.count("thing", {"body.n": {"$gte": 3}}) == 2
     assert await store.count("thing", {"$or": [{"body.n": 0}, {"body.state": "odd"}]}) == 3
+
+
+VALUES: list[Any] = [
+    *(1, 1.0, 0, -1, 0.1, 2**40, True, False, "1", "", "a", "true", "A\nb", "\u00e9", 2026, "2026"),
+    *(None, [], {}, [1, 2], ["a", None], [True], ["1"], [[1]], [0, "z"]),
+    *({"a": 1}, {"a": []}, {"a": None}, {"a": {"b": 1}}, [{"a": 1, "b": 2}, {"a": 3, "b": 4}], [{"a": [1, 2]}]),
+    *([[{"a": 1}]], [{"a": None}], [{}], [{"b": 2}, 7]),
+]
+SCALARS = [1, 1.0, 0.1, True, False, "1", "", "a", 2026]
+CONDITIONS: list[dict[str, Any]] = [
+    *({"body.v": {way: value}} for way in ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte") for value in SCALARS),
+    *({"body.v": value} for value in SCALARS),
+    *({"body.v.a": {way: 1}} for way in ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte")),
+    *({"body.v": {way: values}} for way in ("$in", "$nin") for values in ([1], ["1", 1], [True], ["1", "a", 0.1])),
+    *({path: {"$exists": there}} for path in ("body.v", "body.v.a", "body.v.a.b") for there in (True, False)),
+    *({"body.v": {"$regex": text}} for text in ("", "a", "^A$", "^A", "b$", "(?i)a", "\\d", ".", "(a+)+$", "\\w")),
+    *({"body.v": {"$elemMatch": part}} for part in ({"a": 1}, {"a": 1, "b": 2}, {"a": 1, "b": 4}, {"a": {"$gte": 2}})),
+    *({"body.v": {"$elemMatch": part}} for part in ({"a": {"$ne": 1}}, {"b": {"$exists": False}}, {"a": {"$in": [3]}})),
+    {"body.v": {"$elemMatch": {"$or": [{"a": 1}, {"b": 4}]}}},
+    {"body.v": {"$elemMatch": {"$nor": [{"a": 1}]}}},
+    {"body.v": {"$gte": 0, "$lt": 2}},
+    {"$nor": [{"body.v": 1}]},
+    {"$nor": [{"body.v.a": {"$gt": 0}}, {"body.v": {"$regex": "a"}}]},
+    {"$nor": [{"body.v": {"$elemMatch": {"a": 1}}}]},
+    {"$or": [{"body.v": 1}, {"body.v": {"$regex": "a"}}]},
+    {"$or": [{"body.v": "a"}, {"body.v": {"$gt": 5}}], "body.v": {"$ne": 2026}},
+    {"$and": [{"body.v": {"$exists": True}}, {"$and": [{"body.v": {"$ne": 1}}, {"body.v": {"$ne": "a"}}]}]},
+    {"id": {"$in": ["3", "4"]}, "body.v": {"$exists": True}},
+    {"id": "3", "body.v": -1},
+    {"id": {"$gte": "3"}, "body.v": {"$lt": 1}},
+]
+
+
+async def test_both_stores_answer_alike(store: Store) -> None:
+    """Whatever the condition and whatever the value, the server and the twin choose the same records."""
+    records = [thing(str(n), v=value) for n, value in enumerate(VALUES)] + [thing("none")]
+    await store.append(records)
+    whole = [{"id": r.id, "tenant": r.tenant, "body": r.body, "facts": r.facts} for r in records]
+
+    for condition in CONDITIONS:
+        for where in (condition, {"tenant": "acme", **condition}, {"$and": [{"tenant": "acme"}, condition]}):
+            wanted = sorted(document["id"] for document in whole if matches(document, where))
+            assert sorted(r.id for r in await store.find("thing", where)) == wanted, where
+            assert await store.count("thing", where) == len(wanted), where
+
+
+async def test_both_stores_order_alike(store: Store) -> None:
+    """By type, then by value; of an array its least upwards and its greatest downwards; what is not there first."""
+    values = [3, 1, "b", "a", True, 2.5, [9, 0], [], ["c"], {"x": 1}, None]
+    await store.append([thing(str(n), v=value) for n, value in enumerate(values)] + [thing("none")])
+
+    up = [r.body.get("v") for r in await store.find("thing", {}, [("body.v", 1), ("id", 1)])]
+    down = [r.body.get("v") for r in await store.find("thing", {}, [("body.v", -1), ("id", 1)])]
+    assert up == [[], None, None, [9, 0], 1, 2.5, 3, "a", "b", ["c"], {"x": 1}, True]
+    assert down == [True, {"x": 1}, ["c"], "b", "a", [9, 0], 3, 2.5, 1, None, None, []]
+
+
+async def test_a_page_of_what_is_looked_at_here_is_a_page(store: Store) -> None:
+    """A regular expression goes with sort, skip and limit as any other condition does."""
+    await store.append([thing(str(n), state="even" if n % 2 == 0 else "odd") for n in range(9)])
+
+    where = {"tenant": "acme", "body.state": {"$regex": "^e"}}
+    assert [r.id for r in await store.find("thing", where, [("id", -1)], skip=1, limit=2)] == ["6", "4"]
+    assert await store.count("thing", where) == 5
+
+
+async def test_a_hostile_expression_takes_no_time(store: Store) -> None:
+    """What makes others run for hours is over at once, and what RE2 does not know is refused with the reason."""
+    await store.create(thing(text="a" * 100_000 + "b"))
+
+    async with asyncio.timeout(5):
+        assert await store.count("thing", {"body.text": {"$regex": "(a+)+$"}}) == 0
+        assert await store.count("thing", {"body.text": {"$regex": "(a|aa)+b$"}}) == 1
+    with pytest.raises(Invalid, match="refused"):
+        await store.find("thing", {"body.text": {"$regex": r"(a)\1"}})
 
 
 async def test_appending_twice_is_appending_once(store: Store) -> None:
