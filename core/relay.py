@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter, OrderedDict
+from itertools import islice
 
 import structlog
 
@@ -121,14 +122,16 @@ class Relay:
                 log.exception("outbox is marked later")
 
     async def _mark_done(self) -> None:
-        if not self._done:
-            return
-        taken, self._done = self._done, {}
-        try:
-            await self._store.sent(taken.values())
-        except BaseException:
-            self._done = {**taken, **self._done}
-            raise
+        """A batch at a time: the embedded store takes milliseconds for each record, a call has twenty seconds."""
+        for _ in range(-(-len(self._done) // BATCH)):
+            taken = dict(islice(self._done.items(), BATCH))
+            for key in taken:
+                del self._done[key]
+            try:
+                await self._store.sent(taken.values())
+            except BaseException:
+                self._done = {**taken, **self._done}
+                raise
 
 
 def _key(unsent: Unsent) -> Key:

@@ -46,7 +46,8 @@ def told(record: Record) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "change", [{"state": "cleared"}, {"perceivedSeverity": "cleared"}, {"perceivedSeverity": "cleared", "state": "updated"}]
+    "change",
+    [{"state": "cleared"}, {"perceivedSeverity": "cleared"}, {"perceivedSeverity": "cleared", "state": "updated"}],
 )
 async def test_state_and_severity_are_cleared_together(resources: Resources, change: dict[str, Any]) -> None:
     """By whichever of the two, with the time of it, and it is told as a move of the state."""
