@@ -478,14 +478,10 @@ async def test_what_is_not_meant_any_more_is_left(still: Scene) -> None:
 @asynccontextmanager
 async def worker(folder: Path, **given: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """A worker as a process of its own; killed at the end, if not before."""
-    env = {
-        **os.environ,
-        "CONVERGEDON_DATA": str(folder),
-        **{f"CONVERGEDON_{name.upper()}": given[name] for name in given},
-    }
+    said = {f"CONVERGEDON_{name.upper()}": value for name, value in {"data": str(folder), **given}.items()}
     command = (sys.executable, "-P", "-m", "convergedon.core.cli", "worker")
     quiet = asyncio.subprocess.DEVNULL
-    process = await asyncio.create_subprocess_exec(*command, env=env, stdout=quiet, stderr=quiet)
+    process = await asyncio.create_subprocess_exec(*command, env={**os.environ, **said}, stdout=quiet, stderr=quiet)
     try:
         yield process
     finally:

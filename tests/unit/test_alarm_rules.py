@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +12,8 @@ import pytest
 from convergedon.core.errors import Conflict, Invalid
 from convergedon.core.memory import MemoryStore, matches
 from convergedon.core.store import Record
-from convergedon.handlers.alarms import ALARM, TASKS
+from convergedon.handlers import documents
+from convergedon.handlers.alarms import ALARM, API, TASKS
 from convergedon.handlers.apis import APIS, KINDS
 from convergedon.handlers.resource import Resources
 from convergedon.mediation import alarm_patterns
@@ -234,3 +238,20 @@ async def test_what_is_grouped_is_named(resources: Resources, task: Any, body: A
     """A description could mean any number of parents."""
     with pytest.raises(Invalid, match="by id or href"):
         await resources.create(task, "acme", body)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+async def test_the_samples_of_the_standard_are_taken(resources: Resources, task: Any) -> None:
+    """What they hold beyond a request, such as an outcome, is left aside."""
+    beside = Path(__file__).parents[3] / "shared" / "tmf"
+    folder = Path(os.environ.get("CONVERGEDON_TMF_DOCUMENTS", beside)) / "samples" / "TMF642_Alarm"
+    if not folder.is_dir():
+        pytest.skip("CONVERGEDON_TMF_DOCUMENTS names no folder with the samples")
+    sample = json.loads((folder / f"{task.schema}.example.json").read_text())
+
+    documents.schema(API.document, f"{task.schema}_Create").check(sample)
+    creatable = documents.shape(API.document, task.schema).creatable
+    taken = await resources.create(task, "acme", {name: sample[name] for name in sample if name in creatable})
+
+    assert taken.body["state"] == "acknowledged"
+    assert task.untold[0] not in taken.body
