@@ -16,7 +16,10 @@ from uuid import uuid4
 from convergedon.core.errors import Invalid, Unavailable
 from convergedon.core.policy import Decision, Subject
 from convergedon.core.store import Record, Store
+from convergedon.handlers import documents
+from convergedon.handlers.query import check_event_query
 from convergedon.handlers.resource import HUB, Api
+from convergedon.openapi import document
 
 Address = IPv4Address | IPv6Address
 Networks = Sequence[IPv4Network | IPv6Network]
@@ -39,6 +42,14 @@ def subscription(api: Api, subject: Subject, body: Mapping[str, Any], mark: str 
     if mark:
         facts["mark"] = mark
     return Record(HUB.name, str(uuid4()), subject.tenant, {"query": "", **given}, facts)
+
+
+def check_query(api: Api, query: str) -> None:
+    """Refuse a query that cannot be read, or that names what none of the API's events has. Raises Refused."""
+    declared = document(api.document)["components"]["schemas"]
+    events = [name for name in declared if name.endswith("Event") and name != "Event"]
+    names = [*events, *(resource.schema for resource in api.resources)]
+    check_event_query(query, [documents.shape(api.document, name) for name in names])
 
 
 async def register(store: Store, record: Record) -> Record:

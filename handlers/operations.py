@@ -258,6 +258,7 @@ class Operations:
         body = await call.body()
         documents.schema(call.api.document, "EventSubscriptionInput").check(body)
         decision = await self._allowed(call, "create", "hub", body=body)
+        hub.check_query(call.api, body.get("query") or "")
         await hub.check_callback(body["callback"], self._settings.callback_networks)
         signer = signing.signer(self._settings)
         record = await hub.register(self._store, hub.subscription(call.api, call.subject, body, signer.mark))

@@ -791,6 +791,15 @@ async def test_a_listener_is_registered_and_unregistered(gateway: Gateway, opera
 
 
 @each(HUBS)
+@pytest.mark.parametrize("query", ["nix=1", "event.nix.id=1", "filter=$[?(", "id.regex=(", "eventTime.gt=yesterday"])
+async def test_a_query_that_cannot_be_understood_is_refused(gateway: Gateway, operation: Operation, query: str) -> None:
+    """400 at registration, rather than silence for ever."""
+    answer = await gateway.ask("POST", operation.path(), json={**CALLBACK, "query": query})
+
+    refused(operation, answer, 400)
+
+
+@each(HUBS)
 async def test_another_tenants_and_another_apis_listener_does_not_exist(gateway: Gateway, operation: Operation) -> None:
     """Nobody ends what others hear; afterwards its owner can."""
     body = (await gateway.ask("POST", operation.path(), json=CALLBACK)).json()
