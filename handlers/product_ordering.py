@@ -4,15 +4,16 @@ What a client may do in which state of the order:
 
 | state | PATCH | DELETE |
 |---|---|---|
-| acknowledged, held | all but what the gateway sets | yes; not held |
+| acknowledged | all but what the gateway sets | yes |
 | pending | that, productOrderItem, and state cancelled | yes |
+| held | as acknowledged, and state cancelled | no |
 | inProgress | all but what the gateway sets | no |
 | assessingCancellation, pendingCancellation | note, externalId | no |
 | completed, failed, partial, cancelled, rejected | note, externalId | yes |
 
 The gateway sets state, completionDate and cancellationDate, and productOrderItem except while it waits for information;
 cancellationReason goes with state cancelled. Anything else that is tried is refused with 409. An order in progress
-cannot be held: its intents are with the devices already.
+cannot be held, its intents are with the devices already: so nothing of ours holds an order.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ ENDED = frozenset(state for state, moves in _ORDER.moves.items() if not moves)
 CANCELLING = frozenset({"assessingCancellation", "pendingCancellation"})
 UNDER_WORK = CANCELLING | {"inProgress", "held"}
 WITHDRAWABLE = frozenset({"pending", "held"})
-"""States in which nothing was asked of the network, so that a client may cancel by itself."""
+"""States that the diagram leaves for cancelled without any work, so that a client may say so itself."""
 
 ALWAYS_OPEN = frozenset({"note", "externalId"})
 SET_BY_WORK = frozenset({"completionDate", "cancellationDate"})

@@ -59,13 +59,13 @@ async def settle(work: Work, order: Record, asked: Asked) -> Record:
 async def cancelled(work: Work, order: Record, cancel: Cancel, facts: Mapping[str, Any]) -> Record:
     """End an order of which nothing stands on a device."""
     on = sorted({entry["wanted"]["device"] for entry in facts.get("asked", {}).values() if entry["undoes"]})
-    words = f"cancelled: {cancel['reason']}" if cancel["reason"] else "cancelled"
-    text = f"{words}; the former state is back on {', '.join(on)}" if on else f"{words}; no device had been changed"
+    words = f"The former state is back on {', '.join(on)}." if on else "No device had been changed."
+    text = f"Reason given: {cancel['reason']}. {words}" if cancel["reason"] else words
     change = {"state": "cancelled", "note": _noted(order, "cancellation", text)}
     if cancel["reason"]:
         change["cancellationReason"] = cancel["reason"]
     known = {**facts, "cancel": dict(cancel), "due": None}
-    done = await work.resources.change(PRODUCT_ORDER, order, change, known, description=words)
+    done = await work.resources.change(PRODUCT_ORDER, order, change, known, description=text)
     on_what = f"{order.kind}/{order.id}"
     work.audit.record("order.cancelled", order.tenant, "convergedon", on_what, "done", task=cancel["task"])
     return done
