@@ -34,12 +34,11 @@ PATIENCE = 30.0
 async def connected(settings: Settings, role: str) -> AsyncIterator[tuple[Store, Bus]]:
     """Store and bus of the system, closed at the end; waits half a minute for them. Raises TimeoutError."""
     from convergedon.handlers.apis import KINDS
-    from convergedon.mediation.inventory import SERVICE
 
     async with AsyncExitStack() as stack:
         bus = await _patiently(NatsBus(settings.nats_url.get_secret_value(), f"convergedon-{role}").open)
         stack.push_async_callback(bus.close)
-        kinds = [*KINDS, SERVICE, audit.KIND]
+        kinds = [*KINDS, audit.KIND]
         store = await _patiently(MongoStore(settings.mongodb_url.get_secret_value(), settings.database, kinds).open)
         stack.push_async_callback(store.close)
         yield store, bus

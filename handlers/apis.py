@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from convergedon.core.store import Kind
-from convergedon.handlers import alarms, customer_bills, customer_notifications, product_ordering, usage
+from convergedon.handlers import (
+    alarms,
+    customer_bills,
+    customer_notifications,
+    product_ordering,
+    resource_inventory,
+    service_inventory,
+    usage,
+)
 from convergedon.handlers.resource import HUB, Api
 
 APIS: tuple[Api, ...] = (
@@ -11,6 +19,8 @@ APIS: tuple[Api, ...] = (
     alarms.API,
     usage.API,
     customer_bills.API,
+    service_inventory.API,
+    resource_inventory.API,
     customer_notifications.API,
 )
 

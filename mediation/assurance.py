@@ -90,12 +90,12 @@ async def _raise(work: Work, seen: Observation, message: Message) -> None:
         "count": 1,
         "carrier": trace.headers(),
         "parties": sorted({customer for service in affected for customer in service.customers}),
-        "touches": _touches(affected),
+        "touches": _touches(work, affected),
         **_position(message),
     }
     id = str(uuid5(NAMESPACE_URL, f"{seen.tenant}|{_key(seen)}|{message.position.epoch}|{message.position.sequence}"))
     try:
-        alarm = await work.resources.create(ALARM, seen.tenant, _alarm(seen, affected), facts, id)
+        alarm = await work.resources.create(ALARM, seen.tenant, _alarm(work, seen, affected), facts, id)
     except Conflict:
         await _raised_before(work, seen, id)
         return
@@ -110,16 +110,16 @@ async def _raised_before(work: Work, seen: Observation, id: str) -> None:
         raise Unavailable(f"another alarm still holds {_key(seen)}") from error
 
 
-def _touches(affected: Sequence[Service]) -> dict[str, list[dict[str, str]]]:
+def _touches(work: Work, affected: Sequence[Service]) -> dict[str, list[dict[str, str]]]:
     """customer -> its services among the affected, as the alarm names them."""
     touched: dict[str, list[dict[str, str]]] = {}
     for service in affected:
         for customer in service.customers:
-            touched.setdefault(customer, []).append({"id": service.id, "name": service.name})
+            touched.setdefault(customer, []).append(inventory.reference(work.resources, service))
     return touched
 
 
-def _alarm(seen: Observation, affected: Sequence[Service]) -> dict[str, Any]:
+def _alarm(work: Work, seen: Observation, affected: Sequence[Service]) -> dict[str, Any]:
     about = seen.attributes
     place = f"{seen.device}/{seen.object}" if seen.object else seen.device
     return {
@@ -135,7 +135,7 @@ def _alarm(seen: Observation, affected: Sequence[Service]) -> dict[str, Any]:
         "alarmRaisedTime": instant(seen.time),
         "alarmDetails": _details(seen, 1),
         "serviceAffecting": bool(affected),
-        "affectedService": [{"id": service.id, "name": service.name} for service in affected],
+        "affectedService": [inventory.reference(work.resources, service) for service in affected],
     }
 
 
@@ -203,7 +203,9 @@ async def _by_customer(work: Work, alarm: Record) -> dict[str, list[Service]]:
 
 
 def _named(services: Sequence[Service]) -> str:
-    return ", ".join(f"{service.name} {service.id} (order {service.order})" for service in services)
+    return ", ".join(
+        f"{service.name} {service.id}" + (f" (order {service.order})" if service.order else "") for service in services
+    )
 
 
 def _notification(type_: str, alarm: Record, customer: str, services: Sequence[Service], text: str) -> dict[str, Any]:
@@ -212,7 +214,7 @@ def _notification(type_: str, alarm: Record, customer: str, services: Sequence[S
         "text": text,
         "relatedParty": [{"id": customer, "role": "customer", "@referredType": "Organization"}],
         "service": [{"id": service.id, "name": service.name} for service in services],
-        "productOrder": [{"id": id} for id in sorted({service.order for service in services})],
+        "productOrder": [{"id": id} for id in sorted({service.order for service in services} - {""})],
         "alarm": {"id": alarm.id},
         "affectedSince": alarm.body["alarmRaisedTime"],
     }
@@ -237,6 +239,10 @@ def _notification_id(about: Record, customer: str, type_: str) -> str:
 def _linked(work: Work, body: Mapping[str, Any]) -> dict[str, Any]:
     """References get the href of what they point at, where it is served."""
     linked: dict[str, Any] = {}
+    if "service" in body:
+        linked["service"] = [
+            {**service, "href": work.resources.href("service", service["id"])} for service in body["service"]
+        ]
     if "alarm" in body:
         linked["alarm"] = {**body["alarm"], "href": work.resources.href(ALARM.name, body["alarm"]["id"])}
     if "productOrder" in body:

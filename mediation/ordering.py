@@ -227,10 +227,11 @@ async def _keep_inventory(work: Work, order: Record, item: Mapping[str, Any], as
         return
     id = asking.service_id(order, item)
     if item["action"] == "delete":
-        await inventory.end(work.store, order.tenant, id)
+        await inventory.end(work.resources, order.tenant, id, (order.id, item))
         return
     made = withdrawal.made(order, item, asked)
-    await inventory.keep(work.store, order, id, work.products.offerings[made.offering].name, made)
+    name = work.products.offerings[made.offering].name
+    await inventory.keep(work.resources, order, item, id, name, made)
 
 
 def _notes(asked: Asked) -> list[dict[str, Any]]:

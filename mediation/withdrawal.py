@@ -13,10 +13,10 @@ from convergedon.core.errors import NotFound
 from convergedon.core.store import Record
 from convergedon.handlers.product_ordering import PRODUCT_ORDER, items
 from convergedon.handlers.resource import now
+from convergedon.handlers.service_inventory import SERVICE
 from convergedon.mediation import asked as asking
 from convergedon.mediation import inventory, planning
 from convergedon.mediation.asked import Asked
-from convergedon.mediation.inventory import SERVICE
 from convergedon.mediation.planning import Present, Wanted
 from convergedon.mediation.work import Work
 
@@ -132,6 +132,6 @@ async def _restore(work: Work, order: Record, item: Mapping[str, Any]) -> None:
         return
     id, former = asking.service_id(order, item), order.facts.get("former", {}).get(item["id"])
     if former:
-        await inventory.restore(work.store, order.tenant, id, former["body"], former["facts"])
+        await inventory.restore(work.resources, order.tenant, id, former["body"], former["facts"])
     else:
-        await inventory.end(work.store, order.tenant, id)
+        await inventory.end(work.resources, order.tenant, id)

@@ -10,7 +10,7 @@ import structlog
 from convergedon.core import metrics
 from convergedon.core.bus import PARTITIONS, Consumer, Message
 from convergedon.core.errors import Unavailable
-from convergedon.mediation import cancellation, ordering
+from convergedon.mediation import cancellation, inventory, ordering
 from convergedon.mediation.delivery import Delivery
 from convergedon.mediation.flows import FLOWS, name_of
 from convergedon.mediation.work import Work
@@ -30,6 +30,7 @@ class Worker:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
+        await inventory.adopt(self._work.resources)
         await self._delivery.attend()
         horizon = self._work.settings.retry_horizon
         for number in range(PARTITIONS):

@@ -41,11 +41,10 @@ async def memory() -> None:
     from convergedon.core.memory import MemoryBus, MemoryStore
     from convergedon.core.store import Store
     from convergedon.handlers.apis import KINDS
-    from convergedon.mediation.inventory import SERVICE
 
     @asynccontextmanager
     async def twins(*_: object) -> AsyncIterator[tuple[Store, Bus]]:
-        yield MemoryStore([*KINDS, SERVICE, audit.KIND]), MemoryBus()
+        yield MemoryStore([*KINDS, audit.KIND]), MemoryBus()
 
     app.connected = twins  # the one seam: all that is built on store and bus stays as it is
     await app.gateway(settings.load(), _announce)

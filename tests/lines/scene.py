@@ -29,11 +29,10 @@ from convergedon.handlers.apis import APIS, KINDS
 from convergedon.handlers.product_ordering import PRODUCT_ORDER
 from convergedon.handlers.resource import Resources
 from convergedon.mediation import planning, rating
-from convergedon.mediation.inventory import SERVICE
 from convergedon.mediation.work import Work
 from convergedon.mediation.worker import Worker
 
-STORE_KINDS = [*KINDS, SERVICE, audit.KIND]
+STORE_KINDS = [*KINDS, audit.KIND]
 PRODUCTS = """
 offerings:
   access:
