@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import random
@@ -163,6 +163,19 @@ def delay(consumer: Consumer, attempt: int, after: float | None = None) -> float
     if after is not None:
         return after
     return random() * float(min(0.2 * 2 ** min(attempt - 1, 20), consumer.pause))
+
+
+async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended.
+
+    Once is not enough before Python 3.12: a cancellation that comes together with what is waited for is lost
+    (asyncio.wait_for, which the client uses for every answer).
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=1)
 
 
 class Bus(Protocol):
@@ -441,9 +454,7 @@ class NatsBus:
             raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
 
     async def close(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
         with contextlib.suppress(NatsError, OSError, TimeoutError):
             await self._client.close()
 

@@ -18,7 +18,7 @@ import orjson
 import structlog
 
 from convergedon.core import metrics, trace
-from convergedon.core.bus import Bus, Consumer, Message
+from convergedon.core.bus import Bus, Consumer, Message, end
 from convergedon.core.errors import Refused, Unavailable
 from convergedon.core.policy import Decision, Policy, Subject
 from convergedon.core.store import Record
@@ -70,9 +70,8 @@ class Delivery:
         await self._poster.tidy()
 
     async def stop(self) -> None:
-        for task in self._queues.values():
-            task.cancel()
-        await asyncio.gather(*self._queues.values(), *self._ending, return_exceptions=True)
+        await end(self._queues.values())
+        await asyncio.gather(*self._ending, return_exceptions=True)
         await self._poster.close()
 
     def _attend(self, record: Record) -> None:
@@ -141,17 +140,15 @@ class Delivery:
     def _forget(self, id: str) -> None:
         """The hub is gone: end its queue, from outside the consumer that noticed."""
 
-        async def end(task: asyncio.Task[None] | None) -> None:
-            if task:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        async def clear(task: asyncio.Task[None] | None) -> None:
+            await end([task] if task else [])
             try:
                 await self._work.bus.forget("DELIVERY", f"hub-{id}", f"delivery.{id}")
             except Unavailable as error:
                 log.info("queue of a gone listener stays", hub=id, reason=str(error))
 
         self._failing.discard(id)
-        ending = asyncio.create_task(end(self._queues.pop(id, None)))
+        ending = asyncio.create_task(clear(self._queues.pop(id, None)))
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from time import time
 from uuid import uuid4
 
 import pytest
 
-from convergedon.core.bus import Bus, Consumer, Message, NatsBus, delay
+from convergedon.core.bus import Bus, Consumer, Message, NatsBus, delay, end
 from convergedon.core.errors import Invalid, Unavailable
 from convergedon.core.memory import MemoryBus
 
@@ -256,3 +257,18 @@ def test_what_failed_together_does_not_come_back_together() -> None:
         pauses = [delay(consumer, attempt) for _ in range(400)]
         assert 0 <= min(pauses) < most / 10
         assert most * 0.9 < max(pauses) <= most
+
+
+async def test_what_misses_its_cancellation_is_ended_all_the_same() -> None:
+    """As a consumer does whose answer comes at the same moment."""
+
+    async def deaf() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(deaf())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(end([task]), 20)
+
+    assert task.cancelled()
