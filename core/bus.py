@@ -175,7 +175,8 @@ async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
     while pending:
         for task in pending:
             task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=1)
+        ended, pending = await asyncio.wait(pending, timeout=1)
+        await asyncio.gather(*ended, return_exceptions=True)
 
 
 class Bus(Protocol):

@@ -22,7 +22,7 @@ from convergedon.core.bus import Bus, Consumer, Message, end
 from convergedon.core.errors import Refused, Unavailable
 from convergedon.core.policy import Decision, Policy, Subject
 from convergedon.core.store import Record
-from convergedon.handlers import hub, signing
+from convergedon.handlers import hub, signing, telling
 from convergedon.handlers.query import event_fields, event_matches, select
 from convergedon.handlers.resource import HUB, narrowed
 from convergedon.mediation.posting import Answer, Poster
@@ -75,7 +75,8 @@ class Delivery:
         await self._poster.close()
 
     def _attend(self, record: Record) -> None:
-        if (id := record.id) in self._queues:
+        id = record.id
+        if id in self._queues and not self._queues[id].done():
             return
         if not self._signer.knows(record.facts.get("mark", self._signer.mark)):
             log.warning("the listener cannot check our signatures: its secret follows from another key", hub=id)
@@ -87,7 +88,7 @@ class Delivery:
         """Any event: queue it for each listener of its tenant and API who asked for it and may hear it."""
         about, queued = message.body, []
         decide = judge(work.policy, about)
-        for base in bases(about):
+        for base in telling.bases(about):
             for record in (await self._listeners.of(about["tenant"], base)).values():
                 if event := await heard(record, about, decide):
                     self._attend(record)
@@ -162,11 +163,6 @@ class Delivery:
         )
 
 
-def bases(about: Mapping[str, Any]) -> Sequence[str]:
-    """The APIs whose listeners an event is for."""
-    return (about["base"],)
-
-
 def judge(policy: Policy, about: Mapping[str, Any]) -> Decide:
     """Asks whether somebody may hear of this event; of the same one only once."""
     made: dict[Subject, Decision] = {}
@@ -190,7 +186,9 @@ def judge(policy: Policy, about: Mapping[str, Any]) -> Decide:
 async def heard(record: Record, about: Mapping[str, Any], decide: Decide) -> Event | None:
     """The event as a listener hears it, or nothing: it did not ask for it, or may not."""
     views, query = about.get("views") or {}, record.body["query"]
-    event = _as_told(record, about)
+    event = telling.told(about, record.facts["api"])
+    if event is None:
+        return None
     # where parties see different things, only what this one sees may decide: a filter would tell the rest
     if not views and not _asked(record, event):
         return None
@@ -199,11 +197,6 @@ async def heard(record: Record, about: Mapping[str, Any], decide: Decide) -> Eve
         return None
     seen = _narrowed(event, views, decision)
     return _selected(seen, query) if not views or _asked(record, seen) else None
-
-
-def _as_told(record: Record, about: Mapping[str, Any]) -> Event:
-    """The event in the words of the API at which the hub is registered."""
-    return about["event"]  # type: ignore[no-any-return]
 
 
 def _asked(record: Record, event: Event) -> bool:
