@@ -13,9 +13,9 @@ from convergedon.core.errors import Misconfigured, NotFound, Unavailable
 from convergedon.core.policy import Policy
 from convergedon.core.settings import Settings
 from convergedon.core.store import Record, Store
-from convergedon.handlers import signing
+from convergedon.handlers import signing, telling
 from convergedon.handlers.resource import HUB, now
-from convergedon.mediation.delivery import bases, heard, judge, queue, send, words
+from convergedon.mediation.delivery import heard, judge, queue, send, words
 from convergedon.mediation.posting import Poster
 
 
@@ -48,7 +48,7 @@ async def replay(store: Store, bus: Bus, policy: Policy, id: str, start: float) 
     record, run, count = await _find(store, id), f"replay:{uuid4().hex}:", 0
     async for message in bus.since(f"event.*.{token(record.tenant)}.>", start):
         about = message.body
-        if record.facts["api"] not in bases(about):
+        if record.facts["api"] not in telling.bases(about):
             continue
         if event := await heard(record, about, judge(policy, about)):
             traced = {name: value for name, value in message.headers.items() if name == "traceparent"}
@@ -81,9 +81,10 @@ async def test(store: Store, settings: Settings, id: str) -> str:
 
 
 def _test_event(record: Record) -> Mapping[str, Any]:
-    """An event of no resource, that says so."""
+    """An event of no resource, that says so; version 5 asks for ``@type``, version 4 takes it."""
     time = now()
     return {
+        "@type": "HubTestEvent",
         "eventId": str(uuid4()),
         "eventTime": time,
         "eventType": "HubTestEvent",
