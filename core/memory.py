@@ -6,7 +6,6 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from time import time
 from typing import Any
@@ -16,7 +15,7 @@ from nats.js.api import RetentionPolicy
 
 from convergedon.core import trace
 from convergedon.core.bus import STREAMS, Consumer, Message, Parked, Position, delay, dispose, stream_of
-from convergedon.core.errors import Conflict, NotFound, Stale
+from convergedon.core.errors import Conflict, Invalid, NotFound, Stale
 from convergedon.core.matching import Where, matches, rank, values_at
 from convergedon.core.store import Kind, Outgoing, Record, Unsent, Written
 
@@ -31,6 +30,19 @@ class _Kept:
     def document(self) -> dict[str, Any]:
         r = self.record
         return {"id": r.id, "tenant": r.tenant, "revision": r.revision, "body": r.body, "facts": r.facts}
+
+
+def _json(value: Any) -> Any:
+    """A copy, as a store keeps it: through the text, ten times as fast as a copy of every object."""
+    try:
+        return orjson.loads(orjson.dumps(value))
+    except orjson.JSONEncodeError as error:
+        raise Invalid(f"cannot be stored: {error}") from error
+
+
+def _copied(record: Record, **changes: Any) -> Record:
+    """A record that shares nothing with the given one that anybody could change."""
+    return replace(record, body=_json(record.body), facts=_json(record.facts), **changes)
 
 
 class MemoryStore:
@@ -51,20 +63,20 @@ class MemoryStore:
         if record.id in self._kept[record.kind]:
             raise Conflict(f"it exists already: {record.id}")
         self._refuse_twins(record)
-        stored = replace(deepcopy(record), revision=1)
+        stored = _copied(record, revision=1)
         kept = self._kept[record.kind][record.id] = _Kept(stored)
         return self._push(kept, messages)
 
     async def append(self, records: Sequence[Record]) -> None:
         for record in records:
-            kept = _Kept(replace(deepcopy(record), revision=1))
+            kept = _Kept(_copied(record, revision=1))
             self._kept[record.kind].setdefault(record.id, kept)
 
     async def get(self, kind: str, tenant: str, id: str) -> Record:
         kept = self._kept[kind].get(id)
         if kept is None or kept.gone or kept.record.tenant != tenant:
             raise NotFound(f"there is no {kind} {id}")
-        return deepcopy(kept.record)
+        return _copied(kept.record)
 
     async def find(
         self, kind: str, where: Where, sort: Sequence[tuple[str, int]] = (), skip: int = 0, limit: int = 0
@@ -72,7 +84,7 @@ class MemoryStore:
         found = [k for k in self._kept[kind].values() if not k.gone and matches(k.document, where)]
         for path, way in reversed(sort):
             found.sort(key=lambda k, p=path, w=way: rank(values_at(k.document, p), w), reverse=way < 0)  # type: ignore[misc]
-        return [deepcopy(k.record) for k in found[skip : skip + limit if limit else None]]
+        return [_copied(k.record) for k in found[skip : skip + limit if limit else None]]
 
     async def count(self, kind: str, where: Where) -> int:
         return sum(1 for k in self._kept[kind].values() if not k.gone and matches(k.document, where))
@@ -80,7 +92,7 @@ class MemoryStore:
     async def replace(self, record: Record, messages: Sequence[Outgoing] = ()) -> Record:
         kept = self._guarded(record)
         self._refuse_twins(record)
-        kept.record = replace(deepcopy(record), revision=record.revision + 1, unsent=kept.record.unsent)
+        kept.record = _copied(record, revision=record.revision + 1, unsent=kept.record.unsent)
         return self._push(kept, messages)
 
     async def delete(self, record: Record, messages: Sequence[Outgoing] = ()) -> None:
@@ -96,11 +108,12 @@ class MemoryStore:
         return kept
 
     def _push(self, kept: _Kept, messages: Sequence[Outgoing]) -> Record:
-        now = kept.record = replace(kept.record, unsent=(*kept.record.unsent, *messages))
+        said = [replace(message, body=_json(message.body)) for message in messages]
+        now = kept.record = replace(kept.record, unsent=(*kept.record.unsent, *said))
         if messages or kept.gone:
             kept.waiting = time()
             self.written(Unsent(now.kind, now.id, now.revision, now.unsent, kept.gone))
-        return deepcopy(now)
+        return _copied(now)
 
     async def unsent(self, older_than: float) -> list[Unsent]:
         latest = time() - older_than
