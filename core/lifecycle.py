@@ -49,18 +49,15 @@ _STATUS: Mapping[str, tuple[str, ...]] = {
     "suspended": ("standby", "available", "unknown"),
 }
 
-_RESOURCE: Mapping[str, Lifecycle] = {
-    member: Lifecycle(member, tuple(moves), moves)
-    for member, moves in {
-        "administrativeState": {
-            "locked": ("unlocked",),
-            "unlocked": ("locked", "shutdown"),
-            "shutdown": ("locked", "unlocked"),
-        },
-        "operationalState": {"enable": ("disable",), "disable": ("enable",)},
-        "usageState": {"idle": ("active", "busy"), "active": ("idle", "busy"), "busy": ("idle", "active")},
-        "resourceStatus": _STATUS,
-    }.items()
+_X731: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "administrativeState": {
+        "locked": ("unlocked",),
+        "unlocked": ("locked", "shutdown"),
+        "shutdown": ("locked", "unlocked"),
+    },
+    "operationalState": {"enable": ("disable",), "disable": ("enable",)},
+    "usageState": {"idle": ("active", "busy"), "active": ("idle", "busy"), "busy": ("idle", "active")},
+    "resourceStatus": _STATUS,
 }
 """The states of a resource (X.731): independent of each other, without an end, and each may be what is found first.
 
@@ -131,7 +128,7 @@ LIFECYCLES: Mapping[str, Lifecycle] = {
             "terminated": (),
         },
     ),
-    **_RESOURCE,
+    **{member: Lifecycle(member, tuple(moves), moves) for member, moves in _X731.items()},
     "task": Lifecycle(
         "state",
         ("acknowledged",),
