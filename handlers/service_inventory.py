@@ -33,7 +33,8 @@ SERVICE = Resource(
     "service",
     "Service",
     lifecycle=LIFECYCLES["service"],
-    indexes=("body.state", "body.supportingResource.id", "facts.addresses"),
+    indexes=("body.supportingResource.id", "facts.addresses", "body.state"),
+    swept=("facts.objects",),  # those of the version that kept services for itself alone, until a worker completes them
     ours=_ours,
 )
 

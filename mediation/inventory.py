@@ -189,8 +189,7 @@ def _item(resources: Resources, order: str, item: str, action: str) -> dict[str,
 
 async def adopt(resources: Resources) -> None:
     """Complete the services of the version that kept them for itself alone, before anybody asks for them here."""
-    former = {"facts.present": {"$exists": True}, "body.serviceSpecification": {"$exists": False}}
-    for record in await resources.store.find(SERVICE.name, former):
+    for record in await resources.store.find(SERVICE.name, {"facts.objects": {"$exists": True}}):
         body, facts = _completed(resources, record.tenant, record.id, record.body, record.facts)
         with suppress(Stale):  # another worker, which is about the same
             if body["state"] == "active":
