@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
@@ -45,6 +45,15 @@ class Built:
     bus: MemoryBus
     settings: Settings
     resources: Resources
+    others: dict[Any, Built] = field(default_factory=dict)
+
+    def beside(self, around: Callable[[Store], Any] | None = None, **changed: Any) -> Built:
+        """Another application with the same issuer, whose store is this one's with something around it; built once."""
+        key = (around, *sorted(changed.items()))
+        if key not in self.others:
+            store = around(self.store) if around else self.store
+            self.others[key] = build(store, self.settings.data, **changed)
+        return self.others[key]
 
 
 @dataclass
@@ -68,6 +77,11 @@ class Gateway:
         said = {**(self.token("admin") if headers is None or "Authorization" not in headers else {}), **(headers or {})}
         return await self.client.request(method, path, headers=said, **given)
 
+    def beside(self, around: Callable[[Store], Any] | None = None, **changed: Any) -> Gateway:
+        """The same tenant's client of another application: with a store of its own kind, with other settings."""
+        built = self.built.beside(around, **changed)
+        return Gateway(built, client_of(built), self.tenant)
+
     async def events(self) -> list[Mapping[str, Any]]:
         """What the tenant's changes have put on the bus."""
         relay = Relay(self.built.store, self.built.bus, 0)
@@ -86,8 +100,8 @@ def signed(folder: Path, claims: str) -> str:
     return jwt.encode(json.loads(claims), key, algorithm="ES256")
 
 
-def build(store: Store, data: Path) -> Built:
-    given = settings.load(data=data, callback_networks=["127.0.0.0/8"], body_limit=LIMIT)
+def build(store: Store, data: Path, **changed: Any) -> Built:
+    given = settings.load(data=data, callback_networks=["127.0.0.0/8"], body_limit=LIMIT, **changed)
     bus, resources = MemoryBus(), Resources(store, APIS, URL)
     operations = Operations(
         resources, Policy(Embedded(policy.read())), Audit(MemoryStore([KIND]), bus, "gateway"), given
@@ -113,23 +127,21 @@ def really_built(tmp_path_factory: pytest.TempPathFactory, mongodb_url: str) -> 
         outside.submit(lambda: asyncio.run(store.close())).result()
 
 
-async def client_of(built: Built) -> AsyncIterator[Gateway]:
+def client_of(built: Built) -> httpx.AsyncClient:
+    """It runs the application itself: no connection, so nothing to close."""
     transport = httpx.ASGITransport(built.app, raise_app_exceptions=False)
     hooks: dict[str, list[Any]] = {"response": [as_declared]}
-    async with httpx.AsyncClient(transport=transport, base_url=URL, event_hooks=hooks) as client:
-        yield Gateway(built, client)
+    return httpx.AsyncClient(transport=transport, base_url=URL, event_hooks=hooks)
 
 
 @pytest.fixture
-async def gateway(built: Built) -> AsyncIterator[Gateway]:
+async def gateway(built: Built) -> Gateway:
     """The gateway with the store in memory."""
-    async for client in client_of(built):
-        yield client
+    return Gateway(built, client_of(built))
 
 
 @pytest.fixture(params=["memory", "mongodb"])
-async def any_gateway(request: pytest.FixtureRequest) -> AsyncIterator[Gateway]:
+async def any_gateway(request: pytest.FixtureRequest) -> Gateway:
     """The gateway with the store in memory, and with the embedded one."""
-    name = "built" if request.param == "memory" else "really_built"
-    async for client in client_of(request.getfixturevalue(name)):
-        yield client
+    built = request.getfixturevalue("built" if request.param == "memory" else "really_built")
+    return Gateway(built, client_of(built))
