@@ -105,6 +105,7 @@ async def gateway(settings: Settings, ready: Ready) -> None:
             timeout_keep_alive=30,
             h11_max_incomplete_event_size=65_536,
         )
+        _settle()
         await _serve(config, ready)
 
 
@@ -219,7 +220,7 @@ async def lab(settings: Settings, ready: Ready) -> None:
 def _settle() -> None:
     """Leave what was built at the start out of every garbage collection from now on: it lives as long as we do.
 
-    A full collection of it stops a worker for some ten milliseconds at a time.
+    A full collection of it stops a process for some ten milliseconds at a time.
     """
     gc.collect()
     gc.freeze()

@@ -81,9 +81,24 @@ def application(
         *(Route(f"{api.base}/openapi.json", _document(api)) for api in apis),
         *(Route(f"{api.base}/ui", _page(api)) for api in apis),
         *mounts,
-        Mount("/", _Limited(app, body_limit)),
     ]
-    return Starlette(routes=routes, lifespan=lifespan)
+    limited = _Limited(app, body_limit)
+    beside = Starlette(routes=[*routes, Mount("/", limited)], lifespan=lifespan)
+    return _Front(apis, limited, beside)
+
+
+class _Front:
+    """Sends what is below an API's base straight there; the pages beside it, and all else, are looked for in a list."""
+
+    def __init__(self, apis: Sequence[Api], api: ASGIApp, beside: ASGIApp) -> None:
+        self._api, self._beside = api, beside
+        self._bases = tuple(f"{api.base}/" for api in apis)
+        self._pages = frozenset(f"{api.base}/{page}" for api in apis for page in ("openapi.json", "ui"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        straight = scope["type"] == "http" and path.startswith(self._bases) and path not in self._pages
+        await (self._api if straight else self._beside)(scope, receive, send)
 
 
 def _document(api: Api) -> Callable[[Request], Awaitable[Response]]:
