@@ -1,4 +1,7 @@
-"""The lifecycles of TM Forum resources as one table: state -> the states it may move to (v4 lifecycle diagrams)."""
+"""The lifecycles of TM Forum resources as one table: state -> the states it may move to (v4 lifecycle diagrams).
+
+An order may also begin as a draft, as version 5 has it: nothing is done for it before its customer acknowledges it.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,7 @@ class Lifecycle:
 
 
 _ORDER: Mapping[str, tuple[str, ...]] = {
+    "draft": ("acknowledged", "cancelled"),
     "acknowledged": ("inProgress", "pending"),
     "inProgress": ("pending", "held", "assessingCancellation", "completed", "failed", "partial"),
     "pending": ("inProgress", "assessingCancellation", "cancelled"),
@@ -66,10 +70,10 @@ raises an alarm nor is it kept for somebody before it is back.
 """
 
 LIFECYCLES: Mapping[str, Lifecycle] = {
-    "productOrder": Lifecycle("state", ("acknowledged", "rejected"), _ORDER),
+    "productOrder": Lifecycle("state", ("acknowledged", "rejected", "draft"), _ORDER),
     "productOrderItem": Lifecycle(
         "state",
-        ("acknowledged", "rejected"),
+        ("acknowledged", "rejected", "draft"),
         {
             state: tuple(to for to in allowed if to != "partial")
             for state, allowed in _ORDER.items()

@@ -8,6 +8,7 @@ from convergedon.handlers import (
     customer_bills,
     customer_notifications,
     product_ordering,
+    product_ordering_v5,
     resource_inventory,
     service_inventory,
     usage,
@@ -16,6 +17,7 @@ from convergedon.handlers.resource import HUB, Api
 
 APIS: tuple[Api, ...] = (
     product_ordering.API,
+    product_ordering_v5.API,
     alarms.API,
     usage.API,
     customer_bills.API,

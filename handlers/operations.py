@@ -123,7 +123,9 @@ class Operations:
 
     async def list(self, call: Call) -> Response:
         decision = await self._allowed(call, "list")
-        asked = query.parse(call.parameters, call.shape)
+        asked = query.parse(call.parameters, call.shape, call.translation)
+        if "parties" in decision.filter and asked.about(call.resource.viewed):
+            raise Invalid(f"only who sees all of {', '.join(call.resource.viewed)} can ask for it")
         where = {"$and": [self._visible(call, decision), asked.where]} if asked.where else self._visible(call, decision)
         limit = self._most(asked)
         found = await self._store.find(call.resource.name, where, asked.sort, asked.offset, limit) if limit else []
@@ -207,15 +209,17 @@ class Operations:
             before = self._resources.present(record, call.url, call.api)
             after = patching.APPLY[call.media_type](before, asked, self._settings.body_limit)
             members = self._check_patch(call, before, after)
-            kept, beyond = call.translation.inward({n: v for n, v in after.items() if n not in ("id", "href")})
+            said = {name: value for name, value in after.items() if name not in ("id", "href")}
+            kept, beyond = call.translation.inward(said, (record.body, record.facts.get(BEYOND, {})))
             decision = may
             if members:  # the policy sees what changes in whatever way it was written
                 fresh = {name: value for name, value in kept.items() if record.body.get(name) != value}
                 decision = await self._allowed(call, "patch", body=fresh, before=record.body)
             call.resource.admit(record, kept)
-            facts = {BEYOND: beyond or None} if call.api.translations else None
             try:
-                changed = await self._resources.change(call.resource, record, kept, facts, whole=True)
+                changed = await self._resources.change(
+                    call.resource, record, kept, {BEYOND: beyond or None}, whole=True
+                )
             except Stale:
                 if attempt == TRIES or call.request.headers.get("if-match"):
                     raise
@@ -256,14 +260,15 @@ class Operations:
 
     async def register(self, call: Call) -> Response:
         body = await call.body()
-        documents.schema(call.api.document, "EventSubscriptionInput").check(body)
+        documents.schema(call.api.document, documents.hub(call.api.document)).check(body)
         decision = await self._allowed(call, "create", "hub", body=body)
         hub.check_query(call.api, body.get("query") or "")
         await hub.check_callback(body["callback"], self._settings.callback_networks)
         signer = signing.signer(self._settings)
         record = await hub.register(self._store, hub.subscription(call.api, call.subject, body, signer.mark))
         self._record(call, "create", f"hub/{record.id}", "done", decision)
-        content, location = {"id": record.id, **record.body}, f"{call.url}{call.api.base}/hub/{record.id}"
+        content = {"id": record.id, **call.api.translation(HUB.name).outward(record.body, {})}
+        location = f"{call.url}{call.api.base}/hub/{record.id}"
         # told this once, and to nobody on the way
         told = {"X-Hub-Secret": signer.secret(record.id), "Cache-Control": "no-store"}
         return answer(content, 201, Location=location, **told)

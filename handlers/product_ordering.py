@@ -4,6 +4,7 @@ What a client may do in which state of the order:
 
 | state | PATCH | DELETE |
 |---|---|---|
+| draft | that, productOrderItem, and state acknowledged or cancelled | yes |
 | acknowledged | all but what the gateway sets | yes |
 | pending | that, productOrderItem, and state cancelled | yes |
 | held | as acknowledged, and state cancelled | no |
@@ -13,7 +14,8 @@ What a client may do in which state of the order:
 
 The gateway sets state, completionDate and cancellationDate, and productOrderItem except while it waits for information;
 cancellationReason goes with state cancelled. Anything else that is tried is refused with 409. An order in progress
-cannot be held, its intents are with the devices already: so nothing of ours holds an order.
+cannot be held, its intents are with the devices already: so nothing of ours holds an order. Version 4 has no word for
+a draft and shows it as pending.
 """
 
 from __future__ import annotations
@@ -24,12 +26,13 @@ from typing import Any
 from convergedon.core.errors import Conflict
 from convergedon.core.lifecycle import LIFECYCLES
 from convergedon.handlers.resource import Api, Body, Resource, now
+from convergedon.handlers.versions import Hidden, Valued, Worded
 
 _ORDER, _ITEM = LIFECYCLES["productOrder"], LIFECYCLES["productOrderItem"]
 ENDED = frozenset(state for state, moves in _ORDER.moves.items() if not moves)
 CANCELLING = frozenset({"assessingCancellation", "pendingCancellation"})
 UNDER_WORK = CANCELLING | {"inProgress", "held"}
-WITHDRAWABLE = frozenset({"pending", "held"})
+WITHDRAWABLE = frozenset({"draft", "pending", "held"})
 """States that the diagram leaves for cancelled without any work, so that a client may say so itself."""
 
 ALWAYS_OPEN = frozenset({"note", "externalId"})
@@ -57,11 +60,12 @@ def in_state(body: Body, state: str) -> list[Body]:
 
 
 def _new_order(body: Body) -> dict[str, Any]:
-    """Accepted orders begin acknowledged, with all their items; relatedParty is mandatory in every answer."""
+    """An order begins acknowledged or as a draft, with all its items; relatedParty is mandatory in every answer."""
+    state = "draft" if body.get("state") == "draft" else "acknowledged"
     return {
         "orderDate": now(),
-        "state": "acknowledged",
-        "productOrderItem": in_state(body, "acknowledged"),
+        "state": state,
+        "productOrderItem": in_state(body, state),
         "relatedParty": body.get("relatedParty", []),
     }
 
@@ -115,7 +119,7 @@ def _open(member: str, state: str, after: Body) -> bool:
     if state in ENDED | CANCELLING:
         return member in ALWAYS_OPEN
     if member == "productOrderItem":
-        return state == "pending"
+        return state in ("draft", "pending")
     if member == "cancellationReason":
         return after.get("state") == "cancelled"
     return member not in SET_BY_WORK
@@ -129,7 +133,7 @@ def _guard_move(old: str, new: Any) -> None:
     except Conflict as error:
         hint = "; a cancelProductOrder cancels an order" if new == "cancelled" else ""
         raise Conflict(f"{error}{hint}") from error
-    if not (new == "cancelled" and old in WITHDRAWABLE):
+    if not (old == "draft" or (new == "cancelled" and old in WITHDRAWABLE)):
         raise Conflict(
             f"state moves from {old} to {new} by the gateway's work only, no client can set it; "
             "a cancelProductOrder cancels an order"
@@ -158,14 +162,24 @@ PRODUCT_ORDER = Resource(
 CANCEL_PRODUCT_ORDER = Resource(
     "cancelProductOrder",
     "CancelProductOrder",
-    new=lambda _: {"state": "acknowledged"},
+    new=lambda _: {"state": "acknowledged", "creationDate": now()},
+    dated=("creationDate",),
     lifecycle=LIFECYCLES["task"],
     swept=("facts.due",),
     indexes=("body.state", "body.productOrder.id"),
 )
 
+DOCUMENT = "TMF622-ProductOrdering-v4"
+_AS_PENDING = (Valued("state", {"draft": "pending"}),)
+
 API = Api(
-    "TMF622-ProductOrdering-v4",
+    DOCUMENT,
     "/tmf-api/productOrderingManagement/v4",
     (PRODUCT_ORDER, CANCEL_PRODUCT_ORDER),
+    {
+        "productOrder": Worded(
+            DOCUMENT, "ProductOrder", dict.fromkeys(("ProductOrder", "ProductOrderItem"), _AS_PENDING)
+        ),
+        "cancelProductOrder": Worded(DOCUMENT, "CancelProductOrder", {"CancelProductOrder": (Hidden("creationDate"),)}),
+    },
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -25,6 +25,7 @@ from convergedon.handlers.filtering import (
     holds,
     where,
 )
+from convergedon.handlers.versions import SAME, Translation, kept_field, kept_where
 
 RESERVED = frozenset(("fields", "offset", "limit", "sort", "filter"))
 LONGEST_EVENT_QUERY = 4096
@@ -44,12 +45,31 @@ class Query:
     limit: int | None
     fields: Fields | None
 
+    def about(self, members: Iterable[str]) -> bool:
+        """Whether the choice or the order depends on any of these members, or on what is inside them."""
+        paths = [*_paths(self.where), *(path for path, _ in self.sort)]
+        return any(f"{path}.".startswith(f"body.{member}.") for path in paths for member in members)
+
+
+def _paths(where: Any) -> Iterator[str]:
+    """The fields that a filter looks at, by their full names where it does not lead into one."""
+    if isinstance(where, Mapping):
+        for name, value in where.items():
+            yield name
+            yield from _paths(value)
+    elif isinstance(where, list | tuple):
+        for part in where:
+            yield from _paths(part)
+
 
 NOTHING = Query({}, (), 0, None, None)
 
 
-def parse(parameters: Sequence[tuple[str, str]], shape: Shape) -> Query:
-    """Read a query string's pairs. Raises Invalid for what cannot be read, Unsupported for JSONPath beyond our part."""
+def parse(parameters: Sequence[tuple[str, str]], shape: Shape, translation: Translation = SAME) -> Query:
+    """Read a query string's pairs, in the words of the version that has this shape and translation.
+
+    Raises Invalid for what cannot be read, Unsupported for JSONPath beyond our part.
+    """
     if not parameters:
         return NOTHING
     given: dict[str, list[str]] = {}
@@ -58,9 +78,10 @@ def parse(parameters: Sequence[tuple[str, str]], shape: Shape) -> Query:
             given.setdefault(name, []).append(value)
     asked = conditions([pair for pair in parameters if pair[0] not in RESERVED], shape.declares)
     asked += [jsonpath.parse(text) for text in given.get("filter", ())]
-    wanted = conjunction([where(condition, shape) for condition in asked])
+    wanted = kept_where(conjunction([where(condition, shape) for condition in asked]), translation)
     offset, limit = _number(given, "offset") or 0, _number(given, "limit")
-    return Query(wanted, _sort(given.get("sort", ()), shape), offset, limit, _fields(given.get("fields", ()), shape))
+    sort = [(kept_field(field, translation), way) for field, way in _sort(given.get("sort", ()), shape)]
+    return Query(wanted, sort, offset, limit, _fields(given.get("fields", ()), shape))
 
 
 def fields(parameters: Sequence[tuple[str, str]], shape: Shape) -> Fields | None:
@@ -73,7 +94,8 @@ def _fields(texts: Iterable[str], shape: Shape) -> Fields | None:
     for name in names:
         if name != "none":
             shape.attribute(name)
-    return _tree(names)
+    wanted = _tree(names)
+    return None if wanted is None else {**wanted, **{name: {} for name in shape.always}}
 
 
 def _names(texts: Iterable[str]) -> list[str]:

@@ -41,10 +41,11 @@ class Resource:
     ``parties`` says whom it concerns. ``rule`` is given the body before (None: a new one) and after each write, whoever
     writes, and raises Conflict for what may not be; ``guard`` likewise for what a client asks (after None: its
     deletion), for what only the gateway may do. ``views`` are, from the facts, the members that a party sees in place
-    of the resource's own: what touches several customers shows each only what is its. ``untold`` are members that are
-    too large for an event. ``states`` are the lifecycles of further members that are states too (X.731 has several).
+    of the resource's own: what touches several customers shows each only what is its; ``viewed`` names them all, and
+    who sees a part cannot ask by them. ``untold`` are members that are too large for an event.
+    ``states`` are the lifecycles of further members that are states too (X.731 has several).
     ``ours`` are, from the facts, the members that only the gateway's own work changes; while there are any, no client
-    deletes the resource.
+    deletes the resource. ``dated`` are date-times that only another version than the one of the records declares.
     """
 
     name: str
@@ -59,9 +60,11 @@ class Resource:
     rule: Callable[[Body | None, Body], None] = lambda *_: None
     guard: Callable[[Body, Body | None], None] = lambda *_: None
     views: Callable[[Body], Mapping[str, Body]] = lambda _: {}
+    viewed: tuple[str, ...] = ()
     untold: tuple[str, ...] = ()
     states: tuple[Lifecycle, ...] = ()
     ours: Callable[[Body], Collection[str]] = lambda _: ()
+    dated: tuple[str, ...] = ()
 
     @property
     def lifecycles(self) -> tuple[Lifecycle, ...]:
@@ -164,6 +167,7 @@ class Resources:
     def _instants(self, resource: Resource, body: Body) -> dict[str, Any]:
         """The body's date-times as numbers, which queries and sorts compare: the texts may have any offset."""
         at = documents.shape(self._homes[resource.name].document, resource.schema).instants(body)
+        at |= {name: documents.instant(body[name]) for name in resource.dated if name in body}
         return {"at": at} if at else {}
 
     async def change(
@@ -190,13 +194,16 @@ class Resources:
         if members:
             known.update({"at": None} | self._instants(resource, fresh))
         known = {name: value for name, value in known.items() if value is not None}
+        news = _differing(record.facts.get(BEYOND, {}), known.get(BEYOND, {}))
         if not members and known == record.facts and not also:
             return record
         changed = Record(record.kind, record.id, record.tenant, fresh, known, record.revision, record.unsent)
         told = []
         if members:
             what = self._what(resource, record.body, fresh)
-            told = [self._event(resource, changed, what, members, description)]
+            told = [self._event(resource, changed, what, members, description, news)]
+        elif news:
+            told = [self._event(resource, changed, "AttributeValueChange", (), description, news)]
         return await self.store.replace(changed, [*told, *also])
 
     def _what(self, resource: Resource, before: Body, after: Body) -> str:
@@ -216,9 +223,18 @@ class Resources:
         return self._event(resource, record, "InformationRequired", [field_path], description)
 
     def _event(
-        self, resource: Resource, record: Record, what: str, members: Sequence[str] = (), description: str = ""
+        self,
+        resource: Resource,
+        record: Record,
+        what: str,
+        members: Sequence[str] = (),
+        description: str = "",
+        news: Sequence[str] = (),
     ) -> Outgoing:
-        """The message that tells of a change: an event of TMF630's v4 form, and what the gateway knows beside it."""
+        """The message that tells of a change: an event of TMF630's v4 form, and what the gateway knows beside it.
+
+        ``news`` are changed members that only another version has.
+        """
         type_ = f"{resource.schema}{what}Event"
         time = now()
         id = str(uuid4())
@@ -249,6 +265,7 @@ class Resources:
             "views": resource.views(record.facts),
             "base": home.base,
             BEYOND: record.facts.get(BEYOND, {}),
+            "news": list(news),
         }
         # what is said of one thing stays in order, also where each saying is a record of its own
         subject = f"event.{partition(record.facts.get('line', record.id))}.{token(record.tenant)}.{type_}"

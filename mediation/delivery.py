@@ -7,7 +7,7 @@ too. What is posted again carries the same eventId.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime
 from functools import partial
@@ -220,6 +220,8 @@ def _selected(event: Event, query: str) -> Event:
     wanted = event_fields(query)
     if wanted is None:
         return event
+    if "@type" in event:  # version 5 never leaves it out
+        wanted = {**wanted, "@type": {}}
     return {**event, "event": {name: select(body, wanted) for name, body in event["event"].items()}}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from convergedon.core.bus import Message
-from convergedon.mediation import alarm_tasks, assurance, billing, cancellation, ordering
+from convergedon.mediation import alarm_tasks, assurance, billing, cancellation, drafts, ordering
 from convergedon.mediation.work import Work
 
 Step = Callable[[Work, Message], Awaitable[None]]
@@ -15,7 +15,7 @@ FLOWS: Mapping[str, tuple[Step, ...]] = {
     "ProductOrderCreateEvent": (ordering.fulfil,),
     "outcome": (ordering.advance,),
     "ProductOrderAttributeValueChangeEvent": (ordering.resume, cancellation.conclude),
-    "ProductOrderStateChangeEvent": (assurance.tell_order_ended, cancellation.conclude),
+    "ProductOrderStateChangeEvent": (drafts.submit, assurance.tell_order_ended, cancellation.conclude),
     "CancelProductOrderCreateEvent": (cancellation.cancel,),
     # fault line
     "fault": (assurance.raise_alarm,),

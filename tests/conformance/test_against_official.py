@@ -14,12 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from convergedon import openapi
 
 BESIDE = Path(__file__).parents[3] / "shared" / "tmf"
 FOLDER = Path(os.environ.get("CONVERGEDON_TMF_DOCUMENTS", BESIDE))
-PAIRS = {name.partition("-")[0]: name for name in openapi.NAMES if name.startswith("TMF")}
+PAIRS = {
+    name.partition("-")[0] + ("v5" if name.endswith("-v5") else ""): name
+    for name in openapi.NAMES
+    if name.startswith("TMF")
+}
+
+NOT_READ = {"PartyOrPartyRole"}
+"""What its alternatives are is not followed: a party that an order describes is kept as it is said."""
+ANY, AS = "AnyCharacteristic", '/Characteristic"'
+"""Ours lists the kinds of characteristics, as nothing that reads documents follows a discriminator (they are compared
+one by one)."""
 
 # Every difference reads "API what: official -> ours"; a line covers what its pattern matches.
 DIFFERENCES = [
@@ -69,7 +80,10 @@ DIFFERENCES = [
     ("TMF622 ProductOrder required: productOrderItem -> ", "fields= answers carry parts of an order"),
     ("TMF622 CancelProductOrder required: productOrder -> ", "fields= answers carry parts of a request"),
     ("TMF622 ProductOrder_Update required: productOrderItem -> ", "a patch of the state alone must be possible"),
-    ("TMF622 ProductStatusType: *aborted *", "'aborted ' ends in a blank by mistake; the word without it is taken too"),
+    (
+        "TMF622* ProductStatusType: *aborted *",
+        "'aborted ' ends in a blank by mistake; the word without it is taken too",
+    ),
     ("TMF642 Alarm*.id: integer -> string", "AlarmRef, the tasks and the conformance kit have strings"),
     ("TMF63[58] *.href: string uri -> string", "the others have a string, and relative hrefs are in use"),
     ("TMF639 *Resource required: href id -> ", "said as in the others, which require nothing of what is read"),
@@ -84,6 +98,47 @@ DIFFERENCES = [
     ("* *EventPayload required:  -> *", "an event without its resource tells nothing"),
     ("TMF63[58] *Event.id: absent -> string", "said as in the other APIs"),
     ("TMF63[58] *Event.href: absent -> string", "said as in the other APIs"),
+    # version 5: its names for what the others have too, and what goes without saying
+    ("TMF622v5 DELETE /hub/{id} operationId: hubDelete -> unregisterListener", "said as in the other APIs"),
+    ("TMF622v5 POST /hub operationId: createHub -> registerListener", "said as in the other APIs"),
+    ("TMF622v5 * /hub*default: Error -> absent", "each way to fail is said by itself"),
+    ("TMF622v5 * /hub* 4??: absent -> Error", "each way to fail is said by itself"),
+    ("TMF622v5 * /hub* 500: absent -> Error", "each way to fail is said by itself"),
+    ("TMF622v5 * 202: nothing -> absent", "what is asked for is kept when the answer comes"),
+    ("TMF622v5 * 501: Error -> absent", "these operations are there"),
+    ("TMF622v5 POST * 404: Error -> absent", "what is asked for need not exist yet"),
+    ("TMF622v5 P* query fields: string -> absent", "a write is answered with the whole, as in version 4"),
+    ("TMF622v5 PATCH * 200: ProductOrder or any -> ProductOrder", "the answer is the order, however it was asked for"),
+    ("TMF622v5 base path: https://serverRoot -> *", "the official one names none"),
+    ("TMF622v5 * needs @type: yes -> absent", "it may be left out of what is sent; answers have it everywhere"),
+    ("TMF622v5 *_?VO.id: string -> absent", "the gateway gives the id"),
+    ("TMF622v5 *_?VO.href: string -> absent", "the gateway gives the address"),
+    ("TMF622v5 Hub required: callback -> callback id", "without its id it cannot be ended"),
+    ("TMF622v5 Error.*: string -> string uri", "shared with version 4"),
+    ("TMF622v5 BaseEvent: declared -> absent", "an envelope without a use"),
+    ("TMF622v5 *Event.@type: string -> string enum *", "an event names the schema it follows"),
+    ("TMF622v5 *Event.fieldPath: absent -> string", "what changed is told as in version 4"),
+    ("TMF622v5 *Payload required:  -> *", "an event without its resource tells nothing"),
+    ("TMF622v5 *Payload.informationRequired: * -> absent", "one operation cannot name all that lacks; fieldPath does"),
+    ("TMF622v5 *Payload.*roductOrder: *Ref -> *", "the whole of what it refers to"),
+    ("TMF622v5 CancelProductOrderRef*: * -> absent", "used for nothing else"),
+    ("TMF622v5 *Payload.canc*elProductOrder: *", "'canccelProductOrder' is a slip"),
+    # version 5: every order can be said in both versions
+    ("TMF622v5 Duration.amount: integer -> number", "version 4 takes fractions"),
+    ("TMF622v5 ProductRelationship required: id -> ", "version 4 may describe the product that is related"),
+    ("TMF622v5 ProductOrderItem required:  -> action id", "no item of version 4 is without"),
+    ("TMF622v5 *Characteristic required:  -> name", "asked for when an order is placed, and never removed"),
+    ("TMF622v5 Characteristic.value: absent -> Any", "a filter may ask for it whatever its kind"),
+    ("TMF622v5 ExternalIdentifier required:  -> id", "asked for when an order is placed, and never removed"),
+    ("TMF622v5 OrderRelationship required: id -> *", "asked for when an order is placed, and never removed"),
+    ("TMF622v5 *Price* required:  -> price priceType", "no alteration or price of version 4 is without"),
+    ("TMF622v5 *ItemRef required:  -> *", "asked for when an order is placed, and never removed"),
+    ("TMF622v5 TargetProductSchema required:  -> @schemaLocation", "none of version 4 is without"),
+    ("TMF622v5 Expression.expressionValue: string -> Any", "the official example has an object"),
+    ("TMF622v5 PartyOrPartyRole alternatives: *", "a party that an order describes is kept as it is said"),
+    ("TMF622v5 TargetProductSchema needs @type: absent -> yes", "none of version 4 is without"),
+    ("* Any*: absent -> *", "any JSON value by its name"),
+    ("* JsonPatchOperation.value: any -> Any", "any JSON value by its name"),
     # added
     ("TMF638 Service*.@*: absent -> string*", "TMF630 part 1: every resource may be extended, and says so"),
     ("TMF639 LogicalResource*Event: absent -> declared", "the other two kinds of resource have them"),
@@ -92,12 +147,26 @@ DIFFERENCES = [
 
 
 def _official(api: str) -> dict[str, Any]:
-    major = PAIRS[api].rpartition("-")[2]
-    found = sorted(FOLDER.glob(f"{api}/{major}.*.json"))
+    number, major = PAIRS[api].partition("-")[0], PAIRS[api].rpartition("-")[2]
+    found = sorted(FOLDER.glob(f"{number}/{major}.*.json")) + sorted(FOLDER.glob(f"{number}/{major}.*.yaml"))
     if not found:
-        pytest.skip(f"no {api}/{major}.*.json in {FOLDER}; set CONVERGEDON_TMF_DOCUMENTS to where the documents are")
-    swagger: dict[str, Any] = json.loads(found[-1].read_text(encoding="utf-8"))
-    return swagger
+        pytest.skip(f"no {number}/{major}.*.json in {FOLDER}; set CONVERGEDON_TMF_DOCUMENTS to where the documents are")
+    text = found[-1].read_text(encoding="utf-8")
+    official: dict[str, Any] = json.loads(text) if found[-1].suffix == ".json" else yaml.safe_load(text)
+    return official if "swagger" in official else _folded(official, openapi.document(PAIRS[api]))
+
+
+def _folded(official: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """Version 5 has three variants of every part; ours has those that differ, and one name for the others."""
+    text = json.dumps(official, default=str).replace('/JsonPatch"', '/JsonPatchOperation"')
+    text = text.replace('/JsonPatchOperations"', '/JsonPatch"').replace('"JsonPatch":', '"JsonPatchOperation":')
+    text = text.replace('"JsonPatchOperations":', '"JsonPatch":')
+    for name in official["components"]["schemas"]:
+        part, _, variant = name.partition("_")
+        if variant and name not in ours["components"]["schemas"]:
+            text = text.replace(f'"#/components/schemas/{name}"', f'"#/components/schemas/{part}"')
+    found: dict[str, Any] = json.loads(text)
+    return found
 
 
 def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -124,6 +193,9 @@ def _schemas(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def _whole(schemas: dict[str, dict[str, Any]], schema: dict[str, Any]) -> dict[str, Any]:
     """Put the parts of an allOf together; a later part says more exactly what an earlier one says."""
     whole: dict[str, Any] = {"properties": {}, "required": [], **{k: v for k, v in schema.items() if k != "allOf"}}
+    whole["properties"] = dict(whole["properties"])
+    if "allOf" in schema:
+        whole.setdefault("type", "object")
     for part in schema.get("allOf", []):
         part = _whole(schemas, schemas[part["$ref"].rpartition("/")[2]] if "$ref" in part else part)
         whole["properties"] |= part["properties"]
@@ -134,7 +206,7 @@ def _whole(schemas: dict[str, dict[str, Any]], schema: dict[str, Any]) -> dict[s
 def _shape(schema: dict[str, Any]) -> str:
     if "$ref" in schema:
         return str(schema["$ref"].rpartition("/")[2])
-    words = [schema.get("type", "any"), schema.get("format", "")]
+    words = [schema.get("type", "object" if "allOf" in schema else "any"), schema.get("format", "")]
     if "items" in schema:
         words.append(f"of {_shape(schema['items'])}")
     words.extend(f"{key} {schema[key]}" for key in ("minItems", "default") if key in schema)
@@ -170,6 +242,7 @@ def _exchange(document: dict[str, Any], operation: dict[str, Any]) -> Iterator[t
 def _facts(document: dict[str, Any], operations: set[str], events: set[str]) -> dict[str, str]:
     """What a document says, as flat facts: everything about the operations and events given, and that others exist."""
     schemas, facts, pending = _schemas(document), {}, sorted(events & _schemas(document).keys())
+    pending += sorted(name for name in schemas if name.endswith("Characteristic") and "StringCharacteristic" in schemas)
     facts |= {name: "declared" for name in schemas if name.endswith("Event") and name != "Event"}
     for name, operation in _operations(document):
         facts[name] = "served"
@@ -186,9 +259,16 @@ def _facts(document: dict[str, Any], operations: set[str], events: set[str]) -> 
             continue
         seen.add(name)
         schema = _whole(schemas, schemas[name])
-        facts[f"{name} required"] = " ".join(sorted(schema["required"]))
+        alternatives = [_shape(part) for word in ("oneOf", "anyOf") for part in schema.get(word, ())]
+        if alternatives:
+            facts[f"{name} alternatives"] = " ".join(sorted(alternatives))
+            pending.extend(alternatives if name not in NOT_READ else ())
+        facts[f"{name} required"] = " ".join(sorted({*schema["required"]} - {"@type"}))
+        if "@type" in schema["required"]:
+            facts[f"{name} needs @type"] = "yes"
         if not name.endswith("Event"):
             facts[name] = _shape(schema)
+            pending.extend(word for word in _shape(schema).split() if word in schemas)
         for member, inner in schema["properties"].items():
             facts[f"{name}.{member}"] = _shape(inner)
             pending.extend(word for word in _shape(inner).split() if word in schemas)
@@ -199,15 +279,20 @@ def _media_types(document: dict[str, Any]) -> str:
     if "swagger" in document:
         return " ".join(sorted({*document["consumes"], *document["produces"]}))
     bodies = [body for _, operation in _operations(document) for body in (operation.get("requestBody"),) if body]
-    return " ".join(sorted({media for body in bodies for media in body["content"]}))
+    return " ".join(sorted({media for body in bodies for media in _followed(document, body)["content"]}))
+
+
+def _base(document: dict[str, Any]) -> str:
+    path = document["basePath"] if "basePath" in document else document["servers"][0]["url"]
+    return str(path).rstrip("/")
 
 
 def _differences(api: str) -> list[str]:
-    official, ours = _official(api), openapi.document(PAIRS[api])
+    official, ours = _official(api), json.loads(json.dumps(openapi.document(PAIRS[api])).replace(f'/{ANY}"', AS))
     operations = {name for name, _ in _operations(official)} & {name for name, _ in _operations(ours)}
     events = {name for name in _schemas(official).keys() & _schemas(ours).keys() if name.endswith("Event")}
     theirs = _facts(official, operations, events) | {
-        "base path": official["basePath"].rstrip("/"),
+        "base path": _base(official),
         "media types": _media_types(official),
     }
     mine = _facts(ours, operations, events) | {

@@ -1,0 +1,60 @@
+"""An event in the words of the version at which its listener is registered: all of them from one stored change.
+
+Events are stored in the form of version 4, with the resource as it is kept and what is kept beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from convergedon.handlers import documents
+from convergedon.handlers.apis import APIS
+from convergedon.handlers.versions import BEYOND
+
+Event = Mapping[str, Any]
+SYSTEM = {"id": "convergedon", "name": "ConvergedON", "@type": "EntityRef"}
+
+
+def bases(about: Mapping[str, Any]) -> Sequence[str]:
+    """The APIs whose listeners an event is for: all versions that have its resource."""
+    others = [api.base for api in APIS if any(resource.name == about["kind"] for resource in api.resources)]
+    return tuple(dict.fromkeys((about["base"], *others)))
+
+
+def told(about: Mapping[str, Any], base: str) -> Event | None:
+    """The event as an API tells it; nothing where all that changed is beyond what this version can say."""
+    event: Event = about["event"]
+    api = next((api for api in APIS if api.base == base), None)
+    if api is None or about["kind"] not in api.translations:
+        return event
+    fourth = not documents.shape(api.document, "Event").always
+    if fourth and about.get("news") and not event.get("fieldPath", "all"):
+        return None
+    kept = event["event"][about["kind"]]
+    href = str(kept["href"]).replace(about["base"], base)
+    body = {name: value for name, value in kept.items() if name not in ("id", "href")}
+    said = api.translation(about["kind"]).outward(body, about.get(BEYOND) or {})
+    worded = {**event, "event": {about["kind"]: {"id": kept["id"], "href": href, **said}}}
+    return worded if fourth else _fifth(worded, href, about)
+
+
+def _fifth(event: Event, href: str, about: Mapping[str, Any]) -> Event:
+    """The envelope of version 5."""
+    others = {name: value for name, value in event.items() if name not in ("timeOcurred", "fieldPath")}
+    changed = [*filter(None, event.get("fieldPath", "").split(",")), *about.get("news", ())]
+    return {
+        "@type": event["eventType"],
+        "@baseType": "Event",
+        **others,
+        "id": about["id"],
+        "href": href,
+        "timeOccurred": event["timeOcurred"],
+        **({"fieldPath": ",".join(changed)} if "fieldPath" in event else {}),
+        "source": {"id": about["id"], "href": href, "@type": "EntityRef", "@referredType": _title(about["kind"])},
+        "reportingSystem": SYSTEM,
+    }
+
+
+def _title(kind: str) -> str:
+    return kind[:1].upper() + kind[1:]
