@@ -26,6 +26,7 @@ from convergedon.core.relay import Relay
 from convergedon.core.settings import Settings
 from convergedon.core.store import MongoStore, Store
 from convergedon.core.tokens import LOCAL, Verifier
+from convergedon.handlers import telling
 from convergedon.handlers.apis import APIS, KINDS
 from convergedon.handlers.gateway import application
 from convergedon.handlers.operations import Operations
@@ -82,15 +83,17 @@ class Gateway:
         built = self.built.beside(around, **changed)
         return Gateway(built, client_of(built), self.tenant)
 
-    async def events(self) -> list[Mapping[str, Any]]:
-        """What the tenant's changes have put on the bus."""
+    async def events(self, base: str = "") -> list[Mapping[str, Any]]:
+        """What the tenant's changes have put on the bus, in the words of the API at a base."""
         relay = Relay(self.built.store, self.built.bus, 0)
         await relay.start()
         async with asyncio.timeout(10):
             while await self.built.store.unsent(-1):
                 await asyncio.sleep(0.001)
         await relay.stop()
-        return [body["event"] for body in await self.built.bus.read("event.>") if body["tenant"] == self.tenant]
+        told = [body for body in await self.built.bus.read("event.>") if body["tenant"] == self.tenant]
+        worded = [telling.told(body, base or body["base"]) for body in told]
+        return [event for event in worded if event is not None]
 
 
 @cache

@@ -147,7 +147,7 @@ def members(api: Api, schema: str) -> set[str]:
 def set_by_server(operation: Operation, body: Mapping[str, Any]) -> set[str]:
     """The members of a new resource that are not as they were sent, in the words of the operation's version."""
     resource, translation = operation.resource, operation.api.translation(operation.name)
-    kept, _ = translation.inward(body)
+    kept, _ = translation.inward({name: value for name, value in body.items() if name not in ("id", "href")})
     own = {**resource.new(kept), **({resource.lifecycle.member: ""} if resource.lifecycle else {})}
     names = {*own}
     for name in members(operation.api, schema_of(operation)):
@@ -185,7 +185,7 @@ async def written(gateway: Gateway, operation: Operation, body: Mapping[str, Any
     """A resource as the gateway writes it itself, where the API has no way to create one."""
     resource = operation.resource
     begin = {resource.lifecycle.member: resource.lifecycle.initial[0]} if resource.lifecycle else {}
-    party = [{"id": "northwind", "role": "customer", "@referredType": "Organization"}]
+    party = about_party(operation, "northwind")
     related = {"relatedParty": party} if "relatedParty" in members(operation.api, resource.schema) else {}
     whole = {**related, **begin, **(body or {})}
     facts = {"parties": [p["id"] for p in whole.get("relatedParty", party)]}
@@ -217,6 +217,19 @@ async def listed(gateway: Gateway, operation: Operation, **parameters: Any) -> l
     answer = await gateway.ask("GET", listing.path(), params=parameters)
     assert answer.status_code in (200, 206), answer.text
     return list(answer.json())
+
+
+def about_party(operation: Operation, party: str) -> list[Any]:
+    """The relatedParty of a resource that concerns a party, in the form that its version has."""
+    create = other(operation, "post", False)
+    shown = create.examples.get("relatedParty") if create else None
+    return [_named(one, party) for one in shown or [{"id": "", "role": "customer", "@referredType": "Organization"}]]
+
+
+def _named(value: Any, id: str) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {name: id if name == "id" else _named(inner, id) for name, inner in value.items()}
 
 
 def hub_body(operation: Operation) -> dict[str, Any]:

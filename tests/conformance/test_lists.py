@@ -20,11 +20,11 @@ from contract import (
 
 @each(RESOURCES)
 async def test_fields_are_exactly_those_asked_for(gateway: Gateway, operation: Operation) -> None:
-    """id, href and the named members that are there, in lists and alone; none is id and href."""
+    """id, href and the named members that are there, in lists and alone; none is id and href (v5: and @type)."""
     whole = await made(gateway, operation)
     retrieve = retrieving(operation)
     for name in [*whole, "none", ",".join(list(whole)[:4])]:
-        wanted = {"id", "href"} | ({*name.split(",")} & whole.keys())
+        wanted = {"id", "href", *operation.shape.always} | ({*name.split(",")} & whole.keys())
         alone = await gateway.ask("GET", retrieve.path(whole["id"]), params={"fields": name})
         (element,) = await listed(gateway, operation, fields=name)
 

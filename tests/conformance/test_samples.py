@@ -56,13 +56,13 @@ def mended(value: Any, way: list[str], mend: Mend) -> Any:
 
 
 def samples() -> Iterator[Any]:
-    """Each sample of a resource that can be created, or one that stands for those that are not here."""
+    """Each sample of a resource that can be created; without their folder, a skipped test for each resource."""
     for operation in V4:
         number, schema = operation.api.document.partition("-")[0], schema_of(operation)
-        files = sorted(Path(FOLDER).glob(f"samples/{number}_*/{schema}.example*.json"))
+        files = sorted(FOLDER.glob(f"samples/{number}_*/{schema}.example*.json"))
         for file in files:
             yield pytest.param(operation, file, id=file.name)
-        if not files:
+        if not FOLDER.joinpath("samples").exists():
             yield pytest.param(operation, None, id=f"{operation.name}-none")
 
 
