@@ -45,6 +45,17 @@ def _copied(record: Record, **changes: Any) -> Record:
     return replace(record, body=_json(record.body), facts=_json(record.facts), **changes)
 
 
+def _of_tenant(where: Where) -> tuple[str | None, Where]:
+    """The tenant that a filter names, if it does, and what else it asks: most filters ask nothing else."""
+    parts = where.get("$and")
+    if len(where) == 1 and parts and "tenant" in parts[0]:
+        tenant, rest = _of_tenant(parts[0])
+        return tenant, {"$and": [part for part in (rest, *parts[1:]) if part]}
+    if not isinstance(where.get("tenant"), str):
+        return None, where
+    return where["tenant"], {path: wanted for path, wanted in where.items() if path != "tenant"}
+
+
 class MemoryStore:
     def __init__(self, kinds: Iterable[Kind]) -> None:
         self.written: Written = lambda _: None
@@ -81,13 +92,18 @@ class MemoryStore:
     async def find(
         self, kind: str, where: Where, sort: Sequence[tuple[str, int]] = (), skip: int = 0, limit: int = 0
     ) -> list[Record]:
-        found = [k for k in self._kept[kind].values() if not k.gone and matches(k.document, where)]
+        found = self._matching(kind, where)
         for path, way in reversed(sort):
             found.sort(key=lambda k, p=path, w=way: rank(values_at(k.document, p), w), reverse=way < 0)  # type: ignore[misc]
         return [_copied(k.record) for k in found[skip : skip + limit if limit else None]]
 
     async def count(self, kind: str, where: Where) -> int:
-        return sum(1 for k in self._kept[kind].values() if not k.gone and matches(k.document, where))
+        return len(self._matching(kind, where))
+
+    def _matching(self, kind: str, where: Where) -> list[_Kept]:
+        tenant, rest = _of_tenant(where)
+        there = (k for k in self._kept[kind].values() if not k.gone and tenant in (None, k.record.tenant))
+        return [k for k in there if not rest or matches(k.document, rest)]
 
     async def replace(self, record: Record, messages: Sequence[Outgoing] = ()) -> Record:
         kept = self._guarded(record)

@@ -1,6 +1,6 @@
 """`make bench`: what the gateway costs, side by side with what it is built on and what it replaces.
 
-    python -m tests.bench [post] [order] [fault] [parts] [--json FILE] [--seconds N] [--rounds N]
+    python -m tests.bench [post] [read] [order] [fault] [parts] [--json FILE] [--seconds N] [--rounds N]
 
 Figures are of this machine in this minute; the ratios are medians over rounds in which all took their turn.
 """
@@ -20,7 +20,7 @@ from rich.table import Table
 from tests.bench import facts
 from tests.bench.rounds import Effort, Result
 
-NAMES = ("post", "order", "fault", "parts")
+NAMES = ("post", "read", "order", "fault", "parts")
 
 
 def main() -> None:

@@ -34,7 +34,8 @@ from convergedon.handlers.product_ordering import API, PRODUCT_ORDER
 from convergedon.handlers.resource import Resources
 from convergedon.openapi import document
 from tests.bench import load, servers
-from tests.bench.post import CONNECTIONS, ORDER, request
+from tests.bench.orders import ORDER, request
+from tests.bench.post import CONNECTIONS, ORDERS
 from tests.bench.rounds import Effort, Result, in_turn, rounded
 
 IN_FLIGHT = 256
@@ -80,7 +81,7 @@ async def measure(effort: Effort) -> Result:
             contestants = {**_pure(given, token, seconds), **_stored(store, bus, seconds)}
 
             async def post() -> float:
-                found = await load.measure(gateway, request(token), CONNECTIONS, effort.seconds)
+                found = await load.measure(gateway, request("POST", ORDERS, token, ORDER), CONNECTIONS, effort.seconds)
                 return 1 / float(found["rate"])
 
             gc.freeze()

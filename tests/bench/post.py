@@ -11,38 +11,22 @@ from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
 
-import orjson
 from pymongo import MongoClient
 
 from convergedon.core import embedded, settings, tokens
 from tests.bench import load, servers
+from tests.bench.orders import ORDER, SERVICE_ORDER, request
 from tests.bench.rounds import Effort, Result, in_turn, ratios, rounded
 
 CONNECTIONS = 8
-ORDER = {
-    "externalId": "NW-2291",
-    "description": "Internet access for the Berlin office",
-    "category": "business",
-    "relatedParty": [{"id": "northwind", "role": "customer", "@referredType": "Organization"}],
-    "productOrderItem": [
-        {
-            "id": "1",
-            "action": "add",
-            "productOffering": {"id": "internet-access"},
-            "product": {
-                "productCharacteristic": [
-                    {"name": "bandwidth", "value": 100},
-                    {"name": "vlan", "value": 100},
-                    {"name": "site", "value": "berlin-1"},
-                ]
-            },
-        }
-    ],
-}
+ORDERS = f"{servers.BASE}/productOrder"
+SERVICE_ORDERS = "/tmf-api/serviceOrdering/v4/serviceOrder"
 PAIRS = (
     ("embedded", "connexion"),
     ("memory", "connexion"),
     ("memory", "embedded"),
+    ("frame", "connexion"),
+    ("memory", "tmf-mock"),
     ("connexion", "starlette"),
     ("memory", "starlette"),
     ("socket", "starlette"),
@@ -50,19 +34,18 @@ PAIRS = (
 LABELS = {
     "embedded": "our gateway, embedded store and bus",
     "memory": "our gateway, in-memory store and bus",
+    "frame": "our gateway without its operations, echo",
     "connexion": "bare connexion AsyncApp, echo",
     "starlette": "Starlette + orjson, echo",
+    "tmf-mock": "PyPI's tmf-mock, POST serviceOrder",
     "socket": "no server (what the client can ask)",
 }
 
 
-def request(token: str) -> bytes:
-    body = orjson.dumps(ORDER)
-    head = (
-        f"POST {servers.BASE}/productOrder HTTP/1.1\r\nhost: gateway.example\r\nauthorization: Bearer {token}\r\n"
-        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+def posted(name: str, token: str) -> bytes:
+    if name == "tmf-mock":
+        return request("POST", SERVICE_ORDERS, body=SERVICE_ORDER)
+    return request("POST", ORDERS, token, ORDER)
 
 
 async def measure(effort: Effort) -> Result:
@@ -84,6 +67,7 @@ async def measure(effort: Effort) -> Result:
             urls = {"CONVERGEDON_NATS_URL": nats.url, "CONVERGEDON_MONGODB_URL": mongodb.url}
             envs = {
                 "embedded": {**common, **urls, "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics")},
+                "frame": common,
                 "memory": {**common, "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics-memory")},
             }
             (folder / "metrics-memory").mkdir()
@@ -92,7 +76,7 @@ async def measure(effort: Effort) -> Result:
             }
 
             async def turn(name: str) -> float:
-                found = await load.measure(places[name], request(token), CONNECTIONS, effort.seconds)
+                found = await load.measure(places[name], posted(name, token), CONNECTIONS, effort.seconds)
                 samples[name].append(found)
                 statuses.update({f"{name} {status}": count for status, count in found["statuses"].items()})
                 if name == "embedded":

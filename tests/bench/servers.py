@@ -1,6 +1,6 @@
 """The servers that are compared, each one process: our gateway on real or in-memory parts, and what it stands on.
 
-    python -m tests.bench.servers embedded|memory|connexion|starlette|socket [--profile FILE]
+    python -m tests.bench.servers embedded|memory|frame|connexion|starlette|tmf-mock|socket [--profile FILE]
 
 Settings come from the environment, as for every role. The address is printed when it is ready.
 """
@@ -23,8 +23,18 @@ from typing import Any
 import orjson
 
 from tests.bench import facts
+from tests.bench.orders import ORDER
 
 BASE = "/tmf-api/productOrderingManagement/v4"
+STORED = {
+    "id": "5d6f9f3c-0b0e-4a57-9d2e-6a3f7f3a1f10",
+    "href": f"http://gateway.example{BASE}/productOrder/5d6f9f3c-0b0e-4a57-9d2e-6a3f7f3a1f10",
+    **ORDER,
+    "orderDate": "2026-02-20T09:31:04.220Z",
+    "state": "acknowledged",
+}
+"""What the servers that keep nothing answer with."""
+PAGE = 20
 
 
 async def embedded() -> None:
@@ -61,8 +71,8 @@ async def connexion() -> None:
     whole = copy.deepcopy(document("TMF622-ProductOrdering-v4"))
     del whole["security"]
 
-    async def echo(body: Any = None) -> Any:
-        return body, 201
+    async def echo(body: Any = None, id: str = "") -> Any:
+        return (body, 201) if body else STORED if id else [STORED] * PAGE
 
     class Echoes(Resolver):  # type: ignore[misc]
         def resolve(self, operation: Any) -> Resolution:
@@ -71,6 +81,47 @@ async def connexion() -> None:
     app = AsyncApp("convergedon.handlers", swagger_ui_options=SwaggerUIOptions(swagger_ui=False, serve_spec=False))
     app.add_api(whole, base_path=BASE, resolver=Echoes())
     await _serve(app)
+
+
+async def frame() -> None:
+    """Our gateway without its operations: connexion's routing and security, our serving, and an echo."""
+    from starlette.responses import Response
+
+    from convergedon.core import logs, settings, tokens, trace
+    from convergedon.handlers.admission import Shares
+    from convergedon.handlers.answers import answer
+    from convergedon.handlers.apis import APIS
+    from convergedon.handlers.gateway import application
+    from convergedon.handlers.operations import Call
+
+    class Echo:
+        shares, public_url = Shares(0), ""
+
+        async def create(self, call: Call) -> Response:
+            return answer(await call.body(), 201)
+
+        async def retrieve(self, call: Call) -> Response:
+            return answer(STORED)
+
+        async def list(self, call: Call) -> Response:
+            return answer([STORED] * PAGE)
+
+        patch = delete = register = unregister = retrieve
+
+    async def ready() -> Any:
+        return True, {}
+
+    logs.configure("bench", "warning")
+    trace.configure("bench")
+    operations: Any = Echo()
+    await _serve(application(APIS, operations, tokens.Verifier(settings.load()), ready, 1_048_576))
+
+
+async def tmf_mock() -> None:
+    """The PyPI package tmf-mock as it comes: FastAPI, pydantic and a dictionary; its service orders."""
+    from tmf_mock.server import create_app
+
+    await _serve(create_app(seed=False))
 
 
 async def starlette() -> None:
@@ -83,7 +134,18 @@ async def starlette() -> None:
     async def echo(request: Request) -> Response:
         return Response(orjson.dumps(orjson.loads(await request.body())), 201, media_type="application/json")
 
-    await _serve(Starlette(routes=[Route(f"{BASE}/productOrder", echo, methods=["POST"])]))
+    async def retrieve(request: Request) -> Response:
+        return Response(orjson.dumps(STORED), media_type="application/json")
+
+    async def page(request: Request) -> Response:
+        return Response(orjson.dumps([STORED] * PAGE), media_type="application/json")
+
+    routes = [
+        Route(f"{BASE}/productOrder", echo, methods=["POST"]),
+        Route(f"{BASE}/productOrder", page),
+        Route(f"{BASE}/productOrder/{{id}}", retrieve),
+    ]
+    await _serve(Starlette(routes=routes))
 
 
 async def socket() -> None:
@@ -120,8 +182,10 @@ def _announce(address: str) -> None:
 SERVERS: Mapping[str, Callable[[], Any]] = {
     "embedded": embedded,
     "memory": memory,
+    "frame": frame,
     "connexion": connexion,
     "starlette": starlette,
+    "tmf-mock": tmf_mock,
     "socket": socket,
 }
 

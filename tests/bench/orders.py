@@ -1,0 +1,61 @@
+"""What is ordered, and how it is asked over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+ORDER: dict[str, Any] = {
+    "externalId": "NW-2291",
+    "description": "Internet access for the Berlin office",
+    "category": "business",
+    "relatedParty": [{"id": "northwind", "role": "customer", "@referredType": "Organization"}],
+    "productOrderItem": [
+        {
+            "id": "1",
+            "action": "add",
+            "productOffering": {"id": "internet-access"},
+            "product": {
+                "productCharacteristic": [
+                    {"name": "bandwidth", "value": 100},
+                    {"name": "vlan", "value": 100},
+                    {"name": "site", "value": "berlin-1"},
+                ]
+            },
+        }
+    ],
+}
+"""One that fulfilment could plan."""
+SERVICE_ORDER = {
+    "externalId": "NW-2291",
+    "description": "Internet access for the Berlin office",
+    "category": "business",
+    "relatedParty": [{"id": "northwind", "role": "customer", "@referredType": "Organization"}],
+    "orderItem": [
+        {
+            "id": "1",
+            "action": "add",
+            "service": {
+                "serviceType": "internet-access",
+                "serviceCharacteristic": [
+                    {"name": "bandwidth", "value": 100},
+                    {"name": "vlan", "value": 100},
+                    {"name": "site", "value": "berlin-1"},
+                ],
+            },
+        }
+    ],
+}
+"""The same in the words of TMF641, for the one who serves only that."""
+
+
+def request(method: str, path: str, token: str = "", body: Any = None) -> bytes:
+    """The bytes of one request on a connection that stays open."""
+    lines = [f"{method} {path} HTTP/1.1", "host: gateway.example"]
+    if token:
+        lines.append(f"authorization: Bearer {token}")
+    content = b"" if body is None else orjson.dumps(body)
+    if content:
+        lines += ["content-type: application/json", f"content-length: {len(content)}"]
+    return "\r\n".join([*lines, "", ""]).encode() + content
