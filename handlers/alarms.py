@@ -71,6 +71,7 @@ ALARM = Resource(
     changed=_changed,
     rule=_alarm_rule,
     views=_views,
+    viewed=("affectedService",),
 )
 
 

@@ -6,6 +6,9 @@ import pytest
 from conftest import Gateway
 from contract import RESOURCES, Operation, each, made
 
+from convergedon.handlers.alarms import ALARM
+
+ALARMS = "/tmf-api/alarmManagement/v4/alarm"
 ORDERS = "/tmf-api/productOrderingManagement/v4/productOrder"
 
 
@@ -58,3 +61,29 @@ async def test_unsupported_jsonpath_is_501(gateway: Gateway) -> None:
 
     assert [answer.status_code for answer in answers.values()] == [501, 400]
     assert all(answer.json()["message"].startswith(("filter", "the filter")) for answer in answers.values())
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "affectedService.id=hidden",
+        "affectedService.id.ne=x",
+        "affectedService.id.regex=h.*",
+        "state=raised;affectedService.id=hidden",
+        "filter=[?(@.affectedService[?(@.id=='hidden')])]",
+        "filter=[?(!(@.affectedService[*].id=='hidden') || @.state=='raised')]",
+        "sort=affectedService.id",
+    ],
+)
+async def test_who_sees_a_part_cannot_ask_for_the_rest(gateway: Gateway, asked: str) -> None:
+    """A count would tell a customer which of its neighbours' services an alarm touches too."""
+    body = {"state": "raised", "perceivedSeverity": "major", "affectedService": [{"id": "hidden"}, {"id": "own"}]}
+    facts = {"parties": ["northwind"], "touches": {"northwind": [{"id": "own"}]}}
+    await gateway.built.resources.create(ALARM, gateway.tenant, body, facts)
+    northwind = gateway.token("customer", party="northwind")
+
+    refused = await gateway.ask("GET", f"{ALARMS}?{asked}", headers=northwind)
+    assert (refused.status_code, "affectedService" in refused.json()["message"]) == (400, True)
+    assert (await gateway.ask("GET", f"{ALARMS}?{asked}")).status_code == 200
+    seen = await gateway.ask("GET", f"{ALARMS}?state=raised&fields=affectedService", headers=northwind)
+    assert [one["affectedService"] for one in seen.json()] == [[{"id": "own"}]]
