@@ -199,7 +199,7 @@ class Operations:
         may = await self._allowed(call, "patch")
         decision, record, members = await self._patched(call, may, asked)
         self._record(call, "patch", f"{call.resource.name}/{call.id}", "done", decision, members=members)
-        return answer(self._resources.present(record, call.url, call.api), ETag=f'"{record.revision}"')
+        return answer(self._present(call, decision, record), ETag=f'"{record.revision}"')
 
     async def _patched(self, call: Call, may: Decision, asked: Any) -> tuple[Decision, Record, Sequence[str]]:
         """Apply a patch to what is there now; whoever names no revision has it applied to the next one too."""
