@@ -310,6 +310,9 @@ class Form:
     def _is_object(self, schema: Body) -> bool:
         return schema.get("type") == "object" or "allOf" in schema or "anyOf" in schema
 
+    def _is_concrete(self, name: str) -> bool:
+        return name in self._schemas and "anyOf" not in self._schemas[name]
+
     def _is_kind(self, name: str, of: str) -> bool:
         """Whether a schema is another one, one of its alternatives or made from one of these."""
         if (name, of) not in self._kinds:
@@ -329,7 +332,7 @@ class Form:
     def _kind(self, body: Body, schema: str) -> str:
         """The schema that an object follows: what it says it is, if the document knows it."""
         said = body.get(TYPE)
-        if isinstance(said, str) and self._typed and said in self._schemas and self._is_kind(said, schema):
+        if isinstance(said, str) and self._typed and self._is_concrete(said) and self._is_kind(said, schema):
             return said
         usual = self.usual(body, schema)
         return usual if usual in self._schemas else schema
