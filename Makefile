@@ -3,7 +3,7 @@ PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test check bench clean
+.PHONY: install demo test check bench fuzz clean
 
 install: $(STAMP)
 
@@ -28,6 +28,10 @@ check: install
 
 bench: install
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+# schemathesis for as long as FUZZ_SECONDS says: make fuzz FUZZ_SECONDS=7200
+fuzz: install
+	@FUZZ_SECONDS=$(or $(FUZZ_SECONDS),1800) $(BIN)/python -m pytest tests/conformance/test_schemathesis.py $(ARGS)
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache artefacts
