@@ -1,6 +1,7 @@
 """`make bench`: what the gateway costs, side by side with what it is built on and what it replaces.
 
-    python -m tests.bench [post] [read] [order] [fault] [parts] [--json FILE] [--seconds N] [--rounds N]
+    python -m tests.bench [post] [read] [order] [fault] [parts] [lists] [--json FILE] [--seconds N] [--rounds N]
+    python -m tests.bench lists [--most N] [--store NAME=mongodb://...]
 
 Figures are of this machine in this minute; the ratios are medians over rounds in which all took their turn.
 """
@@ -20,7 +21,7 @@ from rich.table import Table
 from tests.bench import facts
 from tests.bench.rounds import Effort, Result
 
-NAMES = ("post", "read", "order", "fault", "parts")
+NAMES = ("post", "read", "order", "fault", "parts", "lists")
 
 
 def main() -> None:
@@ -29,11 +30,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("artefacts/bench.json"), metavar="FILE")
     parser.add_argument("--seconds", type=float, default=Effort.seconds, help="of one measurement")
     parser.add_argument("--rounds", type=int, default=Effort.rounds, help="in which each contestant has its turn")
+    parser.add_argument("--most", type=int, default=Effort.most, help="records that lists are measured on")
+    parser.add_argument(
+        "--store", type=_named, action="append", default=[], metavar="NAME=URL", help="a further store for lists"
+    )
     given = parser.parse_args()
     if unknown := set(given.names) - set(NAMES):
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
-    effort = Effort(given.seconds, given.rounds)
-    report: dict[str, Any] = {"machine": facts.machine(), "effort": vars(effort), "benchmarks": {}}
+    effort = Effort(given.seconds, given.rounds, given.most, tuple(given.store))
+    # a store's URL may hold a password
+    spent = {"seconds": effort.seconds, "rounds": effort.rounds, "most": effort.most}
+    report: dict[str, Any] = {"machine": facts.machine(), "effort": spent, "benchmarks": {}}
     for name in given.names or NAMES:
         result = asyncio.run(import_module(f"tests.bench.{name}").measure(effort))
         report["benchmarks"][name] = result.document
@@ -41,6 +48,13 @@ def main() -> None:
     given.json.parent.mkdir(parents=True, exist_ok=True)
     given.json.write_text(json.dumps(report, indent=1) + "\n")
     print(f"written to {given.json}")
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, sign, url = text.partition("=")
+    if not (name and sign and url.startswith("mongodb")):
+        raise argparse.ArgumentTypeError("a store is named NAME=mongodb://...")
+    return name, url
 
 
 def show(result: Result) -> None:

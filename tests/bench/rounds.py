@@ -17,10 +17,15 @@ Turn = Callable[[], Awaitable[float]]
 
 @dataclass(frozen=True)
 class Effort:
-    """``seconds`` that one measurement may take, ``rounds`` how often each contestant has its turn."""
+    """``seconds`` that one measurement may take, ``rounds`` how often each contestant has its turn.
+
+    ``most`` records are listed, on the embedded store and on ``stores``, others by name and URL.
+    """
 
     seconds: float = 3.0
     rounds: int = 5
+    most: int = 10_000
+    stores: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass
