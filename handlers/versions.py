@@ -43,6 +43,10 @@ class Translation(Protocol):
         """Where a record keeps an attribute that this version calls so: ``body.orderDate`` for ``creationDate``."""
         ...
 
+    def others(self, path: str) -> str:
+        """Where a record keeps what an attribute has beyond the one value at its ``path``, if it may have several."""
+        ...
+
     def values(self, path: str, value: Any) -> list[Any]:
         """The kept values that this version shows as this one."""
         ...
@@ -59,6 +63,9 @@ class _Same:
 
     def path(self, path: str) -> str:
         return f"body.{path}"
+
+    def others(self, path: str) -> str:
+        return ""
 
     def values(self, path: str, value: Any) -> list[Any]:
         return [value]
@@ -85,6 +92,10 @@ class Rule:
 
     def beyond(self, path: Sequence[str]) -> bool:
         """Whether the kept form has no place for an attribute."""
+        return False
+
+    def lists(self, path: Sequence[str]) -> bool:
+        """Whether an attribute is one of the elements of which only the first is kept."""
         return False
 
     def values(self, member: str, value: Any) -> list[Any]:
@@ -151,8 +162,11 @@ class Listed(Rule):
     def path(self, path: list[str]) -> list[str]:
         return path[:1] if path == [self.name, self.member] else path
 
+    def lists(self, path: Sequence[str]) -> bool:
+        return path[0] == self.name and len(path) > 1
+
     def beyond(self, path: Sequence[str]) -> bool:
-        return path[0] == self.name and path[1:] not in ([], [self.member])
+        return self.lists(path) and list(path[1:]) != [self.member]
 
 
 @dataclass(frozen=True)
@@ -391,14 +405,21 @@ class Form:
         """Where the difference keeps an attribute that the kept form has no place for; empty if it has one."""
         way: list[str] = []
         for depth, name in enumerate(path):
-            if any(rule.beyond([*path[depth:]]) for rule in self._all_rules(schema)):
-                return [*way, name, "is", *path[depth + 1 :]]
+            for rule in self._all_rules(schema):
+                if rule.beyond(path[depth:]):
+                    below = path[depth + 1 :]
+                    return [*way, name, *(["each", "in", *below, "is"] if rule.lists(path[depth:]) else ["is", *below])]
             member = self._member(schema, name)
             if member is None:
                 return []
             way += [name, "each", "in"] if member.many else [name, "in"]
             schema = member.schema
         return []
+
+    def others(self, path: Sequence[str], schema: str) -> list[str]:
+        """Where the difference keeps the same attribute of the elements after the first."""
+        lists = any(rule.lists(path) for rule in self._all_rules(schema))
+        return [path[0], "each", "is", *path[1:]] if lists else []
 
     def values(self, path: Sequence[str], schema: str, value: Any) -> list[Any]:
         for name in path[:-1]:
@@ -442,6 +463,9 @@ class Worded:
     def path(self, path: str) -> str:
         return f"body.{path}"
 
+    def others(self, path: str) -> str:
+        return ""
+
     def values(self, path: str, value: Any) -> list[Any]:
         return self._form.values(path.split("."), self._schema, value)
 
@@ -470,6 +494,11 @@ class Version:
         if beyond := self._form.beyond(names, self._schema):
             return ".".join(("facts", BEYOND, *beyond))
         return ".".join(("body", *self._form.path(names, self._schema)))
+
+    def others(self, path: str) -> str:
+        return (
+            ".".join(("facts", BEYOND, *found)) if (found := self._form.others(path.split("."), self._schema)) else ""
+        )
 
     def values(self, path: str, value: Any) -> list[Any]:
         return self._form.values(path.split("."), self._schema, value)
@@ -602,6 +631,10 @@ def kept_where(where: Mapping[str, Any], translation: Translation, inside: str =
             found[field_kept] = {"$elemMatch": kept_where(condition["$elemMatch"], translation, f"{name}.")}
         else:
             found[field_kept] = _kept_values(condition, name, translation)
+            if field.startswith("body.") and (others := translation.others(name)):
+                negative = isinstance(condition, Mapping) and condition.keys() & {"$ne", "$nin"}
+                either = [{field_kept: found.pop(field_kept)}, {others: condition}]
+                found["$and"] = [*found.pop("$and", ()), *(either if negative else [{"$or": either}])]
     return found
 
 

@@ -125,6 +125,7 @@ DIFFERENCES = [
     ("TMF622v5 *Payload.canc*elProductOrder: *", "'canccelProductOrder' is a slip"),
     # version 5: every order can be said in both versions
     ("TMF622v5 Duration.amount: integer -> number", "version 4 takes fractions"),
+    ("TMF622v5 *.orderItemAction: ItemActionType -> string", "version 4 takes any word"),
     ("TMF622v5 ProductRelationship required: id -> ", "version 4 may describe the product that is related"),
     ("TMF622v5 ProductOrderItem required:  -> action id", "no item of version 4 is without"),
     ("TMF622v5 *Characteristic required:  -> name", "asked for when an order is placed, and never removed"),

@@ -101,7 +101,8 @@ def test_what_version_5_says_reads_back_whole_in_version_5(name: str, data: st.D
     kept, beyond = V5.translation(name).inward(said)
 
     assert V5.translation(name).outward(kept, beyond) == said
-    check(V4, name, {**kept, "state": "acknowledged"})
+    faults = documents.schema(V4.document, V4.resource(name).schema).faults(kept)
+    assert [path for path in faults if path[-1] != "state"] == []  # states are the lifecycle's
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -212,7 +213,7 @@ def test_a_value_is_what_its_type_says(type_: str, value: Any) -> None:
         ("creationDate", "body.orderDate"),
         ("state", "body.state"),
         ("externalId.id", "body.externalId"),
-        ("externalId.owner", "facts.beyond.externalId.is.owner"),
+        ("externalId.owner", "facts.beyond.externalId.each.in.owner.is"),
         ("relatedParty.role", "body.relatedParty.role"),
         ("relatedParty.partyOrPartyRole.id", "body.relatedParty.id"),
         ("channel.channel.id", "body.channel.id"),
