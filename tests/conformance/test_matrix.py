@@ -144,7 +144,6 @@ CASES: Mapping[str, Case] = {
 # "operation status": why nothing provokes it although the document declares it
 WAIVERS: Mapping[str, str] = {
     "DELETE * 400": "the official documents declare it, clients may count on it; nothing in ours can be wrong",
-    "PATCH * 422": "declared with the errors of creating; a patch that does not fit is a 409, one that is wrong a 400",
 }
 
 
