@@ -62,7 +62,7 @@ DIFFERENCES = [
     ("* 412: absent -> Error", "RFC 9110: If-Match"),
     ("* P* 413: absent -> Error", "bodies have a largest size"),
     ("* P* 415: absent -> Error", "bodies have media types"),
-    ("* P* 422: absent -> Error", "an Idempotency-Key used again for something else; a patch that leads nowhere"),
+    ("* P* 422: absent -> Error", "an Idempotency-Key used again for something else"),
     ("* 429: absent -> Error", "TMF630 part 1: a caller may be too fast"),
     ("* GET /*[!}] 501: absent -> Error", "TMF630 part 6: a filter beyond what is supported"),
     ("* 503: absent -> Error", "the store or the policies may be out of reach"),
