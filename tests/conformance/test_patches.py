@@ -23,8 +23,8 @@ from contract import (
     set_by_server,
     settled,
 )
+from test_matrix import Rivalled
 
-from convergedon.core.store import Outgoing, Record, Store
 from convergedon.handlers.patching import APPLY, merge
 from convergedon.handlers.product_ordering import PRODUCT_ORDER
 
@@ -49,23 +49,6 @@ def written(type_: str, before: Mapping[str, Any], change: Mapping[str, Any]) ->
 async def patched(gateway: Gateway, path: str, type_: str, content: str, **headers: str) -> Any:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return await gateway.ask("PATCH", path, headers={"Content-Type": type_, **named}, content=content)
-
-
-class Rivalled:
-    """A store in which somebody else changes a record just before it is replaced, once for each record."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._met: set[str] = set()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    async def replace(self, record: Record, messages: Sequence[Outgoing] = ()) -> Record:
-        if record.id not in self._met:
-            self._met.add(record.id)
-            await self._store.replace(await self._store.get(record.kind, record.tenant, record.id))
-        return await self._store.replace(record, messages)
 
 
 @each(PATCHED)
