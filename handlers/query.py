@@ -141,7 +141,7 @@ def _number(given: Mapping[str, list[str]], name: str) -> int | None:
         return None
     text = given[name][-1]
     if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise Invalid(f"{name} must be a whole number from 0, not {text[:100]!r}")
+        raise Invalid(f"{name} must be a whole number from 0 to 999999999, not {text[:100]!r}")
     return int(text)
 
 

@@ -18,7 +18,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from declared import as_declared
 
-from convergedon.core import policy, settings
+from convergedon.core import logs, policy, settings
 from convergedon.core.audit import KIND, Audit
 from convergedon.core.memory import MemoryBus, MemoryStore
 from convergedon.core.policy import Embedded, Policy
@@ -104,6 +104,7 @@ def signed(folder: Path, claims: str) -> str:
 
 
 def build(store: Store, data: Path, **changed: Any) -> Built:
+    logs.configure("gateway", "error")  # as it is run: the default prints a failure with all variables, in a second
     given = settings.load(data=data, callback_networks=["127.0.0.0/8"], body_limit=LIMIT, **changed)
     bus, resources = MemoryBus(), Resources(store, APIS, URL)
     operations = Operations(
