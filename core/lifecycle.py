@@ -158,4 +158,4 @@ def order_state(items: Iterable[str]) -> str:
     pressing = ("assessingCancellation", "pendingCancellation", "held", "pending", "inProgress")
     if found := [state for state in pressing if state in states]:
         return found[0]
-    return "inProgress" if "acknowledged" in states else "partial"
+    return "inProgress" if states & {"draft", "acknowledged"} else "partial"
