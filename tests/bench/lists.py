@@ -9,10 +9,11 @@ than a person waits is not asked at larger sizes.
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 import tempfile
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,7 @@ from pymongo import MongoClient
 
 from convergedon.core import embedded
 from convergedon.core.errors import Unavailable
-from convergedon.core.store import MongoStore
+from convergedon.core.store import MongoStore, Record
 from convergedon.handlers.alarms import ALARM
 from convergedon.handlers.alarms import API as ALARMS
 from convergedon.handlers.documents import Shape, shape
@@ -129,14 +130,21 @@ async def _opened(name: str, url: str, most: int, stack: AsyncExitStack) -> Cont
 
 
 async def _load(running: list[Contestant], things: Stock, begin: int, end: int) -> None:
-    """Bring every collection to a size; each store is given the same batches."""
+    """Bring every collection to a size; each store is given the same batches, the next being made meanwhile."""
+    written = asyncio.gather()
     for kind in SHAPES:
         for first in range(begin, end, BATCH):
             records = list(things.records(kind, first, min(first + BATCH, end)))
-            for one in running:
-                begun = perf_counter()
-                await one.store.append(records)
-                one.loading += perf_counter() - begun
+            await written
+            written = asyncio.gather(*(_append(one, records) for one in running))
+            await asyncio.sleep(0)
+    await written
+
+
+async def _append(one: Contestant, records: Sequence[Record]) -> None:
+    begun = perf_counter()
+    await one.store.append(records)
+    one.loading += perf_counter() - begun
 
 
 async def _ask(running: list[Contestant], label: str, things: Stock, size: int, effort: Effort) -> None:
