@@ -28,7 +28,10 @@ from convergedon.core.matching import conjunction, conjuncts, matches
 
 T = TypeVar("T")
 Index = str | tuple[str, ...]
-"""A path that is looked up, or several that are looked up together: equal ones first, a range last."""
+"""A path that is looked up, or several that are looked up together: equal ones first, a range last.
+
+One by which lists are sorted ends in ``id``, as their order does: so a page is read off the index, and nothing sorted.
+"""
 
 
 @dataclass(frozen=True)
@@ -152,9 +155,13 @@ def _paths(index: Index) -> tuple[str, ...]:
     return (index,) if isinstance(index, str) else index
 
 
+def _keys(index: Index) -> list[str]:
+    return ["_id" if path == "id" else path for path in _paths(index)]
+
+
 def _declare(kind: Kind, alias: str) -> Any:
     # the embedded store looks nothing up in an index that binds only some records, so those have a plain one too
-    indexes: list[Any] = [{"fields": ["tenant", *_paths(index)]} for index in kind.indexes]
+    indexes: list[Any] = [{"fields": ["tenant", *_keys(index)]} for index in kind.indexes]
     indexes += [{"fields": [path, "tenant"]} for path in kind.unique]
     indexes += [
         {"fields": ["tenant", path], "unique": True, "partialFilterExpression": {path: {"$exists": True}}}

@@ -16,7 +16,7 @@ CUSTOMER_BILL = Resource(
     "customerBill",
     "CustomerBill",
     lifecycle=LIFECYCLES["customerBill"],
-    indexes=("body.relatedParty.id", "facts.at.billDate", "body.state"),
+    indexes=("body.relatedParty.id", ("facts.at.billDate", "id"), "body.state"),
     changed=lambda _: {"lastUpdate": now()},
 )
 CUSTOMER_BILL_ON_DEMAND = Resource(

@@ -156,7 +156,12 @@ PRODUCT_ORDER = Resource(
     guard=_guard,
     changed=_follow,
     swept=("facts.due",),
-    indexes=("body.externalId", "body.relatedParty.id", "facts.at.orderDate", "body.state"),
+    indexes=(
+        "body.externalId",
+        "body.relatedParty.id",
+        ("facts.at.orderDate", "id"),
+        ("body.state", "facts.at.orderDate", "id"),
+    ),
 )
 
 CANCEL_PRODUCT_ORDER = Resource(

@@ -148,7 +148,8 @@ def _number(given: Mapping[str, list[str]], name: str) -> int | None:
 def _sort(texts: Iterable[str], shape: Shape) -> list[tuple[str, int]]:
     """``sort=-a,+b``; a plus sign that was not encoded arrives as a blank.
 
-    What is alike in all of them stands in the order of the ids, so that pages neither repeat nor leave out.
+    What is alike in all of them stands in the order of the ids, so that pages neither repeat nor leave out: in the
+    direction of the last attribute, as a server reads an index from one end or from the other.
     """
     found: dict[str, int] = {}
     for text in _names([part.replace(" ", "") for part in texts]):
@@ -156,7 +157,9 @@ def _sort(texts: Iterable[str], shape: Shape) -> list[tuple[str, int]]:
         found.setdefault(field_of(name, shape.attribute(name).type), -1 if text.startswith("-") else 1)
     if len(found) > MOST_SORTED:
         raise Invalid(f"sort takes at most {MOST_SORTED} attributes")
-    return [*found.items(), ("id", 1)] if found and "id" not in found else list(found.items())
+    if found:
+        found.setdefault("id", list(found.values())[-1])
+    return list(found.items())
 
 
 def links(url: str, parameters: Sequence[tuple[str, str]], query: Query, total: int) -> str:

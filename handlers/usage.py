@@ -11,9 +11,9 @@ USAGE = Resource(
     new=lambda body: {"status": "received", "usageDate": body.get("usageDate") or now()},
     lifecycle=LIFECYCLES["usage"],
     indexes=(
-        ("body.status", "facts.at.usageDate"),
+        ("body.status", "facts.at.usageDate", "id"),
         "body.relatedParty.id",
-        "facts.at.usageDate",
+        ("facts.at.usageDate", "id"),
         "facts.bill",
         "facts.unbilled",
     ),

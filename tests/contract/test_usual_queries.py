@@ -114,7 +114,7 @@ async def test_every_declared_index_is_used(store: MongoStore) -> None:
     for name, (_, resource) in RESOURCES.items():
         await store.append([Record(name, "1", "acme", {}, {})])
         for index in resource.kind.indexes:
-            paths = (index,) if isinstance(index, str) else index
+            paths = [path for path in ((index,) if isinstance(index, str) else index) if path != "id"]
             plan = await _plan(store, name, {"tenant": "acme", **dict.fromkeys(paths, "x")})
             if not plan[-1].startswith("IXSCAN tenant_1_" + "_1_".join(paths)):
                 unused.append((name, paths, plan))

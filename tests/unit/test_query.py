@@ -87,7 +87,7 @@ def test_an_unreadable_number_is_refused(name: str, value: str) -> None:
     ("text", "sort"),
     [
         ("sort=orderDate", [("facts.at.orderDate", 1), ("id", 1)]),
-        ("sort=-orderDate", [("facts.at.orderDate", -1), ("id", 1)]),
+        ("sort=-orderDate", [("facts.at.orderDate", -1), ("id", -1)]),
         ("sort=%2BorderDate,-id", [("facts.at.orderDate", 1), ("id", -1)]),
         ("sort=+orderDate", [("facts.at.orderDate", 1), ("id", 1)]),
         ("sort=-orderDate,state", [("facts.at.orderDate", -1), ("body.state", 1), ("id", 1)]),
@@ -96,7 +96,8 @@ def test_an_unreadable_number_is_refused(name: str, value: str) -> None:
     ],
 )
 def test_sort_takes_signs(text: str, sort: list[tuple[str, int]]) -> None:
-    """A plus that was not encoded arrives as a blank, and means the same; what is alike stands in the order of ids."""
+    """A plus that was not encoded arrives as a blank, and means the same; what is alike stands in the order of ids,
+    in the direction in which an index would be read."""
     assert asked(text).sort == sort
 
 
