@@ -601,8 +601,13 @@ async def both_work(scene: Scene) -> None:
         ids = [await scene.order(item(**PROTECTED | {"vlan": number})) for number in range(1, 13)]
         await scene.until(lambda: answered(scene, ids[-1], "pe1"))
         tasks = {}
+
+        async def taken_up() -> bool:
+            return {(await order(scene, id)).body["state"] for id in ids[:6]} == {"pendingCancellation"}
+
         for number, id in enumerate(ids):
             if number == 6:
+                await scene.until(taken_up)
                 scene.network.unreachable.clear()
             tasks[id] = await cancel(scene, id)
             await asyncio.sleep(0.2 * (number > 6))
