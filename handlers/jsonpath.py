@@ -155,3 +155,37 @@ def _path(steps: Sequence[Any]) -> tuple[str, Any]:
 def _called(node: Any) -> str:
     """What a part of an expression is, in words: "Function extension", "Nil"."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(node).__name__).capitalize()
+
+
+PLAIN = jsonpath.JSONPathEnvironment(well_typed=False)
+PLAIN.function_extensions = {}
+STEPS = (selectors.NameSelector, selectors.IndexSelector, selectors.WildcardSelector, selectors.Filter)
+
+
+def places(path: str, body: Any) -> list[str]:
+    """The JSON pointers of what a path such as ``$.note[?(@.author=='Mara')].text`` selects in a body.
+
+    A member at its end need not be there yet. Raises Invalid for what is no such path: without descendants, functions
+    and regular expressions, whose time nobody could bound.
+    """
+    try:
+        query = PLAIN.compile(path if path.startswith("$") else f"$.{path.removeprefix('/')}")
+    except Exception as error:  # as in parse
+        raise Invalid(f"the path is not a JSONPath expression: {str(error).partition(chr(10))[0]}") from error
+    steps = query.segments if isinstance(query, jsonpath.JSONPath) else ()
+    if not steps or "=~" in path or not all(_is_plain(step) for step in steps):
+        raise Invalid("a path has members, indexes and filters without functions")
+    last = steps[-1].selectors[0]
+    if not isinstance(last, selectors.NameSelector):
+        return [str(match.pointer()) for match in query.finditer(body)]
+    above = jsonpath.JSONPath(env=PLAIN, segments=steps[:-1])
+    name = last.name.replace("~", "~0").replace("/", "~1")
+    return [f"{match.pointer()}/{name}" for match in above.finditer(body) if isinstance(match.obj, dict)]
+
+
+def _is_plain(step: Any) -> bool:
+    return (
+        isinstance(step, segments.JSONPathChildSegment)
+        and len(step.selectors) == 1
+        and isinstance(step.selectors[0], STEPS)
+    )

@@ -16,10 +16,12 @@ from jsonpointer import JsonPointerException
 
 from convergedon.core.errors import Conflict, Invalid, TooLarge
 from convergedon.core.matching import values_at
+from convergedon.handlers import jsonpath
 from convergedon.handlers.documents import check_nesting
 
 OPERATIONS = 1000
 """Operations that one JSON Patch may have."""
+LONGEST_PATH = 1000
 
 Body = dict[str, Any]
 Condition = tuple[tuple[str, ...], str]
@@ -57,7 +59,8 @@ def json_patch(body: Body, patch: Any, limit: int) -> Body:
 
 
 def json_patch_query(body: Body, patch: Any, limit: int) -> Body:
-    """TMF630 part 5: JSON Patch whose paths may select elements of arrays, ``/note/text?note.author=Mara``.
+    """TMF630 part 5: JSON Patch whose paths may select elements of arrays, ``/note/text?note.author=Mara``, or in its
+    later form by JSONPath, ``$.note[?(@.author=='Mara')].text``.
 
     An operation is performed on all that its path selects. Raises as json_patch does, Conflict when nothing is
     selected.
@@ -125,6 +128,10 @@ def _plain(body: Any, operation: Mapping[str, Any], number: int) -> Iterator[Map
 
 def _selected(body: Any, path: str) -> list[str]:
     """The JSON pointers that a path with a query selects; a path without one is a pointer itself."""
+    if path.startswith("$") or "[?" in path:
+        if len(path) > LONGEST_PATH:
+            raise Invalid(f"a path has at most {LONGEST_PATH} characters")
+        return jsonpath.places(path, body)
     pointer, _, query = path.partition("?")
     if not query:
         return [path]

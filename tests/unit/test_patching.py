@@ -139,6 +139,14 @@ def test_copies_of_everything_into_itself_end_at_the_limit() -> None:
         ),
         (do("copy", "/priority", **{"from": "/note/text?note.author=Jo"}), changed(["priority"], "b")),
         (do("test", "/note/text?note.author=Jo", "b"), ORDER),
+        (do("remove", "$.note[?(@.author=='Mara')]"), changed(["note"], [ORDER["note"][1]])),
+        (do("remove", "note[?(@.author=='Mara' && @.text=='c')]"), changed(["note"], ORDER["note"][:2])),
+        (do("add", "$.note[?(@.author=='Jo')].date", "now"), changed(["note", 1, "date"], "now")),
+        (
+            do("replace", "$.productOrderItem[?(@.id=='1')].note[0].text", "j"),
+            changed(["productOrderItem", 0, "note", 0, "text"], "j"),
+        ),
+        (do("replace", "$.priority", "0"), changed(["priority"], "0")),
     ],
 )
 def test_a_query_selects_elements_of_arrays(operation: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -152,6 +160,8 @@ def test_a_query_selects_elements_of_arrays(operation: dict[str, Any], wanted: d
         do("remove", "/note?note.author=Nobody"),
         do("remove", "/description?id=7"),
         do("remove", "/absent?id=7"),
+        do("remove", "$.note[?(@.author=='Nobody')]"),
+        do("replace", "$.note[?(@.author=='Jo')].absent", 1),
         do("remove", "/productOrderItem/note?productOrderItem.note.author=Nobody"),
         do("copy", "/priority", **{"from": "/note/text?note.author=Mara"}),
     ],
@@ -162,7 +172,21 @@ def test_a_query_that_selects_nothing_is_a_conflict(operation: dict[str, Any]) -
         json_patch_query(ORDER, [operation], LIMIT)
 
 
-@pytest.mark.parametrize("path", ["note?note.author=Jo", "/note?note.author", "/note?" + "&".join(["a=b"] * 30)])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "note?note.author=Jo",
+        "/note?note.author",
+        "/note?" + "&".join(["a=b"] * 30),
+        "$.note[?(@.author",
+        "$..text",
+        "$",
+        "$.note[?(match(@.author, '(a+)+b'))]",
+        "$.note[?(@.author =~ /(a+)+b/)]",
+        "$.note[0,1]",
+        "$.note" + "[0]" * 400,
+    ],
+)
 def test_a_query_that_cannot_be_read_is_refused(path: str) -> None:
     with pytest.raises(Invalid):
         json_patch_query(ORDER, [do("remove", path)], LIMIT)
