@@ -14,12 +14,12 @@ import structlog
 from connexion.lifecycle import ConnexionRequest
 from connexion.middleware.abstract import RoutedAPI, RoutedMiddleware
 from connexion.operations import AbstractOperation
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from convergedon.core import metrics, trace
-from convergedon.core.errors import ConvergedonError, UnsupportedMediaType
+from convergedon.core.errors import ConvergedonError, Invalid, UnsupportedMediaType
 from convergedon.core.policy import Subject
 from convergedon.handlers.admission import Shares, check_acceptable
 from convergedon.handlers.answers import refusal
@@ -48,6 +48,8 @@ class Service:
                 response = await self._admitted(request, subject, takes)
             except ConvergedonError as error:
                 response = refusal(error)
+            except ClientDisconnect:
+                response = refusal(Invalid("the caller went away before its body had arrived"))
             except Exception as error:
                 log.error("request failed", path=request.url.path, exc_info=error)
                 response = refusal(error)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from conftest import LIMIT, Gateway
 from contract import (
+    CREATABLE,
     RESOURCES,
     WITH_BODY,
     Operation,
@@ -201,3 +202,23 @@ async def test_no_query_makes_the_gateway_fail(any_gateway: Gateway, operation: 
     assert answer.status_code in (200, 206, 400, 501), answer.text
     if answer.status_code == 400:
         refused(operation, answer, 400)
+
+
+async def test_a_caller_that_goes_away_is_no_failure_of_ours(gateway: Gateway) -> None:
+    """A body that never ends leaves nothing behind, and the log calls it no fault."""
+    path = next(one for one in CREATABLE if one.name == "alarm").path()
+    token = gateway.token("admin")["Authorization"].encode()
+    headers = [(b"host", b"gateway.example"), (b"authorization", token), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers, "scheme": "http"}
+    parts = iter([{"type": "http.request", "body": b'{"half', "more_body": True}, {"type": "http.disconnect"}])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return next(parts)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await gateway.built.app({**scope, "raw_path": path.encode(), "root_path": "", "http_version": "1.1"}, receive, send)
+
+    assert [message["status"] for message in sent if "status" in message] == [400]
