@@ -203,7 +203,8 @@ PATIENCE = 10.0
 
 
 def _lookup(kind: Kind, flat: Where) -> dict[str, Any]:
-    """The part of a filter that an index answers: the id, else the declared index that leaves least.
+    """The part of a filter that an index answers: the id, else the first declared index for an equal value, then for
+    one of several, then for a range, with as many of its fields as are asked.
 
     The embedded store uses an index for a filter of exactly its fields and reads everything for one that has a third
     condition, so this part is a stage of its own. A real planner joins the stages and chooses by itself.
@@ -212,7 +213,7 @@ def _lookup(kind: Kind, flat: Where) -> dict[str, Any]:
         return {"id": flat["id"]}
     declared = [*kind.unique, *kind.indexes]
     fitting = [paths for index in declared for paths in _beginnings(_paths(index)) if _answers(paths, flat)]
-    best = max(fitting, key=lambda paths: sum(_narrowness(flat[path]) for path in paths), default=())
+    best = max(fitting, key=lambda paths: _narrowness(flat[paths[0]]), default=())
     return {path: flat[path] for path in ("tenant", *best) if path in flat}
 
 
@@ -226,8 +227,14 @@ def _indexable(wanted: Any) -> bool:
 
 
 def _beginnings(paths: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """An index answers for its first fields, too."""
-    return [paths[:length] for length in range(1, len(paths) + 1)]
+    """An index answers for its first fields, too: the most of them first."""
+    return [paths[:length] for length in range(len(paths), 0, -1)]
+
+
+def _single(wanted: Any) -> Any:
+    """One of a single value is that value, which an index finds sooner."""
+    few = wanted.get("$in") if isinstance(wanted, Mapping) and len(wanted) == 1 else None
+    return few[0] if few and len(few) == 1 and isinstance(few[0], str | int | float) else wanted
 
 
 ONE, SOME, RANGE = 1.0, 0.5, 0.1
@@ -389,6 +396,7 @@ class MongoStore:
         """How a filter is answered: what the server is asked stage by stage, and what is left to be looked at here."""
         parts = conjuncts(where)
         flat = conjunction([part for part in parts if _servable(part)])
+        flat = {path: _single(wanted) for path, wanted in flat.items()}
         looked = _lookup(self._kinds[kind], flat)
         checked = {path: wanted for path, wanted in flat.items() if path not in looked}
         asked = [{"$match": _renamed(part)} for part in (looked, checked) if part]

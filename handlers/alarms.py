@@ -68,9 +68,9 @@ ALARM = Resource(
     lifecycle=LIFECYCLES["alarm"],
     indexes=(
         "body.alarmedObject.id",
-        ("facts.at.alarmRaisedTime", "id"),
         ("body.perceivedSeverity", "facts.at.alarmRaisedTime", "id"),
         ("body.state", "facts.at.alarmRaisedTime", "id"),
+        ("facts.at.alarmRaisedTime", "id"),
         "facts.key",
     ),
     unique=("facts.openKey",),

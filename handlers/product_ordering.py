@@ -159,8 +159,8 @@ PRODUCT_ORDER = Resource(
     indexes=(
         "body.externalId",
         "body.relatedParty.id",
-        ("facts.at.orderDate", "id"),
         ("body.state", "facts.at.orderDate", "id"),
+        ("facts.at.orderDate", "id"),
     ),
 )
 

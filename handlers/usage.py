@@ -11,8 +11,8 @@ USAGE = Resource(
     new=lambda body: {"status": "received", "usageDate": body.get("usageDate") or now()},
     lifecycle=LIFECYCLES["usage"],
     indexes=(
-        ("body.status", "facts.at.usageDate", "id"),
         "body.relatedParty.id",
+        ("body.status", "facts.at.usageDate", "id"),
         ("facts.at.usageDate", "id"),
         "facts.bill",
         "facts.unbilled",

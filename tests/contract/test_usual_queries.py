@@ -118,6 +118,19 @@ async def test_a_usual_query_is_looked_up(store: MongoStore, mine: dict[str, Any
     assert read_whole == []
 
 
+@pytest.mark.parametrize("text", ["state=held", "state=held&orderDate.gte=2026-01-01", "orderDate.gte=2026-01-01"])
+async def test_a_party_is_looked_up_before_states_and_dates(store: MongoStore, text: str) -> None:
+    """A party has few orders, a state and a span of time have many."""
+    asked = parse(parse_qsl(text), _shape(*RESOURCES["productOrder"])).where
+    named = parse(parse_qsl(f"relatedParty.id=northwind&{text}"), _shape(*RESOURCES["productOrder"])).where
+
+    own = store.stages("productOrder", {"$and": [{"tenant": "acme", "facts.parties": {"$in": ["northwind"]}}, asked]})
+    of = store.stages("productOrder", {"$and": [{"tenant": "acme"}, named]})
+
+    assert own[0][0]["$match"] == {"tenant": "acme", "facts.parties": "northwind"}
+    assert of[0][0]["$match"] == {"tenant": "acme", "body.relatedParty.id": "northwind"}
+
+
 async def test_an_unusual_query_is_not(store: MongoStore) -> None:
     """What this suite asks of a query can fail."""
     await _filled(store)
