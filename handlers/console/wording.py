@@ -49,17 +49,17 @@ class Step:
 
 
 def steps(order: Record) -> list[Step]:
-    """acknowledged, in progress, each device's answer, the end: as far as the order has come."""
+    """Taken, at work or waiting, each device's answer, the end: as far as the order has come."""
     state, asked = order.body["state"], order.facts.get("asked", {})
-    ended = state in ENDED
-    begun = bool(asked) or state not in ("acknowledged", "rejected")
-    found = [Step("acknowledged", "done" if begun or ended else "now", time=order.body.get("orderDate", ""))]
-    if begun:
-        found.append(Step("in progress", "done" if ended else "now"))
+    ended, taken = state in ENDED, state not in ("draft", "acknowledged")
+    begin = "draft" if state == "draft" else "acknowledged"
+    found = [Step(begin, "done" if taken else "now", time=order.body.get("orderDate", ""))]
+    if asked or (taken and state not in ("rejected", "cancelled")):
+        found.append(Step("in progress" if ended else words(state), "done" if ended else "now"))
     found += [_answer(entry) for entry in asked.values()]
     if ended:
-        good = state == "completed"
-        found.append(Step(words(state), "done" if good else "failed", time=order.body.get("completionDate", "")))
+        time = order.body.get("completionDate") or order.body.get("cancellationDate", "")
+        found.append(Step(words(state), "done" if state == "completed" else "failed", time=time))
     return found
 
 
