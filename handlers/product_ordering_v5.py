@@ -13,6 +13,7 @@ from convergedon.handlers.resource import HUB, Api, Body
 from convergedon.handlers.versions import (
     Begins,
     Enclosed,
+    Follows,
     Form,
     Listed,
     Only,
@@ -35,8 +36,20 @@ _AGREEMENT = (Renamed("agreementId", "id"), Renamed("agreementHref", "href"), Re
 _PARTY = (Supplied("@referredType", "Party", where="id"), Enclosed("partyOrPartyRole", outside=("role",)))
 _NEWS = ("orderRelationship", "productOrderErrorMessage", "productOrderJeopardyAlert", "productOrderMilestone")
 
+
+def _error_messages(body: Body) -> list[dict[str, Any]]:
+    """What v4 has as the gateway's notes on what went wrong."""
+    notes = [note for note in body.get("note") or [] if note.get("author") == "ConvergedON"]
+    return [
+        {"code": "orderFailed", "reason": "Failed", "message": note["text"], "timestamp": note["date"]}
+        for note in notes
+        if str(note.get("id", "")).startswith("failure-")
+    ]
+
+
 RULES: Rules = {
     "ProductOrder": (
+        Follows("productOrderErrorMessage", _error_messages),
         Renamed("creationDate", "orderDate"),
         Listed("externalId", "id"),
         Begins("requestedInitialState", "draft", "state"),

@@ -222,6 +222,10 @@ class Resources:
         """The event that asks for something without which the work cannot go on, to be written with a change."""
         return self._event(resource, record, "InformationRequired", [field_path], description)
 
+    def tell(self, resource: Resource, record: Record, what: str, description: str) -> Outgoing:
+        """A further event, to be written with a change: told by the versions whose documents have it."""
+        return self._event(resource, record, what, (), description)
+
     def _event(
         self,
         resource: Resource,

@@ -11,6 +11,7 @@ from typing import Any
 from convergedon.handlers import documents
 from convergedon.handlers.apis import APIS
 from convergedon.handlers.versions import BEYOND
+from convergedon.openapi import document
 
 Event = Mapping[str, Any]
 SYSTEM = {"id": "convergedon", "name": "ConvergedON", "@type": "EntityRef"}
@@ -23,9 +24,11 @@ def bases(about: Mapping[str, Any]) -> Sequence[str]:
 
 
 def told(about: Mapping[str, Any], base: str) -> Event | None:
-    """The event as an API tells it; nothing where all that changed is beyond what this version can say."""
+    """The event as an API tells it; nothing where this version has no such event, or all that changed is beyond it."""
     event: Event = about["event"]
     api = next((api for api in APIS if api.base == base), None)
+    if api and event["eventType"] not in document(api.document)["components"]["schemas"]:
+        return None
     if api is None or about["kind"] not in api.translations:
         return event
     fourth = not documents.shape(api.document, "Event").always

@@ -134,6 +134,18 @@ class Only(Rule):
 
 
 @dataclass(frozen=True)
+class Follows(Rule):
+    """A member that only this version has and that follows from the kept form, where that has any of it."""
+
+    name: str
+    of: Callable[[Body], Any]
+
+    def outward(self, body: dict[str, Any]) -> None:
+        if found := self.of(body):
+            body[self.name] = found
+
+
+@dataclass(frozen=True)
 class Hidden(Rule):
     """A member of the kept form that this version has not."""
 

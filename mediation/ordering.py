@@ -189,9 +189,13 @@ async def finish(work: Work, order: Record, asked: Asked) -> None:
     ended = each_item(order.body, lambda item: _ended(order, item, asked))
     state = order_state(item["state"] for item in items({"productOrderItem": ended}))
     change = {"state": state, "productOrderItem": ended, "completionDate": now()}
+    told = []
     if state != "completed":
-        change["note"] = [*(order.body.get("note") or []), *_notes(asked)]
-    done = await work.resources.change(PRODUCT_ORDER, order, change, {**facts, "due": None})
+        notes = _notes(asked)
+        change["note"] = [*(order.body.get("note") or []), *notes]
+        words = " ".join(note["text"] for note in notes)
+        told = [work.resources.tell(PRODUCT_ORDER, order.with_(change), "ErrorMessage", words)]
+    done = await work.resources.change(PRODUCT_ORDER, order, change, {**facts, "due": None}, told)
     _record_end(work, done)
 
 

@@ -61,19 +61,45 @@ async def test_an_order_of_version_5_is_completed_and_reads_back_whole(tmp_path:
         documents.schema(V5.document, "ProductOrder").check(shown)
 
 
+async def listen(scene: Scene, api: Api, url: str, query: str = "") -> None:
+    await hub.register(scene.store, hub.subscription(api, DESK, {"callback": url, "query": query}))
+
+
+async def test_what_went_wrong_is_an_event_of_version_5(tmp_path: Path) -> None:
+    """It says so in the network's words, there and in the order; version 4 has notes and hears of no such event."""
+    async with in_memory(tmp_path) as scene, listening() as listener:
+        scene.network.refusing["pe1"] = "port pe1:1 has no bandwidth left"
+        await listen(scene, V4, listener.url("fourth"))
+        await listen(scene, V5, listener.url("fifth"))
+        taken = await order(scene)
+        await scene.ended(taken.id)
+
+        async def heard() -> bool:
+            last = [[event["eventType"] for event in listener.of(who)][-1:] for who in ("fourth", "fifth")]
+            return last == [["ProductOrderStateChangeEvent"], ["ProductOrderErrorMessageEvent"]]
+
+        await scene.settled()
+        await scene.until(heard)
+
+    told = listener.of("fifth")[-1]
+    assert "no bandwidth left" in told["description"]
+    (error,) = told["event"]["productOrder"]["productOrderErrorMessage"]
+    assert "no bandwidth left" in error["message"]
+    documents.schema(V5.document, "ProductOrderErrorMessageEvent").check(told)
+    assert listener.of("fourth")[-1]["event"]["productOrder"]["state"] == "failed"
+    assert "productOrderErrorMessage" not in listener.of("fourth")[-1]["event"]["productOrder"]
+
+
 async def test_listeners_of_both_versions_hear_one_order(tmp_path: Path) -> None:
     """The same events with the same ids, each in the form of the version at which its listener is registered."""
-
-    async def listen(api: Api, url: str, query: str = "") -> None:
-        await hub.register(scene.store, hub.subscription(api, DESK, {"callback": url, "query": query}))
 
     def ids(events: list[Mapping[str, Any]]) -> list[str]:
         return [event["eventId"] for event in events]
 
     async with in_memory(tmp_path) as scene, listening() as listener:
-        await listen(V4, listener.url("fourth"))
-        await listen(V5, listener.url("fifth"))
-        await listen(V5, listener.url("some"), "event.productOrder.relatedParty.partyOrPartyRole.id=contoso")
+        await listen(scene, V4, listener.url("fourth"))
+        await listen(scene, V5, listener.url("fifth"))
+        await listen(scene, V5, listener.url("some"), "event.productOrder.relatedParty.partyOrPartyRole.id=contoso")
         taken = await order(scene)
         await scene.ended(taken.id)
 
