@@ -174,7 +174,9 @@ def _turns(one: Contestant, label: str, things: Stock, size: int, seconds: float
                     await one.store.count(kind, where)
                     one.found[label + COUNT].append(perf_counter() - read)
             except Unavailable as error:
-                one.over[label] = f"at {size:,} it was given up after {perf_counter() - begun:.0f} s ({error})"
+                one.over[label] = (
+                    f"at {size:,} it was given up after {perf_counter() - begun:.0f} s ({str(error)[:60]})"
+                )
                 break
             slow = [took for took in one.found[label] if took > LONGEST]
             if len(slow) > 1:  # one may have met the server at its housekeeping
@@ -200,8 +202,8 @@ def _asked(kind: str, text: str, things: Stock, size: int, chance: Random) -> tu
 def _report(result: Result, running: list[Contestant], size: int) -> None:
     for one in running:
         for label, took in one.found.items():
-            if 2 * len(took) < len(one.found[label.removesuffix(COUNT)]):
-                continue  # few of its pages were full
+            if not took or 2 * len(took) < len(one.found[label.removesuffix(COUNT)]):
+                continue  # given up, or few of its pages were full
             figures = result.figures.setdefault(f"{one.name}: {label}", {})
             figures[f"{size:,}"] = rounded(1000 * statistics.median(took))
         one.found.clear()
