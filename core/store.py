@@ -18,14 +18,23 @@ from typing import Any, Protocol, TypeVar
 
 import mongoengine
 import pymongo
+import structlog
 from bson.errors import BSONError
 from mongoengine import DictField, DynamicDocument, IntField, ListField, StringField
-from pymongo.errors import AutoReconnect, BulkWriteError, DocumentTooLarge, DuplicateKeyError, PyMongoError
+from pymongo.errors import (
+    AutoReconnect,
+    BulkWriteError,
+    DocumentTooLarge,
+    DuplicateKeyError,
+    ExecutionTimeout,
+    PyMongoError,
+)
 
 from convergedon.core.errors import Conflict, Invalid, NotFound, Stale, Unavailable
 from convergedon.core.matching import Where as Where
 from convergedon.core.matching import conjunction, conjuncts, matches
 
+log = structlog.get_logger()
 T = TypeVar("T")
 Index = str | tuple[str, ...]
 """A path that is looked up, or several that are looked up together: equal ones first, a range last.
@@ -321,8 +330,12 @@ class MongoStore:
             raise Invalid(f"cannot be stored: {error}") from error
         except AutoReconnect as error:
             raise Unavailable(f"the store does not answer: {type(error).__name__}") from error
+        except ExecutionTimeout as error:
+            raise Unavailable("the store took too long: ask for less, or with a narrower filter") from error
         except PyMongoError as error:
-            raise Unavailable(f"the store refused: {type(error).__name__}: {error}") from error
+            # its words name our database and what is in it: they are for the log alone
+            log.warning("the store refused", error=str(error))
+            raise Unavailable(f"the store refused: {type(error).__name__}") from error
 
     async def create(self, record: Record, messages: Sequence[Outgoing] = ()) -> Record:
         document: dict[str, Any] = {
