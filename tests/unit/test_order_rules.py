@@ -36,9 +36,13 @@ def refused(before: dict[str, Any], after: dict[str, Any] | None) -> str:
 @every_state
 @pytest.mark.parametrize("new", MOVES)
 def test_a_client_may_only_cancel_what_waits(state: str, new: str) -> None:
-    """Any other move is refused: by the table with from, to and what is allowed, or as the gateway's own."""
+    """Or acknowledge its draft. Any other move is refused: by the table, or as the gateway's own."""
     after = order(state, state=new)
-    if new == state or (new == "cancelled" and state in ("pending", "held")):
+    if (
+        new == state
+        or (new == "cancelled" and state in ("pending", "held"))
+        or (state == "draft" and new in MOVES[state])
+    ):
         PRODUCT_ORDER.guard(order(state), after)
         return
 
@@ -79,10 +83,10 @@ def test_dates_of_the_end_are_the_gateways(state: str, member: str) -> None:
 
 @every_state
 def test_items_are_open_while_the_order_waits_for_information(state: str) -> None:
-    """Their states are not, at any depth."""
+    """Or is a draft. Their states are not, at any depth."""
     changed = order(state)
     changed["productOrderItem"][0]["productOrderItem"][0]["quantity"] = 2
-    if state != "pending":
+    if state not in ("draft", "pending"):
         assert "productOrderItem" in refused(order(state), changed)
         return
 
