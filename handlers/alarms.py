@@ -82,8 +82,10 @@ ALARM = Resource(
 
 
 def attributes(pattern: Body) -> dict[str, Any]:
-    """What a pattern asks of an alarm: not its ``@type`` and the like, and of an href the id at its end."""
-    asked = {name: value for name, value in pattern.items() if not name.startswith("@") and name != "href"}
+    """What a pattern asks of an alarm: of an href the id at its end, and nothing that only references have."""
+    asked = {
+        name: value for name, value in pattern.items() if not name.startswith("@") and name not in ("href", "name")
+    }
     if id := referred(pattern):
         asked["id"] = id
     if "ackState" in asked:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from convergedon.core.store import Kind
 from convergedon.handlers import (
     alarms,
+    alarms_v5,
     customer_bills,
     customer_notifications,
     product_ordering,
@@ -19,6 +20,7 @@ APIS: tuple[Api, ...] = (
     product_ordering.API,
     product_ordering_v5.API,
     alarms.API,
+    alarms_v5.API,
     usage.API,
     customer_bills.API,
     service_inventory.API,

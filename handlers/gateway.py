@@ -63,7 +63,7 @@ def application(
             document(api.document), base_path=api.base, name=api.document, resolver=ShapeResolver(api, operations)
         )
         for resource in api.resources:
-            documents.shape(api.document, resource.schema)
+            documents.shape(api.document, api.schema(resource))
     for kind in (errors.ConvergedonError, ProblemException, HTTPException, Exception):
         app.add_error_handler(kind, _Answer(apis))
 

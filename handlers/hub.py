@@ -48,7 +48,7 @@ def check_query(api: Api, query: str) -> None:
     """Refuse a query that cannot be read, or that names what none of the API's events has. Raises Refused."""
     declared = document(api.document)["components"]["schemas"]
     events = [name for name in declared if name.endswith("Event") and name != "Event"]
-    names = [*events, *(resource.schema for resource in api.resources)]
+    names = [*events, *map(api.schema, api.resources)]
     check_event_query(query, [documents.shape(api.document, name) for name in names])
 
 

@@ -1,4 +1,4 @@
-"""The operations of every TM Forum API, written once: list, retrieve, create, patch, delete, and the hub's two.
+"""The operations of every TM Forum API, written once: list, retrieve, create, patch, delete, and the hub's three.
 
 Each one asks the policy, does its work on records, leaves an audit record and answers. The resolver binds them to
 paths.
@@ -63,7 +63,7 @@ class Call:
 
     @property
     def shape(self) -> documents.Shape:
-        return documents.shape(self.api.document, self.resource.schema)
+        return documents.shape(self.api.document, self.api.schema(self.resource))
 
     @property
     def translation(self) -> Translation:
@@ -138,7 +138,7 @@ class Operations:
         self._record(call, "list", call.resource.name, "done", decision, count=len(found))
         headers = {"X-Total-Count": str(total), "X-Result-Count": str(len(found))}
         if asked.limit is not None:
-            url = f"{call.url}{call.api.base}/{call.resource.name}"
+            url = f"{call.url}{call.api.base}/{call.api.word(call.resource.name)}"
             headers["Link"] = query.links(url, call.parameters, replace(asked, limit=limit), total)
         # a page past the end is an empty list, not a part of one
         part = len(found) < total and asked.offset < total and "Link" in headers
@@ -234,7 +234,9 @@ class Operations:
         if frozen:
             raise Invalid(f"cannot be changed: {', '.join(frozen)}")
         documents.check_nesting(after)
-        documents.schema(call.api.document, call.shape.update).check(after)
+        # what is left as it was may be in words of another version
+        changed = {name: after[name] for name in members if name in after}
+        documents.schema(call.api.document, call.shape.update).check(changed)
         self._keep_required(call, after)
         return members
 
@@ -267,17 +269,32 @@ class Operations:
         signer = signing.signer(self._settings)
         record = await hub.register(self._store, hub.subscription(call.api, call.subject, body, signer.mark))
         self._record(call, "create", f"hub/{record.id}", "done", decision)
-        content = {"id": record.id, **call.api.translation(HUB.name).outward(record.body, {})}
+        content = self._listener(call, record)
         location = f"{call.url}{call.api.base}/hub/{record.id}"
         # told this once, and to nobody on the way
         told = {"X-Hub-Secret": signer.secret(record.id), "Cache-Control": "no-store"}
         return answer(content, 201, Location=location, **told)
 
-    async def unregister(self, call: Call) -> Response:
-        decision = await self._allowed(call, "delete", "hub")
+    def _listener(self, call: Call, record: Record) -> dict[str, Any]:
+        return {"id": record.id, **call.api.translation(HUB.name).outward(record.body, {})}
+
+    async def _own(self, call: Call, decision: Decision) -> Record:
+        """The listener that the path names. Raises NotFound, for those of others too."""
         record = await self._store.get(HUB.name, call.subject.tenant, call.id)
         if record.facts["api"] != call.api.base or not hub.owned(record, call.subject, decision):
             raise NotFound(f"there is no hub {call.id}")
+        return record
+
+    async def subscription(self, call: Call) -> Response:
+        """A listener as kept; its secret was told when it was registered."""
+        decision = await self._allowed(call, "retrieve", "hub")
+        record = await self._own(call, decision)
+        self._record(call, "retrieve", f"hub/{call.id}", "done", decision)
+        return answer(self._listener(call, record))
+
+    async def unregister(self, call: Call) -> Response:
+        decision = await self._allowed(call, "delete", "hub")
+        record = await self._own(call, decision)
         await hub.unregister(self._store, record)
         self._record(call, "delete", f"hub/{call.id}", "done", decision)
         return Response(status_code=204)

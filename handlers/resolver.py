@@ -8,7 +8,7 @@ from connexion.resolver import Resolution, Resolver
 
 from convergedon.core.errors import Misconfigured
 from convergedon.handlers.operations import Operations
-from convergedon.handlers.resource import Api, Resource
+from convergedon.handlers.resource import Api
 from convergedon.handlers.serving import Service
 
 SHAPES = {
@@ -18,7 +18,7 @@ SHAPES = {
     ("patch", True): "patch",
     ("delete", True): "delete",
 }
-HUB_SHAPES = {("post", False): "register", ("delete", True): "unregister"}
+HUB_SHAPES = {("post", False): "register", ("get", True): "subscription", ("delete", True): "unregister"}
 
 
 class ShapeResolver(Resolver):  # type: ignore[misc]
@@ -31,7 +31,7 @@ class ShapeResolver(Resolver):  # type: ignore[misc]
         name, _, rest = operation.path.strip("/").partition("/")
         shapes = HUB_SHAPES if name == "hub" else SHAPES
         verb = shapes.get((operation.method, rest == "{id}"))
-        resource = self._api.resources[0] if name == "hub" else self._find(name)
+        resource = self._api.resources[0] if name == "hub" else self._api.find(name)
         if verb is None or resource is None or rest not in ("", "{id}"):
             raise Misconfigured(f"{self._api.document}: nothing serves {operation.method.upper()} {operation.path}")
         service = Service(
@@ -43,6 +43,3 @@ class ShapeResolver(Resolver):  # type: ignore[misc]
             self._operations.public_url,
         )
         return Resolution(service, f"{self._api.document}.{operation.operation_id}")
-
-    def _find(self, name: str) -> Resource | None:
-        return next((resource for resource in self._api.resources if resource.name == name), None)

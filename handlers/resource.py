@@ -88,16 +88,30 @@ class Resource:
 class Api:
     """One API version: the document that declares it, the path it is served under, and its resources.
 
-    A version that serves the records of another has a translation for each resource, by name.
+    A version that serves the records of another has a translation for each resource, by name, and in ``words`` what it
+    calls those that it calls otherwise.
     """
 
     document: str
     base: str
     resources: tuple[Resource, ...]
     translations: Mapping[str, Translation] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict)
 
     def translation(self, name: str) -> Translation:
         return self.translations.get(name, SAME)
+
+    def word(self, name: str) -> str:
+        """What a resource is called here: its path segment, and its member in events."""
+        return self.words.get(name, name)
+
+    def schema(self, resource: Resource) -> str:
+        """Its name in the document and in event types."""
+        word = self.words.get(resource.name, "")
+        return word[:1].upper() + word[1:] or resource.schema
+
+    def find(self, word: str) -> Resource | None:
+        return next((resource for resource in self.resources if self.word(resource.name) == word), None)
 
     def resource(self, name: str) -> Resource:
         return next(resource for resource in self.resources if resource.name == name)
@@ -106,6 +120,11 @@ class Api:
 def narrowed(body: Body, views: Mapping[str, Body], parties: Sequence[str]) -> dict[str, Any]:
     """A representation with the members that these parties see in their place."""
     return {**body, **{name: value for party in parties for name, value in views.get(party, {}).items()}}
+
+
+def without(body: Body, names: Collection[str]) -> dict[str, Any]:
+    """A body but for some of its members."""
+    return {name: value for name, value in body.items() if name not in names}
 
 
 HUB = Kind("hub", ("facts.api",))
@@ -128,7 +147,8 @@ class Resources:
 
     def href(self, kind: str, id: str, url: str | None = None, api: Api | None = None) -> str:
         """Where a resource is: as events say it, or as the caller reached us (``url``) in one version (``api``)."""
-        return f"{self.url if url is None else url}{(api or self._homes[kind]).base}/{kind}/{id}"
+        api = api or self._homes[kind]
+        return f"{self.url if url is None else url}{api.base}/{api.word(kind)}/{id}"
 
     def present(self, record: Record, url: str | None = None, api: Api | None = None) -> dict[str, Any]:
         """A record as clients see it, of the version in which it is kept if none is named."""
@@ -140,9 +160,9 @@ class Resources:
         self, parties: Sequence[str], resource: Resource, record: Record, url: str, api: Api | None = None
     ) -> dict[str, Any]:
         """A record as one who speaks for these parties alone sees it."""
-        return self.present(
-            replace(record, body=narrowed(record.body, resource.views(record.facts), parties)), url, api
-        )
+        beyond = without(record.facts.get(BEYOND, {}), resource.viewed)
+        body = narrowed(record.body, resource.views(record.facts), parties)
+        return self.present(replace(record, body=body, facts={**record.facts, BEYOND: beyond}), url, api)
 
     async def create(
         self,

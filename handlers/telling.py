@@ -10,6 +10,7 @@ from typing import Any
 
 from convergedon.handlers import documents
 from convergedon.handlers.apis import APIS
+from convergedon.handlers.resource import Api
 from convergedon.handlers.versions import BEYOND
 from convergedon.openapi import document
 
@@ -27,22 +28,32 @@ def told(about: Mapping[str, Any], base: str) -> Event | None:
     """The event as an API tells it; nothing where this version has no such event, or all that changed is beyond it."""
     event: Event = about["event"]
     api = next((api for api in APIS if api.base == base), None)
-    if api and event["eventType"] not in document(api.document)["components"]["schemas"]:
+    if api is None:
+        return event
+    type_ = _type(event, about["kind"], api)
+    if type_ not in document(api.document)["components"]["schemas"]:
         return None
-    if api is None or about["kind"] not in api.translations:
+    if about["kind"] not in api.translations:
         return event
     fourth = not documents.shape(api.document, "Event").always
     if fourth and about.get("news") and not event.get("fieldPath", "all"):
         return None
-    kept = event["event"][about["kind"]]
-    href = str(kept["href"]).replace(about["base"], base)
+    kept, word = event["event"][about["kind"]], api.word(about["kind"])
+    href = str(kept["href"]).replace(f"{about['base']}/{about['kind']}/", f"{base}/{word}/")
     body = {name: value for name, value in kept.items() if name not in ("id", "href")}
     said = api.translation(about["kind"]).outward(body, about.get(BEYOND) or {})
-    worded = {**event, "event": {about["kind"]: {"id": kept["id"], "href": href, **said}}}
-    return worded if fourth else _fifth(worded, href, about)
+    worded = {**event, "event": {word: {"id": kept["id"], "href": href, **said}}}
+    return worded if fourth else _fifth({**worded, "eventType": type_, "title": type_}, href, about, word)
 
 
-def _fifth(event: Event, href: str, about: Mapping[str, Any]) -> Event:
+def _type(event: Event, kind: str, api: Api) -> str:
+    """The event's type as an API calls it."""
+    said = str(event["eventType"])
+    resource = next((resource for resource in api.resources if resource.name == kind), None)
+    return api.schema(resource) + said.removeprefix(resource.schema) if resource else said
+
+
+def _fifth(event: Event, href: str, about: Mapping[str, Any], word: str) -> Event:
     """The envelope of version 5."""
     others = {name: value for name, value in event.items() if name not in ("timeOcurred", "fieldPath")}
     changed = [*filter(None, event.get("fieldPath", "").split(",")), *about.get("news", ())]
@@ -54,10 +65,6 @@ def _fifth(event: Event, href: str, about: Mapping[str, Any]) -> Event:
         "href": href,
         "timeOccurred": event["timeOcurred"],
         **({"fieldPath": ",".join(changed)} if "fieldPath" in event else {}),
-        "source": {"id": about["id"], "href": href, "@type": "EntityRef", "@referredType": _title(about["kind"])},
+        "source": {"id": about["id"], "href": href, "@type": "EntityRef", "@referredType": word[:1].upper() + word[1:]},
         "reportingSystem": SYSTEM,
     }
-
-
-def _title(kind: str) -> str:
-    return kind[:1].upper() + kind[1:]

@@ -9,7 +9,7 @@ changes what the difference was made from, the change is what shows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -483,10 +483,15 @@ class Worded:
 
 
 class Version:
-    """Another version of a resource: its ``form``, and the document and schema in whose form records are kept."""
+    """Another version of a resource: its ``form``, and the document and schema in whose form records are kept.
 
-    def __init__(self, form: Form, schema: str, home: str) -> None:
+    ``kept`` is the schema's name there, if it has another. ``exact`` members are refused rather than kept in part, as
+    what is kept of them decides what is done.
+    """
+
+    def __init__(self, form: Form, schema: str, home: str, kept: str = "", exact: Sequence[str] = ()) -> None:
         self._form, self._schema, self._home = form, schema, home
+        self._kept, self._exact = kept or schema, frozenset(exact)
 
     def outward(self, body: Body, beyond: Body) -> dict[str, Any]:
         return _put(self._form.outward(body, self._schema), beyond)
@@ -499,7 +504,7 @@ class Version:
         return kept, _difference(said, self._form.outward(kept, self._schema))
 
     def _keepable(self, said: Body) -> dict[str, Any]:
-        return _fitting(self._form.inward(said, self._schema), self._home, self._schema)
+        return _fitting(self._form.inward(said, self._schema), self._home, self._kept, self._exact)
 
     def path(self, path: str) -> str:
         names = path.split(".")
@@ -516,15 +521,18 @@ class Version:
         return self._form.values(path.split("."), self._schema, value)
 
 
-def _fitting(kept: dict[str, Any], home: str, schema: str) -> dict[str, Any]:
+def _fitting(kept: dict[str, Any], home: str, schema: str, exact: Collection[str]) -> dict[str, Any]:
     """A body without what its schema refuses: what the kept form cannot say is kept beside it.
 
-    States are not looked at: they are the lifecycle's. Raises Invalid when a new resource must have it.
+    States are not looked at: they are the lifecycle's. Raises Invalid when a new resource must have it, or has it
+    ``exact``.
     """
     whole, required = kept, documents.shape(home, schema).required
     while faults := [path for path in documents.schema(home, schema).faults(whole) if path[-1:] != ["state"]]:
         whole = deepcopy(kept) if whole is kept else whole
         *way, last = max(faults, key=len)
+        if way and way[0] in exact:
+            raise Invalid(f"{'.'.join(map(str, (*way, last)))} cannot be kept")
         if not way and last in required:
             raise Invalid(f"{last} cannot be kept")
         holder: Any = whole

@@ -24,7 +24,8 @@ from convergedon.core.policy import Decision, Policy, Subject
 from convergedon.core.store import Record
 from convergedon.handlers import hub, signing, telling
 from convergedon.handlers.query import event_fields, event_matches, select
-from convergedon.handlers.resource import HUB, narrowed
+from convergedon.handlers.resource import HUB, narrowed, without
+from convergedon.handlers.versions import BEYOND
 from convergedon.mediation.posting import Answer, Poster
 from convergedon.mediation.work import Work
 
@@ -185,8 +186,8 @@ def judge(policy: Policy, about: Mapping[str, Any]) -> Decide:
 
 async def heard(record: Record, about: Mapping[str, Any], decide: Decide) -> Event | None:
     """The event as a listener hears it, or nothing: it did not ask for it, or may not."""
-    views, query = about.get("views") or {}, record.body["query"]
-    event = telling.told(about, record.facts["api"])
+    views, base = about.get("views") or {}, record.facts["api"]
+    event = telling.told(about, base)
     if event is None:
         return None
     # where parties see different things, only what this one sees may decide: a filter would tell the rest
@@ -195,8 +196,11 @@ async def heard(record: Record, about: Mapping[str, Any], decide: Decide) -> Eve
     decision = await decide(hub.owner(record))
     if not decision.allow:
         return None
-    seen = _narrowed(event, views, decision)
-    return _selected(seen, query) if not views or _asked(record, seen) else None
+    if views:
+        event = telling.told(_narrowed(about, views, decision), base)
+        if event is None or not _asked(record, event):
+            return None
+    return _selected(event, record.body["query"])
 
 
 def _asked(record: Record, event: Event) -> bool:
@@ -207,12 +211,15 @@ def _asked(record: Record, event: Event) -> bool:
         return False
 
 
-def _narrowed(event: Event, views: Mapping[str, Any], decision: Decision) -> Event:
-    """The event as its listener may see it."""
+def _narrowed(about: Mapping[str, Any], views: Mapping[str, Any], decision: Decision) -> Mapping[str, Any]:
+    """What is told as its listener may see it, in the form in which it is kept."""
     parties = decision.filter.get("parties")
     if parties is None:
-        return event
-    return {**event, "event": {name: narrowed(body, views, parties) for name, body in event["event"].items()}}
+        return about
+    event, kind = about["event"], about["kind"]
+    seen = {**event, "event": {kind: narrowed(event["event"][kind], views, parties)}}
+    viewed = {name for view in views.values() for name in view}
+    return {**about, "event": seen, BEYOND: without(about.get(BEYOND) or {}, viewed)}
 
 
 def _selected(event: Event, query: str) -> Event:

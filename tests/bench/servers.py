@@ -106,7 +106,7 @@ async def frame() -> None:
         async def list(self, call: Call) -> Response:
             return answer([STORED] * PAGE)
 
-        patch = delete = register = unregister = retrieve
+        patch = delete = register = subscription = unregister = retrieve
 
     async def ready() -> Any:
         return True, {}

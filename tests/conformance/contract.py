@@ -57,11 +57,13 @@ class Operation:
 
     @property
     def resource(self) -> Resource:
-        return self.api.resource(self.name)
+        resource = self.api.find(self.name)
+        assert resource, f"{self} is of no resource"
+        return resource
 
     @property
     def shape(self) -> documents.Shape:
-        return documents.shape(self.api.document, self.resource.schema)
+        return documents.shape(self.api.document, schema_of(self))
 
     @property
     def media(self) -> Mapping[str, Any]:
@@ -127,7 +129,7 @@ def check(api: Api, schema: str, body: Any) -> None:
 
 
 def schema_of(operation: Operation) -> str:
-    return operation.resource.schema
+    return operation.api.schema(operation.resource)
 
 
 def properties(api: Api, schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,7 +148,8 @@ def members(api: Api, schema: str) -> set[str]:
 
 def set_by_server(operation: Operation, body: Mapping[str, Any]) -> set[str]:
     """The members of a new resource that are not as they were sent, in the words of the operation's version."""
-    resource, translation = operation.resource, operation.api.translation(operation.name)
+    resource = operation.resource
+    translation = operation.api.translation(resource.name)
     kept, _ = translation.inward({name: value for name, value in body.items() if name not in ("id", "href")})
     own = {**resource.new(kept), **({resource.lifecycle.member: ""} if resource.lifecycle else {})}
     names = {*own}
@@ -158,7 +161,7 @@ def set_by_server(operation: Operation, body: Mapping[str, Any]) -> set[str]:
 
 def changed_by_server(operation: Operation, body: Mapping[str, Any]) -> set[str]:
     """The members that follow from any change."""
-    kept, _ = operation.api.translation(operation.name).inward(
+    kept, _ = operation.api.translation(operation.resource.name).inward(
         {n: v for n, v in body.items() if n not in ("id", "href")}
     )
     return set(operation.resource.changed(kept))
@@ -186,7 +189,7 @@ async def written(gateway: Gateway, operation: Operation, body: Mapping[str, Any
     resource = operation.resource
     begin = {resource.lifecycle.member: resource.lifecycle.initial[0]} if resource.lifecycle else {}
     party = about_party(operation, "northwind")
-    related = {"relatedParty": party} if "relatedParty" in members(operation.api, resource.schema) else {}
+    related = {"relatedParty": party} if "relatedParty" in members(operation.api, schema_of(operation)) else {}
     whole = {**related, **begin, **(body or {})}
     facts = {"parties": [p["id"] for p in whole.get("relatedParty", party)]}
     return await gateway.built.resources.create(resource, gateway.tenant, whole, facts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -237,9 +237,16 @@ def test_what_may_be_written_is_part_of_what_is_read(name: str) -> None:
             read = schemas[resource]["properties"]
             assert variant in ({"FVO", "MVO"} if name.endswith("-v5") else {"Create", "Update"})
             assert {*schema.get("required", [])} <= schema["properties"].keys()
-            as_read = json.loads(json.dumps(schema["properties"]).replace("_FVO", ""))
-            assert {key: read.get(key) for key in schema["properties"]} == as_read
+            as_read = json.loads(json.dumps(schema["properties"]).replace("_FVO", "").replace("_MVO", ""))
+            for key, part in as_read.items():
+                assert part == read[key] or _narrows(schemas, part, read[key]), key
             assert written not in resources or not schema["properties"].keys() & {"id", "href"}
+
+
+def _narrows(schemas: Mapping[str, Any], written: Mapping[str, Any], read: Mapping[str, Any]) -> bool:
+    """Whether one of a few words is written where any may be read: version 4 enumerates less."""
+    said = schemas[written["$ref"].rpartition("/")[2]] if "$ref" in written else written
+    return "enum" in said and (said["type"], read.get("type")) == ("string", "string")
 
 
 @every_document

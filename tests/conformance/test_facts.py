@@ -114,9 +114,9 @@ async def test_references_may_lead_elsewhere(gateway: Gateway, operation: Operat
     assert "https://elsewhere.example/x" in json.dumps(answer) or body == operation.examples
 
 
-@each([one for one in CREATABLE if one.name == "alarm"])
+@each([one for one in CREATABLE if one.name == "alarm" and not one.shape.always])
 async def test_an_alarm_may_be_about_nothing_in_particular(gateway: Gateway, operation: Operation) -> None:
-    """An empty alarmedObject is taken and given back."""
+    """An empty alarmedObject is taken and given back in version 4; version 5 asks for its id."""
     body = {**deepcopy(operation.examples), "alarmedObject": {}}
     answer = await gateway.ask("POST", operation.path(), json=body)
 

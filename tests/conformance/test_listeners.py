@@ -9,6 +9,7 @@ from contract import (
     Operation,
     each,
     hub_body,
+    other,
     refused,
 )
 
@@ -131,3 +132,22 @@ async def test_loopback_is_refused_unless_it_is_allowed(gateway: Gateway) -> Non
     for address in ("169.254.169.254", "[fe80::1]", "[::ffff:169.254.169.254]", "[64:ff9b::a9fe:a9fe]", "224.0.0.1"):
         with pytest.raises(Invalid):
             await check_callback(f"http://{address}/", allowed)
+
+
+@each([hub for hub in HUBS if other(hub, "get", True)])
+async def test_a_listener_is_read_by_whoever_may_end_it(gateway: Gateway, operation: Operation) -> None:
+    """As it was answered when it was registered, without its secret; for others and in other APIs there is none."""
+    registered = await gateway.ask("POST", operation.path(), json=hub_body(operation))
+    path = f"{operation.path()}/{registered.json()['id']}"
+
+    found = await gateway.ask("GET", path)
+
+    assert (found.status_code, found.json()) == (200, registered.json())
+    assert registered.headers["x-hub-secret"] not in f"{found.text} {found.headers}"
+    theirs = gateway.token("admin", tenant=f"not-{gateway.tenant}")
+    refused(operation, await gateway.ask("GET", path, headers=theirs), 404)
+    customer = gateway.token("customer", party="northwind")
+    refused(operation, await gateway.ask("GET", path, headers=customer), 404)
+    elsewhere = next(hub for hub in HUBS if hub.api != operation.api)
+    there = await gateway.ask("POST", elsewhere.path(), json=hub_body(elsewhere))
+    refused(operation, await gateway.ask("GET", f"{operation.path()}/{there.json()['id']}"), 404)

@@ -68,7 +68,7 @@ ASKED = [(name, text) for name, texts in USUAL.items() for text in (*texts, "id=
 
 
 def _shape(api: Api, resource: Resource) -> Shape:
-    return shape(api.document, resource.schema)
+    return shape(api.document, api.schema(resource))
 
 
 @pytest.fixture

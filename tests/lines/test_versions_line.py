@@ -1,4 +1,4 @@
-"""The order line with two versions of TMF622: drafts, and listeners of each version to one order."""
+"""The lines with two versions of an API: drafts, a task of version 5 on alarms of version 4, listeners of each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scene import BERLIN, Scene, in_memory, item, listening
 
 from convergedon.core.policy import Subject
 from convergedon.core.store import Record
-from convergedon.handlers import documents, hub
+from convergedon.handlers import alarms, alarms_v5, documents, hub
 from convergedon.handlers.product_ordering import API as V4
 from convergedon.handlers.product_ordering import PRODUCT_ORDER
 from convergedon.handlers.product_ordering_v5 import API as V5
@@ -115,3 +115,70 @@ async def test_listeners_of_both_versions_hear_one_order(tmp_path: Path) -> None
             assert event["event"]["productOrder"]["href"].endswith(f"{api.base}/productOrder/{taken.id}")
     assert listener.of("fifth")[-1]["event"]["productOrder"]["state"] == "completed"
     assert listener.of("some") == []
+
+
+async def test_a_task_of_version_5_acknowledges_alarms_of_version_4(tmp_path: Path) -> None:
+    """What came of it is seen in both versions, and told to the listeners of each in their own words."""
+    fourth, fifth = alarms.API, alarms_v5.API
+    raised = {
+        "alarmType": "a word of version 4",
+        "perceivedSeverity": "major",
+        "probableCause": "lossOfSignal",
+        "alarmedObject": {"id": "pe1/ge-1"},
+        "state": "raised",
+        "alarmRaisedTime": "2026-02-20T09:31:04.220Z",
+    }
+    said = {
+        "@type": "AckAlarm",
+        "ackUserId": "mara",
+        "ackSystemId": "desk",
+        "alarmPattern": [
+            {"@type": "Alarm", "sourceSystemId": "pe1"},
+            {"@type": "AlarmRef", "id": "c", "name": "of pe2"},
+        ],
+    }
+    async with in_memory(tmp_path) as scene, listening() as listener:
+        for api, who in ((fourth, "fourth"), (fifth, "fifth")):
+            await hub.register(scene.store, hub.subscription(api, DESK, {"callback": listener.url(who)}))
+        only = {"callback": listener.url("only"), "query": "eventType=AckAlarmStateChangeEvent"}
+        await hub.register(scene.store, hub.subscription(fifth, DESK, only))
+        for id, source in (("a", "pe1"), ("b", "pe1"), ("c", "pe2"), ("d", "pe2")):
+            await scene.resources.create(alarms.ALARM, "acme", {**raised, "sourceSystemId": source}, id=id)
+        kept, beyond = fifth.translation("ackAlarms").inward(said)
+        facts = {"owner": DESK.document} | ({BEYOND: beyond} if beyond else {})
+        task = await scene.resources.create(alarms.ACK_ALARMS, "acme", kept, facts)
+
+        async def done() -> bool:
+            return (await scene.store.get("ackAlarms", "acme", task.id)).body["state"] == "done"
+
+        async def heard() -> bool:
+            ids = [[event["eventId"] for event in listener.of(who)] for who in ("fourth", "fifth")]
+            return len(listener.of("only")) == 2 and sorted(ids[0]) == sorted(ids[1])
+
+        await scene.until(done)
+        await scene.settled()
+        await scene.until(heard)
+        ended = await scene.store.get("ackAlarms", "acme", task.id)
+        for api, type_ in ((fourth, {}), (fifth, {"@type": "AlarmRef"})):
+            shown = scene.resources.present(ended, "", api)
+            documents.schema(api.document, api.schema(alarms.ACK_ALARMS)).check(shown)
+            assert shown["href"] == f"{api.base}/{api.word('ackAlarms')}/{task.id}"
+            assert sorted(one["id"] for one in shown["ackedAlarm"]) == ["a", "b", "c"]
+            assert all(type_.items() <= one.items() for one in shown["ackedAlarm"])
+            found = [scene.resources.present(await scene.store.get("alarm", "acme", id), "", api) for id in "abcd"]
+            assert [alarm["ackState"] for alarm in found] == [*["acknowledged"] * 3, "unacknowledged"]
+            assert {alarm["alarmType"] for alarm in found} == {"a word of version 4"}
+
+    for api, who in ((fourth, "fourth"), (fifth, "fifth")):
+        for event in listener.of(who):
+            documents.schema(api.document, event["eventType"]).check(event)
+    assert {event["eventType"] for event in listener.of("fifth")} == {
+        "AlarmCreateEvent",
+        "AlarmAttributeValueChangeEvent",
+        "AckAlarmCreateEvent",
+        "AckAlarmStateChangeEvent",
+    }
+    last = listener.of("only")[-1]
+    assert last["event"]["ackAlarm"]["state"] == "done"
+    assert last["source"]["@referredType"] == last["event"]["ackAlarm"]["@type"] == "AckAlarm"
+    assert last["href"].endswith(f"{fifth.base}/ackAlarm/{task.id}")

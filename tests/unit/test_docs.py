@@ -34,7 +34,8 @@ def test_every_default_in_the_readme_is_the_default() -> None:
 def test_every_api_is_in_the_readme_with_its_resources() -> None:
     for api in APIS:
         line = next(line for line in README.splitlines() if f"`{api.base}`" in line)
-        assert {resource.name for resource in api.resources} | {"hub"} == set(line.split("|")[3].strip().split(", "))
+        named = {api.word(resource.name) for resource in api.resources} | {"hub"}
+        assert named == set(line.split("|")[3].strip().split(", "))
 
 
 def test_every_adapter_is_written_about() -> None:
