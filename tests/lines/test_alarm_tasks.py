@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 from faulty import FaultyStore
-from scene import BERLIN, STORE_KINDS, PumpBus, Scene, in_memory, item, on_servers, pumped, twice
+from scene import BERLIN, STORE_KINDS, PumpBus, Scene, item, pumped, twice
 
 from convergedon.core import embedded
 from convergedon.core.bus import NatsBus
@@ -57,24 +57,6 @@ SAID: Mapping[str, dict[str, Any]] = {
 }
 every_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 by_pattern = pytest.mark.parametrize("task", TASKS[:4], ids=lambda task: task.name)
-
-
-@pytest.fixture(params=["memory", "servers"])
-async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
-    """On twins in memory, and on the embedded servers."""
-    if request.param == "memory":
-        async with in_memory(tmp_path) as playing:
-            yield playing
-    else:
-        async with on_servers(tmp_path, request.getfixturevalue("mongodb_url")) as playing:
-            yield playing
-
-
-@pytest.fixture
-async def still(tmp_path: Path) -> AsyncIterator[Scene]:
-    """On twins in memory, one message at a time."""
-    async with pumped(tmp_path) as playing:
-        yield playing
 
 
 async def alarm(scene: Scene, id: str, tenant: str = "acme", **given: Any) -> Record:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from time import time
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 from faulty import FaultyStore
-from scene import BERLIN, HAMBURG, STORE_KINDS, Listener, Scene, in_memory, item, listening, on_servers, pumped, twice
+from scene import BERLIN, HAMBURG, STORE_KINDS, Listener, Scene, item, listening, pumped, twice
 
 from convergedon.core.bus import Message, Position
 from convergedon.core.errors import Unavailable
@@ -20,24 +19,6 @@ from convergedon.core.store import Outgoing
 from convergedon.handlers import customer_notifications, hub
 from convergedon.handlers.alarms import ALARM, API
 from convergedon.mediation import assurance
-
-
-@pytest.fixture(params=["memory", "servers"])
-async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
-    """On twins in memory, and on the embedded servers."""
-    if request.param == "memory":
-        async with in_memory(tmp_path) as playing:
-            yield playing
-    else:
-        async with on_servers(tmp_path, request.getfixturevalue("mongodb_url")) as playing:
-            yield playing
-
-
-@pytest.fixture
-async def still(tmp_path: Path) -> AsyncIterator[Scene]:
-    """On twins in memory, one message at a time."""
-    async with pumped(tmp_path) as playing:
-        yield playing
 
 
 async def alarms(scene: Scene, tenant: str = "acme") -> list[dict[str, Any]]:

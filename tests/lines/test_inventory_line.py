@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from faulty import FaultyStore
-from scene import BERLIN, STORE_KINDS, Listener, Scene, in_memory, item, listening, on_servers, pumped, twice
+from scene import BERLIN, STORE_KINDS, Listener, Scene, item, listening, pumped, twice
 
 from convergedon.core.memory import MemoryStore
 from convergedon.core.policy import Subject
@@ -19,24 +19,6 @@ from convergedon.mediation import inventory, parts
 
 NORTHWIND = [{"id": "northwind", "role": "customer", "@referredType": "Organization"}]
 PROTECTED = {"offering": "protected-access", **BERLIN}
-
-
-@pytest.fixture(params=["memory", "servers"])
-async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
-    """On twins in memory, and on the embedded servers."""
-    if request.param == "memory":
-        async with in_memory(tmp_path) as playing:
-            yield playing
-    else:
-        async with on_servers(tmp_path, request.getfixturevalue("mongodb_url")) as playing:
-            yield playing
-
-
-@pytest.fixture
-async def still(tmp_path: Path) -> AsyncIterator[Scene]:
-    """On twins in memory, one message at a time."""
-    async with pumped(tmp_path) as playing:
-        yield playing
 
 
 async def made(scene: Scene, **given: Any) -> str:

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from faulty import FaultyStore
-from scene import BERLIN, HAMBURG, STORE_KINDS, Scene, in_memory, item, on_servers, pumped, twice
+from scene import BERLIN, HAMBURG, STORE_KINDS, Scene, item, pumped, twice
 
 from convergedon.core.memory import MemoryStore
 from convergedon.handlers.product_ordering import PRODUCT_ORDER, items
-
-
-@pytest.fixture(params=["memory", "servers"])
-async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
-    """On twins in memory, and on the embedded servers."""
-    if request.param == "memory":
-        async with in_memory(tmp_path) as playing:
-            yield playing
-    else:
-        async with on_servers(tmp_path, request.getfixturevalue("mongodb_url")) as playing:
-            yield playing
-
-
-@pytest.fixture
-async def still(tmp_path: Path) -> AsyncIterator[Scene]:
-    """On twins in memory, one message at a time."""
-    async with pumped(tmp_path) as playing:
-        yield playing
 
 
 def states(order: dict[str, Any]) -> list[str]:

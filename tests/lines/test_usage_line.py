@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 from faulty import FaultyStore
-from scene import BERLIN, STORE_KINDS, Scene, in_memory, item, on_servers, pumped, twice
+from scene import BERLIN, STORE_KINDS, Scene, item, pumped, twice
 
 from convergedon.core.bus import Message, Position
 from convergedon.core.errors import Unavailable
@@ -19,24 +18,6 @@ from convergedon.core.memory import MemoryStore
 from convergedon.handlers.customer_bills import CUSTOMER_BILL_ON_DEMAND
 from convergedon.handlers.usage import USAGE
 from convergedon.mediation import billing
-
-
-@pytest.fixture(params=["memory", "servers"])
-async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
-    """On twins in memory, and on the embedded servers."""
-    if request.param == "memory":
-        async with in_memory(tmp_path) as playing:
-            yield playing
-    else:
-        async with on_servers(tmp_path, request.getfixturevalue("mongodb_url")) as playing:
-            yield playing
-
-
-@pytest.fixture
-async def still(tmp_path: Path) -> AsyncIterator[Scene]:
-    """On twins in memory, one message at a time."""
-    async with pumped(tmp_path) as playing:
-        yield playing
 
 
 def flow(down: int, up: int = 0, address: str = "10.1.0.10") -> list[dict[str, Any]]:
