@@ -92,7 +92,8 @@ async def test_an_inform_is_answered_so_that_the_sender_is_content(heard, run):
 async def test_an_inform_that_is_not_safe_yet_is_sent_again_and_keeps_its_id(heard, run):
     """The sender gives up waiting for its first try while the bus is away; both tries carry one id."""
     found, where, failures = heard
-    failures += [Unavailable("the bus is away") for _ in range(5)]
+    # six pauses of at least 0.05 s, doubling: more than the second after which the sender tries again
+    failures += [Unavailable("the bus is away") for _ in range(6)]
     code, _ = await run(
         "snmpinform", "-v", "2c", "-c", "public", "-r", "5", "-t", "1", where, "", LINK_DOWN, *VARBINDS, *ADDRESS
     )
