@@ -1,7 +1,7 @@
 """Schemathesis against the whole system: every operation of every document, alone and in sequences.
 
 The system is the one that `up` starts: gateway, worker, store and bus are processes, tokens are checked. Each document
-has an equal share of FUZZ_SECONDS (120 unless it is set; `make fuzz` has more), the same cases in every run.
+has an equal share of FUZZ_SECONDS (90 unless it is set; `make fuzz` has more), the same cases in every run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pytest
 from convergedon.handlers.apis import APIS
 from convergedon.handlers.resource import Api
 
-SECONDS = int(os.environ.get("FUZZ_SECONDS", "120"))
+SECONDS = int(os.environ.get("FUZZ_SECONDS", "90"))
 SHORT = 600
 """Below so many seconds only a share of the coverage phase is sent."""
 HERE = Path(__file__).parent
