@@ -176,11 +176,16 @@ def places(path: str, body: Any) -> list[str]:
     if not steps or "=~" in path or not all(_is_plain(step) for step in steps):
         raise Invalid("a path has members, indexes and filters without functions")
     last = steps[-1].selectors[0]
-    if not isinstance(last, selectors.NameSelector):
-        return [str(match.pointer()) for match in query.finditer(body)]
-    above = jsonpath.JSONPath(env=PLAIN, segments=steps[:-1])
+    member = isinstance(last, selectors.NameSelector)
+    above = jsonpath.JSONPath(env=PLAIN, segments=steps[:-1] if member else steps)
+    try:
+        found = list(above.finditer(body))
+    except Exception as error:  # as in parse: a filter may compare what cannot be compared
+        raise Invalid(f"the path cannot be followed: {str(error).partition(chr(10))[0]}") from error
+    if not member:
+        return [str(match.pointer()) for match in found]
     name = last.name.replace("~", "~0").replace("/", "~1")
-    return [f"{match.pointer()}/{name}" for match in above.finditer(body) if isinstance(match.obj, dict)]
+    return [f"{match.pointer()}/{name}" for match in found if isinstance(match.obj, dict)]
 
 
 def _is_plain(step: Any) -> bool:

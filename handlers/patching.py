@@ -53,8 +53,6 @@ def json_patch(body: Body, patch: Any, limit: int) -> Body:
     changed = deepcopy(body)
     for number, operation in enumerate(_operations(patch)):
         changed = _performed(changed, operation, number, limit)
-    if not isinstance(changed, dict):
-        raise Invalid("a resource is a JSON object: it cannot be replaced by something else")
     return changed
 
 
@@ -69,8 +67,6 @@ def json_patch_query(body: Body, patch: Any, limit: int) -> Body:
     for number, operation in enumerate(_operations(patch)):
         for plain in _plain(changed, operation, number):
             changed = _performed(changed, plain, number, limit)
-    if not isinstance(changed, dict):
-        raise Invalid("a resource is a JSON object: it cannot be replaced by something else")
     return changed
 
 
@@ -91,7 +87,7 @@ def _operations(patch: Any) -> Sequence[Mapping[str, Any]]:
     return patch
 
 
-def _performed(body: Any, operation: Mapping[str, Any], number: int, limit: int) -> Any:
+def _performed(body: Body, operation: Mapping[str, Any], number: int, limit: int) -> Body:
     """The body after one operation, which may change the given one in place."""
     try:
         patch = jsonpatch.JsonPatch([operation])
@@ -103,6 +99,8 @@ def _performed(body: Any, operation: Mapping[str, Any], number: int, limit: int)
         raise Invalid(f"operation {number}: {str(error)[:200]}") from error
     except (jsonpatch.JsonPatchException, JsonPointerException) as error:
         raise Conflict(f"operation {number} does not fit: {str(error)[:200]}") from error
+    if not isinstance(body, dict):
+        raise Invalid("a resource is a JSON object: it cannot be replaced by something else")
     if operation["op"] in ("copy", "move"):
         check_nesting(body)
     # a few copies of everything into itself would fill any memory

@@ -82,6 +82,8 @@ def test_operations_are_performed_in_their_order(patch: list[Any], wanted: dict[
         ([do("copy", "/priority")], Invalid),
         ([do("replace", "", [])], Invalid),
         ([do("replace", "", None)], Invalid),
+        ([do("replace", "", [1]), do("remove", "/a?b=1")], Invalid),
+        ([do("replace", "", None), do("replace", "", {})], Invalid),
         ([{"op": "add"}], Invalid),
         ([{"path": "/priority"}], Invalid),
         ([{"op": ["add"], "path": "/x", "value": 1}], Invalid),
