@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from faulty import FaultyStore
-from scene import BERLIN, HAMBURG, STORE_KINDS, PumpBus, Scene, in_memory, item, on_servers, playing, twice
+from scene import BERLIN, HAMBURG, STORE_KINDS, PumpBus, Scene, item, on_servers, playing, twice
 
 from convergedon.adapters import netconf
 from convergedon.adapters.contract import Device
@@ -64,17 +64,6 @@ async def still(tmp_path: Path) -> AsyncIterator[Scene]:
     """On twins in memory, one message at a time, any of which may be held back."""
     async with holding(tmp_path) as scene:
         yield scene
-
-
-@pytest.fixture(params=["memory", "servers"])
-async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
-    """On twins in memory, and on the embedded servers."""
-    if request.param == "memory":
-        async with in_memory(tmp_path) as playing:
-            yield playing
-    else:
-        async with on_servers(tmp_path, request.getfixturevalue("mongodb_url")) as playing:
-            yield playing
 
 
 async def cancel(scene: Scene, order: str, tenant: str = "acme", **given: Any) -> str:
