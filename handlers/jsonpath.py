@@ -176,15 +176,15 @@ def places(path: str, body: Any) -> list[str]:
     if not steps or "=~" in path or not all(_is_plain(step) for step in steps):
         raise Invalid("a path has members, indexes and filters without functions")
     last = steps[-1].selectors[0]
-    member = isinstance(last, selectors.NameSelector)
-    above = jsonpath.JSONPath(env=PLAIN, segments=steps[:-1] if member else steps)
+    member = last.name if isinstance(last, selectors.NameSelector) else None
+    above = jsonpath.JSONPath(env=PLAIN, segments=steps if member is None else steps[:-1])
     try:
         found = list(above.finditer(body))
     except Exception as error:  # as in parse: a filter may compare what cannot be compared
         raise Invalid(f"the path cannot be followed: {str(error).partition(chr(10))[0]}") from error
-    if not member:
+    if member is None:
         return [str(match.pointer()) for match in found]
-    name = last.name.replace("~", "~0").replace("/", "~1")
+    name = member.replace("~", "~0").replace("/", "~1")
     return [f"{match.pointer()}/{name}" for match in found if isinstance(match.obj, dict)]
 
 
