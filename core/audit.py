@@ -20,6 +20,7 @@ import structlog
 from convergedon.core import trace
 from convergedon.core.bus import Bus
 from convergedon.core.errors import ConvergedonError
+from convergedon.core.policy import Decision
 from convergedon.core.store import Kind, Record, Store
 
 log = structlog.get_logger()
@@ -48,8 +49,20 @@ class Audit:
         self._bell = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def record(self, what: str, tenant: str, subject: str, on: str, outcome: str, **detail: Any) -> None:
-        """``what`` is noun.verb (order.completed), ``on`` kind/id, ``outcome`` done, refused or failed."""
+    def record(
+        self,
+        what: str,
+        tenant: str,
+        subject: str,
+        on: str,
+        outcome: str,
+        decision: Decision | None = None,
+        **detail: Any,
+    ) -> None:
+        """``what`` is noun.verb (order.completed), ``on`` kind/id, ``outcome`` done, refused or failed.
+
+        ``decision`` is the one without which it would not have happened, or the one that refused it.
+        """
         self._sequence += 1
         body: dict[str, Any] = {
             "time": round(time(), 3),
@@ -59,7 +72,8 @@ class Audit:
             "what": what,
             "on": on,
             "outcome": outcome,
-            "detail": detail,
+            "decision": decision.id if decision else "",
+            "detail": {**(decision.told if decision else {}), **detail},
             "writer": self.writer,
             "sequence": self._sequence,
             "previous": self._previous,

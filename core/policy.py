@@ -1,7 +1,8 @@
 """The one decision point: what may happen, asked on every path (REST calls, deliveries, intents to devices).
 
 A question is {subject, action, resource, body, before, channel, environment}; the answer is ``data.main.decision`` of
-the policies: {allow, reasons, filter}. A policy that cannot be asked says no: Unavailable, and nothing is done.
+the policies: {allow, reasons, filter, obligations}. A policy that cannot be asked says no: Unavailable, and nothing is
+done.
 """
 
 from __future__ import annotations
@@ -14,30 +15,51 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from time import time
+from time import perf_counter, time
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 from uuid import uuid4
+
+import orjson
 
 from convergedon.core import metrics
 from convergedon.core.errors import Forbidden, Misconfigured, Unavailable
 
 RULE = "data.main.decision"
+OBLIGATIONS: frozenset[str] = frozenset()
+"""Those that the gateway can carry out."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Who acts: a client by its token, or the gateway itself (role system)."""
+    """Who acts: a client by its token, or the gateway itself (role system).
+
+    ``issued`` is when it was given its roles (a token's iat, in seconds since the epoch), where that is known.
+    """
 
     id: str
     tenant: str
     roles: tuple[str, ...]
     party: str | None = None
+    issued: float | None = None
 
     @property
     def document(self) -> dict[str, Any]:
+        """What policies are told, and what is kept beside a record to ask for its owner later."""
         named = {"id": self.id, "tenant": self.tenant, "roles": list(self.roles)}
-        return {**named, "party": self.party} if self.party else named
+        more = {"party": self.party or None, "issued": self.issued}
+        return named | {name: value for name, value in more.items() if value is not None}
+
+
+def known(document: Mapping[str, Any]) -> Subject:
+    """The subject that a document tells of."""
+    return Subject(
+        document["id"],
+        document["tenant"],
+        tuple(document["roles"]),
+        document.get("party"),
+        document.get("issued"),
+    )
 
 
 def system(tenant: str) -> Subject:
@@ -46,13 +68,25 @@ def system(tenant: str) -> Subject:
 
 @dataclass(frozen=True)
 class Decision:
-    """``filter`` narrows what may be seen: {"parties": [...]} lets through only what concerns one of them."""
+    """``filter`` narrows what may be seen: {"parties": [...]} lets through only what concerns one of them.
+
+    ``obligations`` are what whoever goes on must do besides; what it cannot do it must not go on with. ``input`` is the
+    hash of the question, ``seconds`` how long the answer took.
+    """
 
     id: str
     allow: bool
     reasons: tuple[str, ...]
     filter: Mapping[str, Any]
     revision: str
+    obligations: Mapping[str, Any] = field(default_factory=dict)
+    input: str = ""
+    seconds: float = 0.0
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What an audit record says of it beside its id."""
+        return {"revision": self.revision, "input": self.input, "ms": round(1000 * self.seconds, 3)}
 
     def require(self) -> Decision:
         """Raise Forbidden with the reasons unless it is allowed."""
@@ -226,22 +260,34 @@ class Policy:
             "channel": channel,
             "environment": {"time": int(time())},
         }
+        begun = perf_counter()
         answer = await self._engine.evaluate(question)
         if not _is_decision(answer):
             raise Unavailable("the policy gave no decision")
         metrics.DECISIONS.labels(channel, str(answer["allow"]).lower()).inc()
         return Decision(
-            uuid4().hex, answer["allow"], tuple(answer.get("reasons", ())), answer.get("filter") or {}, self.revision
+            uuid4().hex,
+            answer["allow"],
+            tuple(answer.get("reasons", ())),
+            answer.get("filter") or {},
+            self.revision,
+            answer.get("obligations") or {},
+            hashlib.sha256(orjson.dumps(question, option=orjson.OPT_SORT_KEYS)).hexdigest(),
+            perf_counter() - begun,
         )
 
 
 def _is_decision(answer: Any) -> bool:
-    """Whether an answer has the form that is agreed: a filter that is not understood would show too much."""
+    """Whether an answer has the form that is agreed: a filter that is not understood would show too much, and an
+    obligation that is not would be left undone.
+    """
     if not isinstance(answer, Mapping) or not isinstance(answer.get("allow"), bool):
         return False
-    found = answer.get("filter") or {}
+    found, obliged = answer.get("filter") or {}, answer.get("obligations") or {}
     return (
-        _is_texts(answer.get("reasons", []))
+        isinstance(obliged, Mapping)
+        and not obliged.keys() - OBLIGATIONS
+        and _is_texts(answer.get("reasons", []))
         and isinstance(found, Mapping)
         and not found.keys() - {"parties"}
         and _is_texts(found.get("parties", []))

@@ -115,5 +115,12 @@ def _subject(claims: dict[str, Any]) -> Subject:
         raise Unauthenticated("the bearer token names no tenant")
     if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
         raise Unauthenticated("the bearer token has no list of roles")
+    issued = claims.get("iat")
     # the gateway's own role is never taken from a token
-    return Subject(str(claims["sub"]), tenant, tuple(r for r in roles if r != "system"), str(party) if party else None)
+    return Subject(
+        str(claims["sub"]),
+        tenant,
+        tuple(role for role in roles if role != "system"),
+        str(party) if party else None,
+        float(issued) if isinstance(issued, int | float) else None,
+    )

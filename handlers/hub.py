@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from convergedon.core.errors import Invalid, Unavailable
-from convergedon.core.policy import Decision, Subject
+from convergedon.core.policy import Decision, Subject, known
 from convergedon.core.store import Record, Store
 from convergedon.handlers import documents
 from convergedon.handlers.query import check_event_query
@@ -66,8 +66,7 @@ async def unregister(store: Store, record: Record) -> None:
 
 
 def owner(record: Record) -> Subject:
-    kept = record.facts["owner"]
-    return Subject(kept["id"], kept["tenant"], tuple(kept["roles"]), kept.get("party"))
+    return known(record.facts["owner"])
 
 
 def owned(record: Record, subject: Subject, decision: Decision) -> bool:

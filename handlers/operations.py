@@ -97,8 +97,7 @@ class Operations:
         return decision
 
     def _record(self, call: Call, action: str, on: str, outcome: str, decision: Decision, **detail: Any) -> None:
-        told = {"decision": decision.id, "revision": decision.revision, **detail}
-        self._audit.record(f"call.{action}", call.subject.tenant, call.subject.id, on, outcome, **told)
+        self._audit.record(f"call.{action}", call.subject.tenant, call.subject.id, on, outcome, decision, **detail)
 
     def _visible(self, call: Call, decision: Decision) -> dict[str, Any]:
         """What the caller may see at all: its tenant's, and what the policy's filter leaves of that."""

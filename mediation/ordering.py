@@ -248,7 +248,7 @@ def _notes(asked: Asked) -> list[dict[str, Any]]:
 
 
 def _record_answer(work: Work, order: Record, outcome: Outcome) -> None:
-    what = {"device": outcome.device, "result": outcome.status}
+    what: dict[str, Any] = {"device": outcome.device, "result": outcome.status}
     done = "done" if outcome.done else "failed"
     work.audit.record("intent.answered", order.tenant, outcome.device, f"{order.kind}/{order.id}", done, **what)
 

@@ -91,9 +91,9 @@ class Door:
     def record(self, operator: Subject, action: str, on: str, outcome: str, decision: Decision, **detail: Any) -> None:
         """Leave the record that the API leaves of the same thing. On the loop: the writer is not made for threads."""
         if self._writer is not None:
-            told = {"decision": decision.id, "revision": decision.revision, "channel": "console", **detail}
             with trace.span("console"):
-                self._writer.record(f"call.{action}", operator.tenant, operator.id, on, outcome, **told)
+                told = {"channel": "console", **detail}
+                self._writer.record(f"call.{action}", operator.tenant, operator.id, on, outcome, decision, **told)
 
 
 def form_token(session: MutableMapping[str, Any]) -> str:

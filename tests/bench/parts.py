@@ -26,7 +26,7 @@ from convergedon.core import audit, embedded, policy, settings, tokens, trace
 from convergedon.core.audit import Audit
 from convergedon.core.bus import Bus, NatsBus
 from convergedon.core.memory import MemoryBus, MemoryStore
-from convergedon.core.policy import Embedded, Policy, Subject
+from convergedon.core.policy import Decision, Embedded, Policy, Subject
 from convergedon.core.store import MongoStore, Store
 from convergedon.handlers import documents
 from convergedon.handlers.apis import APIS, KINDS
@@ -41,6 +41,7 @@ from tests.bench.rounds import Effort, Result, in_turn, rounded
 IN_FLIGHT = 256
 POST = "POST (in-memory, a core)"
 SUBJECT = Subject("acme-csr", "acme", ("csr",))
+DECISION = Decision("1", True, (), {}, "1")
 Part = Callable[[], Awaitable[Any]]
 
 
@@ -142,7 +143,7 @@ def _pure(given: settings.Settings, token: str, seconds: float) -> Mapping[str, 
 
     async def record() -> None:
         with trace.span("bench"):
-            writer.record("call.create", "acme", "acme-csr", "productOrder/1", "done", decision="1", revision="1")
+            writer.record("call.create", "acme", "acme-csr", "productOrder/1", "done", DECISION)
         if len(writer._waiting) > 10_000:
             writer._waiting.clear()
 
@@ -178,7 +179,7 @@ def _stored(store: Store, bus: Bus, seconds: float) -> Mapping[str, Callable[[],
     async def append() -> None:
         writer = Audit(store, bus, f"bench{next(numbers)}")
         for _ in range(audit.BATCH):
-            writer.record("call.create", "acme", "acme-csr", "productOrder/1", "done", decision="1", revision="1")
+            writer.record("call.create", "acme", "acme-csr", "productOrder/1", "done", DECISION)
         await writer._flush()
 
     appended = _each(append, seconds)

@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 
 from convergedon.core import tokens
 from convergedon.core.memory import MemoryBus, MemoryStore
+from convergedon.core.policy import Decision
 from convergedon.core.settings import Settings
 from convergedon.handlers.resource import Resources
 
@@ -20,8 +21,11 @@ from convergedon.handlers.resource import Resources
 class Trail(list[dict[str, Any]]):
     """Stands in for the audit writer."""
 
-    def record(self, what: str, tenant: str, subject: str, on: str, outcome: str, **detail: Any) -> None:
-        self.append({"what": what, "tenant": tenant, "subject": subject, "on": on, "outcome": outcome, **detail})
+    def record(
+        self, what: str, tenant: str, subject: str, on: str, outcome: str, decision: Decision | None = None, **told: Any
+    ) -> None:
+        said = {"what": what, "tenant": tenant, "subject": subject, "on": on, "outcome": outcome}
+        self.append({**said, "decision": decision.id if decision else "", **told})
 
 
 @dataclass
