@@ -7,7 +7,7 @@ paths.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -42,7 +42,7 @@ LONGEST_KEY = 255
 
 @dataclass(frozen=True)
 class Call:
-    """One request to one resource of one API."""
+    """One request to one resource of one API. ``decisions`` are those that were made on it, the last one for all."""
 
     api: Api
     resource: Resource
@@ -51,6 +51,7 @@ class Call:
     id: str
     media_type: str = "application/json"
     public_url: str = ""
+    decisions: list[Decision] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -91,6 +92,7 @@ class Operations:
         kind = kind or call.resource.name
         resource = {"api": call.api.base, "kind": kind, "tenant": call.subject.tenant, "id": call.id}
         decision = await self._policy.decide(call.subject, action, resource, body, before)
+        call.decisions.append(decision)
         if not decision.allow:
             self._record(call, action, f"{kind}/{call.id}", "refused", decision, reasons=list(decision.reasons))
             raise Forbidden(decision.reasons, decision.id)

@@ -43,9 +43,10 @@ class Service:
     async def __call__(self, request: Request, subject: Subject, takes: frozenset[str]) -> Response:
         """Run it inside the caller's trace, counted and timed; what goes wrong is answered, not raised."""
         begun = perf_counter()
+        call = self._call(request, subject)
         with trace.span(self._name, request.headers):
             try:
-                response = await self._admitted(request, subject, takes)
+                response = await self._admitted(call, takes)
             except ConvergedonError as error:
                 response = refusal(error)
             except ClientDisconnect:
@@ -54,18 +55,23 @@ class Service:
                 log.error("request failed", path=request.url.path, exc_info=error)
                 response = refusal(error)
             response.headers["X-Trace-Id"] = trace.trace_id()
+        if call.decisions:
+            response.headers["X-Decision-Id"] = call.decisions[-1].id
         metrics.REQUESTS.labels(self._api.document, self._name, str(response.status_code)).inc()
         self._seconds.observe(perf_counter() - begun)
         return response
 
-    async def _admitted(self, request: Request, subject: Subject, takes: frozenset[str]) -> Response:
-        self._shares.take(subject)
-        check_acceptable(request.headers.get("accept"))
+    def _call(self, request: Request, subject: Subject) -> Call:
         type_ = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-        if takes and type_ not in takes:
-            raise UnsupportedMediaType(f"a body is {' or '.join(sorted(takes))} here, not {type_}")
         id = request.path_params.get("id", "")
-        return await self._serve(Call(self._api, self._resource, request, subject, id, type_, self._public_url))
+        return Call(self._api, self._resource, request, subject, id, type_, self._public_url)
+
+    async def _admitted(self, call: Call, takes: frozenset[str]) -> Response:
+        self._shares.take(call.subject)
+        check_acceptable(call.request.headers.get("accept"))
+        if takes and call.media_type not in takes:
+            raise UnsupportedMediaType(f"a body is {' or '.join(sorted(takes))} here, not {call.media_type}")
+        return await self._serve(call)
 
 
 class _Operation:

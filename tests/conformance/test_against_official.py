@@ -75,6 +75,7 @@ DIFFERENCES = [
     ("* 20[01] ETag: absent -> string", "RFC 9110: what If-Match is given"),
     ("* GET /*[!}] 20[06] Link: absent -> string", "TMF630 part 1, 4.5: where the other pages are"),
     ("* GET /*[!}] 206 X-*-Count: absent -> integer", "a page has the headers of a list"),
+    ("* X-Decision-Id: absent -> string", "a caller can name the decision that allowed or refused"),
     ("* X-Trace-Id: absent -> string", "one trace leads from the request to all that follows from it"),
     # too strict or wrong in the official document
     ("TMF622 ProductOrder required: productOrderItem -> ", "fields= answers carry parts of an order"),

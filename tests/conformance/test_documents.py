@@ -32,6 +32,8 @@ PARAMETERS = {
     ("delete", True): ["If-Match"],
 }
 BESIDE_ERRORS = {"401": {"WWW-Authenticate"}, "405": {"Allow"}, "429": {"Retry-After"}, "503": {"Retry-After"}}
+UNDECIDED = {"401", "405", "406", "413", "415", "429"}
+"""Refused before the policy is asked."""
 FILES = sorted(file.name for file in files(openapi.__name__).iterdir() if file.name.endswith(".yaml"))
 every_document = pytest.mark.parametrize("name", openapi.NAMES)
 
@@ -171,7 +173,8 @@ def test_every_operation_says_how_it_fails(name: str) -> None:
         for code, answer in failures.items():
             answer = _followed(document, answer)
             assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Error"}
-            assert answer.get("headers", {}).keys() == {"X-Trace-Id"} | BESIDE_ERRORS.get(code, set())
+            decided = set() if code in UNDECIDED else {"X-Decision-Id"}
+            assert answer.get("headers", {}).keys() == {"X-Trace-Id"} | decided | BESIDE_ERRORS.get(code, set())
 
 
 @every_document
@@ -195,7 +198,8 @@ def test_every_operation_has_the_shape_of_its_kind(name: str) -> None:
         assert parameters == (PARAMETERS[method, at_id] if ours else []), f"{method} {path}"
         for code, answer in answers.items():
             if code[0] == "2":
-                assert answer["headers"].keys() == {"X-Trace-Id"} | _headers(method, at_id, ours), f"{method} {path}"
+                every = {"X-Trace-Id", "X-Decision-Id"}
+                assert answer["headers"].keys() == every | _headers(method, at_id, ours), f"{method} {path}"
         if method == "post":
             assert operation["requestBody"]["content"].keys() == {"application/json"}
         if method == "patch":

@@ -68,7 +68,7 @@ async def test_a_role_without_the_grant_is_refused_with_the_reasons(gateway: Gat
 
         body = refused(operation, answer, 403)
         assert f"none of the roles [{role}] may {operation.action} a {kind}" in body["message"]
-        assert body["referenceError"].startswith("urn:convergedon:decision:")
+        assert body["referenceError"] == f"urn:convergedon:decision:{answer.headers['x-decision-id']}"
 
 
 @each(OPERATIONS)
