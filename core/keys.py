@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from convergedon.core.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from convergedon.core.settings import Settings
 
 
 def kept(path: Path, make: Callable[[], bytes]) -> bytes:
@@ -22,3 +29,17 @@ def kept(path: Path, make: Callable[[], bytes]) -> bytes:
         finally:
             fresh.unlink()
     return path.read_bytes()
+
+
+def audit(settings: Settings) -> bytes:
+    """The key of the hashes by which audit records refer to what must not stand in them.
+
+    Without it nobody can try out which person or question a hash stands for. Raises Misconfigured.
+    """
+    if given := settings.audit_key.get_secret_value():
+        return given.encode()
+    path = settings.data / "keys" / "audit.key"
+    try:
+        return kept(path, lambda: secrets.token_hex(32).encode())
+    except OSError as error:
+        raise Misconfigured(f"{path} cannot be used: {error.strerror} (or set CONVERGEDON_AUDIT_KEY)") from error

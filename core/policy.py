@@ -7,25 +7,40 @@ done.
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+import hmac
+import secrets
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
-from pathlib import Path
 from time import perf_counter, time
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 import orjson
 
 from convergedon.core import metrics
-from convergedon.core.errors import Forbidden, Misconfigured, Unavailable
+from convergedon.core.bundles import Bundle, read
+from convergedon.core.checking import run_tests
+from convergedon.core.engines import RULE, Closed, Embedded, Engine, OpaServer
+from convergedon.core.errors import Forbidden, Unavailable
 
-RULE = "data.main.decision"
+__all__ = [
+    "OBLIGATIONS",
+    "RULE",
+    "Bundle",
+    "Closed",
+    "Decision",
+    "Embedded",
+    "Engine",
+    "OpaServer",
+    "Policy",
+    "Subject",
+    "known",
+    "made",
+    "read",
+    "run_tests",
+    "system",
+]
+
 OBLIGATIONS: frozenset[str] = frozenset()
 """Those that the gateway can carry out."""
 
@@ -71,7 +86,7 @@ class Decision:
     """``filter`` narrows what may be seen: {"parties": [...]} lets through only what concerns one of them.
 
     ``obligations`` are what whoever goes on must do besides; what it cannot do it must not go on with. ``input`` is the
-    hash of the question, ``seconds`` how long the answer took.
+    keyed hash of the question, ``seconds`` how long the answer took.
     """
 
     id: str
@@ -95,146 +110,29 @@ class Decision:
         return self
 
 
-class Engine(Protocol):
-    """Something that evaluates Rego. ``revision`` is the hash of the policies' content."""
-
-    revision: str
-
-    async def evaluate(self, question: Mapping[str, Any]) -> Any: ...
-
-    async def close(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """The texts of policies and their data, by path below the policy folder."""
-
-    policies: Mapping[str, str]
-    data: Mapping[str, Any]
-    revision: str = field(default="")
-
-
-def read(folder: Path | None = None) -> Bundle:
-    """Read the policies of a folder, or those that ship. Raises Misconfigured when it has none."""
-    root = folder or files("convergedon.policies")
-    policies, data = dict(_texts(root)) if root.is_dir() else {}, root / "data.json"
-    if not policies:
-        raise Misconfigured(f"no policies (*.rego) in {root}")
-    try:
-        values = json.loads(data.read_text()) if data.is_file() else {}
-    except ValueError as error:
-        raise Misconfigured(f"{data} is not JSON: {error}") from error
-    content = json.dumps([policies, values], sort_keys=True).encode()
-    return Bundle(policies, values, hashlib.sha256(content).hexdigest()[:12])
-
-
-def _texts(folder: Any, prefix: str = "") -> Sequence[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        path = f"{prefix}{entry.name}"
-        if isinstance(entry, Path) and entry.is_symlink() and entry.is_dir():
-            continue  # it may lead back to where it stands
-        if entry.is_dir():
-            found.extend(_texts(entry, f"{path}/"))
-        elif path.endswith(".rego"):
-            found.append((path, entry.read_text()))
-    return found
-
-
-class Embedded:
-    """The Rego engine in the process (regorus)."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        try:
-            import regorus
-        except ImportError as error:
-            raise Misconfigured(
-                "there is no Rego engine for this machine: set CONVERGEDON_OPA_URL to an Open Policy Agent server"
-            ) from error
-        self.revision = bundle.revision
-        self._engine: Any = regorus.Engine()
-        try:
-            for path, text in bundle.policies.items():
-                self._engine.add_policy(path, text)
-            self._engine.add_data(bundle.data)
-        except Exception as error:
-            raise Misconfigured(f"policy does not compile: {_words(error)}") from error
-
-    async def evaluate(self, question: Mapping[str, Any]) -> Any:
-        return self.ask(RULE, question)
-
-    async def close(self) -> None:
-        """There is nothing to close."""
-
-    def ask(self, rule: str, question: Mapping[str, Any]) -> Any:
-        try:
-            self._engine.set_input_json(json.dumps(question))
-            return json.loads(self._engine.eval_rule_as_json(rule))
-        except Exception as error:
-            raise Unavailable(f"the policy could not be evaluated: {_words(error)}") from error
-
-
-def _words(error: Exception) -> str:
-    """What the engine says, without the stack of its own that it adds."""
-    return str(error).partition("\n\nStack backtrace")[0]
-
-
-class OpaServer:
-    """An Open Policy Agent server beside the gateway, which holds the same policies.
-
-    Connections are made when they are needed, so a server that comes back is used again. Raises Misconfigured for an
-    address that is none.
-    """
-
-    def __init__(self, url: str, wait: float = 2.0) -> None:
-        from opa_client.opa_async import AsyncOpaClient
-
-        host, port, secure = _address(url)
-        self.revision = f"server {host}:{port}"
-        self._client = AsyncOpaClient(host=host, port=port, ssl=secure, timeout=wait)
-        self._open = AsyncExitStack()
-        self._opened = False
-        self._wait = wait
-
-    async def evaluate(self, question: Mapping[str, Any]) -> Any:
-        package, _, rule = RULE.removeprefix("data.").rpartition(".")
-        try:
-            async with asyncio.timeout(self._wait):
-                if not self._opened:  # the client makes its session here, and nothing else comes in between
-                    self._opened = True
-                    await self._open.enter_async_context(self._client)
-                answer = await self._client.query_rule(dict(question), package, rule)
-        except TimeoutError as error:
-            raise Unavailable(f"the policy server does not answer within {self._wait:g} s") from error
-        except Exception as error:
-            raise Unavailable(f"the policy server does not answer: {type(error).__name__}") from error
-        return answer.get("result") if isinstance(answer, Mapping) else None
-
-    async def close(self) -> None:
-        """Close the connections; what is asked afterwards is Unavailable."""
-        self._opened = True
-        await self._open.aclose()
-
-
-def _address(url: str) -> tuple[str, int, bool]:
-    """Host, port and whether by TLS."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or 8181
-    except ValueError:
-        host = ""
-    if not host or parts.scheme not in ("http", "https") or parts.path.strip("/"):
-        raise Misconfigured("CONVERGEDON_OPA_URL must be http://HOST:PORT or https://HOST:PORT")
-    return f"[{host}]" if ":" in host else host, port, parts.scheme == "https"
+Taken = Callable[[Decision, str, bytes], None]
+"""Is told each decision, the tenant it was made for, and its question as JSON."""
 
 
 class Policy:
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    """Asks the engine that is in force. It can be replaced at any time: a question under way is answered by the one
+    that it was put to, and its decision says which that was.
+
+    ``key`` makes the hashes of questions, the same in every process; ``taken`` must not wait.
+    """
+
+    def __init__(
+        self, engine: Engine, key: bytes = b"", taken: Taken = lambda decision, tenant, question: None
+    ) -> None:
+        self._engine, self._key, self._taken = engine, key or secrets.token_bytes(32), taken
 
     @property
     def revision(self) -> str:
         return self._engine.revision
+
+    def swap(self, engine: Engine) -> None:
+        """Put another engine in force, from the next question on."""
+        self._engine = engine
 
     async def ping(self) -> None:
         """Ask something that every policy answers. Raises Unavailable when there is no decision."""
@@ -251,30 +149,63 @@ class Policy:
         channel: str = "rest",
     ) -> Decision:
         """Ask. Raises Unavailable when there is no answer, or one that is not a decision."""
+        now = time()
         question = {
             "subject": subject.document,
             "action": action,
             "resource": resource,
-            "body": body,
+            "body": _public(body) if resource.get("kind") == "hub" else body,
             "before": before,
             "channel": channel,
-            "environment": {"time": int(time())},
+            "environment": {"time": int(now)},
         }
-        begun = perf_counter()
-        answer = await self._engine.evaluate(question)
+        begun, engine = perf_counter(), self._engine
+        answer = await engine.evaluate(question)
+        revision = engine.revision  # at once: after the next wait it may be that of another answer
         if not _is_decision(answer):
             raise Unavailable("the policy gave no decision")
         metrics.DECISIONS.labels(channel, str(answer["allow"]).lower()).inc()
-        return Decision(
-            uuid4().hex,
+        content = orjson.dumps(question, option=orjson.OPT_SORT_KEYS)
+        decision = Decision(
+            _id(now),
             answer["allow"],
             tuple(answer.get("reasons", ())),
             answer.get("filter") or {},
-            self.revision,
+            revision,
             answer.get("obligations") or {},
-            hashlib.sha256(orjson.dumps(question, option=orjson.OPT_SORT_KEYS)).hexdigest(),
+            hmac.digest(self._key, content, "sha256").hex(),
             perf_counter() - begun,
         )
+        if channel != "readiness":
+            self._taken(decision, subject.tenant, content)
+        return decision
+
+
+def _id(now: float) -> str:
+    """An id that says when, to the millisecond (a UUID of version 7): a decision is found in its log by its time."""
+    chance = secrets.token_hex(9)
+    return f"{int(now * 1000):012x}7{chance[:3]}8{chance[3:]}"
+
+
+def made(id: str) -> float | None:
+    """When the decision of this id was made; None if it is no id of a decision."""
+    if len(id) != 32 or id[12] != "7":
+        return None
+    try:
+        return int(id[:12], 16) / 1000
+    except ValueError:
+        return None
+
+
+def _public(body: Any) -> Any:
+    """A registration without the secrets that its callback may hold: a policy sees where it leads, and no log more."""
+    if not isinstance(body, Mapping) or not isinstance(body.get("callback"), str):
+        return body
+    try:
+        parts = urlsplit(body["callback"])
+    except ValueError:
+        return {**body, "callback": ""}
+    return {**body, "callback": f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"}
 
 
 def _is_decision(answer: Any) -> bool:
@@ -296,22 +227,3 @@ def _is_decision(answer: Any) -> bool:
 
 def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
-
-
-def run_tests(bundle: Bundle) -> list[tuple[str, bool]]:
-    """Evaluate every rule ``test_*`` of the packages whose name ends in ``_test``: (name, passed)."""
-    engine, results = Embedded(bundle), []
-    for text in bundle.policies.values():
-        lines = text.splitlines()
-        package = next(line.split()[1] for line in lines if line.startswith("package "))
-        names = {line.split()[0] for line in lines if line.startswith("test_")}
-        if package.endswith("_test"):
-            results += [(f"{package}.{name}", _passes(engine, f"data.{package}.{name}")) for name in sorted(names)]
-    return results
-
-
-def _passes(engine: Embedded, rule: str) -> bool:
-    try:
-        return engine.ask(rule, {}) is True
-    except Unavailable:
-        return False

@@ -59,6 +59,11 @@ class Settings(BaseSettings):
         description="Key that the secrets of hub listeners follow from, the same for all gateways and workers, 32 "
         "characters or more; several by comma: the first for new listeners. Empty: one kept in the data folder.",
     )
+    audit_key: SecretStr = Field(
+        SecretStr(""),
+        description="Key of the hashes that stand in audit records for persons and questions, the same for all "
+        "processes, 32 characters or more. Empty: one kept in the data folder.",
+    )
     delivery_horizon: float = Field(86_400, gt=0, description="Seconds after which an undeliverable event is parked.")
     retry_horizon: float = Field(3_600, gt=0, description="Seconds after which work that keeps failing is parked.")
     intent_deadline: float = Field(300, gt=0, description="Seconds a device has to reach the state an order asks for.")
@@ -79,7 +84,7 @@ class Settings(BaseSettings):
             return given
         return [part.strip().strip("\"'") for part in given.strip().strip("[]").split(",") if part.strip()]
 
-    @field_validator("hub_key")
+    @field_validator("hub_key", "audit_key")
     @classmethod
     def _long(cls, given: SecretStr) -> SecretStr:
         if any(len(key.strip()) < 32 for key in given.get_secret_value().split(",") if given.get_secret_value()):

@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from convergedon.core import embedded
+from convergedon.core.engines import OpaServer
 from convergedon.core.errors import Misconfigured, Unavailable
-from convergedon.core.policy import OpaServer
 from convergedon.core.settings import Settings
 from convergedon.core.supervisor import Child, Component, Patience, Supervisor, end_leftovers, locked, write_json
 
