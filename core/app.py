@@ -4,21 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import getpass
 import json
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
 
-from convergedon.core import audit, logs, policy, tokens, trace
+from convergedon.core import (
+    activation,
+    audit,
+    bundles,
+    checking,
+    decisions,
+    engines,
+    explaining,
+    keys,
+    logs,
+    policy,
+    tokens,
+    trace,
+)
+from convergedon.core.activation import Following
 from convergedon.core.audit import Audit
 from convergedon.core.bus import Bus, NatsBus
-from convergedon.core.errors import ConvergedonError, Misconfigured, Unavailable
-from convergedon.core.policy import Embedded, OpaServer, Policy
+from convergedon.core.decisions import DecisionLog
+from convergedon.core.engines import Closed, OpaServer
+from convergedon.core.errors import ConvergedonError, Findings, Misconfigured, Unavailable
+from convergedon.core.policy import Policy
 from convergedon.core.relay import Relay
 from convergedon.core.settings import Settings
 from convergedon.core.store import MongoStore, Store
@@ -28,6 +47,7 @@ log = structlog.get_logger()
 Ready = Callable[[str], None]
 Opened = TypeVar("Opened")
 PATIENCE = 30.0
+COMMAND = "command"
 
 
 @asynccontextmanager
@@ -36,12 +56,18 @@ async def connected(settings: Settings, role: str) -> AsyncIterator[tuple[Store,
     from convergedon.handlers.apis import KINDS
 
     async with AsyncExitStack() as stack:
-        bus = await _patiently(NatsBus(settings.nats_url.get_secret_value(), f"convergedon-{role}").open)
+        bus = await _patiently(_bus(settings, role).open)
         stack.push_async_callback(bus.close)
         kinds = [*KINDS, audit.KIND]
         store = await _patiently(MongoStore(settings.mongodb_url.get_secret_value(), settings.database, kinds).open)
         stack.push_async_callback(store.close)
         yield store, bus
+
+
+def _bus(settings: Settings, role: str) -> NatsBus:
+    """A command leaves the streams as the system's settings have them: it may have been told others."""
+    age = None if role == COMMAND else settings.decision_age
+    return NatsBus(settings.nats_url.get_secret_value(), f"convergedon-{role}", age)
 
 
 async def _patiently(open_: Callable[[], Awaitable[Opened]]) -> Opened:
@@ -73,12 +99,23 @@ def _begin(settings: Settings, role: str) -> None:
 
 
 @asynccontextmanager
-async def _policy(settings: Settings) -> AsyncIterator[Policy]:
-    engine = OpaServer(settings.opa_url) if settings.opa_url else Embedded(policy.read(settings.policies))
+async def _policy(settings: Settings, bus: Bus, role: str) -> AsyncIterator[Policy]:
+    """The policies in force, followed when others are activated, with every decision logged."""
+    server = OpaServer(settings.opa_url) if settings.opa_url else None
+    if server is None:
+        engines.require_embedded()
+    decided = DecisionLog(bus)
+    rules = Policy(server or Closed("no policies were read yet"), keys.audit(settings), decided.take)
+    following = Following(rules, bus, role, settings.policies, follows=server is None)
+    await decided.start()
+    await following.start()
     try:
-        yield Policy(engine)
+        yield rules
     finally:
-        await engine.close()
+        await following.stop()
+        await decided.stop()
+        if server:
+            await server.close()
 
 
 async def gateway(settings: Settings, ready: Ready) -> None:
@@ -88,8 +125,8 @@ async def gateway(settings: Settings, ready: Ready) -> None:
     _begin(settings, "gateway")
     verifier = tokens.Verifier(settings)
     async with (
-        _policy(settings) as rules,
         connected(settings, "gateway") as (store, bus),
+        _policy(settings, bus, "gateway") as rules,
         _recording(store, bus, "gateway") as (writer, _),
     ):
         application = _application(settings, store, bus, rules, writer, verifier)
@@ -151,6 +188,7 @@ async def readiness_of(
     components["gateway"] = {**components.get("gateway", {}), "state": "ready"}
     for name, ask in (("store", store.ping), ("bus", bus.ping), ("policy", rules.ping)):
         components[name] = await _state(ask)
+    components["policy"] = {**components["policy"], "revision": rules.revision}
     return all(component["state"] == "ready" for component in components.values()), components
 
 
@@ -174,8 +212,8 @@ async def worker(settings: Settings, ready: Ready) -> None:
     _begin(settings, "worker")
     products, tariff = planning.load(settings.products), rating.load(settings.tariff)
     async with (
-        _policy(settings) as rules,
         connected(settings, "worker") as (store, bus),
+        _policy(settings, bus, "worker") as rules,
         _recording(store, bus, "worker") as (writer, relay),
     ):
         resources = Resources(store, APIS, settings.url)
@@ -198,11 +236,12 @@ async def adapter(settings: Settings, name: str, ready: Ready) -> None:
         raise Misconfigured(f"there is no adapter {name}; installed are {', '.join(sorted(known))}")
     devices = inventory.load(settings.devices)
     made = known[name](settings, devices)
-    bus = await _patiently(NatsBus(settings.nats_url.get_secret_value(), f"convergedon-{name}").open)
+    bus = await _patiently(_bus(settings, name).open)
     try:
-        role = AdapterRole(made, bus, devices)
-        ready(await role.start())
-        await _until_cancelled(role.stop)
+        async with _policy(settings, bus, name):
+            role = AdapterRole(made, bus, devices)
+            ready(await role.start())
+            await _until_cancelled(role.stop)
     finally:
         await bus.close()
 
@@ -239,7 +278,7 @@ async def token(settings: Settings, tenant: str, role: str, party: str | None) -
 
 async def audit_verify(settings: Settings) -> str:
     """Raises Misconfigured, naming the first bad record, when a chain is broken."""
-    async with connected(settings, "command") as (store, bus):
+    async with connected(settings, COMMAND) as (store, bus):
         count, wrong = await audit.verify(store, bus)
     if wrong:
         raise ConvergedonError(f"the audit record was tampered with: {wrong}")
@@ -247,15 +286,110 @@ async def audit_verify(settings: Settings) -> str:
 
 
 async def policy_test(settings: Settings) -> str:
-    results = policy.run_tests(policy.read(settings.policies))
+    results = checking.run_tests(bundles.read(settings.policies))
     failed = [name for name, passed in results if not passed]
     if failed or not results:
         raise ConvergedonError(f"{len(failed)} of {len(results)} policy tests failed: {', '.join(failed)}")
     return f"{len(results)} policy tests passed"
 
 
+async def policy_check(settings: Settings, folder: Path | None) -> str:
+    """Raises ConvergedonError with a line for each thing that is to be mended."""
+    from convergedon.handlers.apis import KINDS
+
+    bundle = bundles.read(folder or settings.policies)
+    wrong = checking.check(bundle, {kind.name for kind in KINDS} | policy.OTHER_KINDS)
+    if wrong:
+        raise Findings(wrong)
+    strange = checking.strange_roles(bundle, bundles.read().data["roles"])
+    more = f"; tokens must come with the roles {', '.join(strange)} that do not ship" if strange else ""
+    return f"revision {bundle.revision}: nothing to be mended{more}"
+
+
+async def policy_explain(settings: Settings, id: str) -> str:
+    """Raises NotFound."""
+    async with _reached(settings) as bus:
+        entry = await decisions.find(bus, id)
+        return explaining.explain(entry, (await _former(settings, bus))(entry.revision))
+
+
+async def policy_replay(settings: Settings, folder: Path, start: float) -> explaining.Replay:
+    """Raises Misconfigured for a bundle that does not compile."""
+    bundle = bundles.read(folder)
+    engines.compiled(bundle)
+    async with _reached(settings) as bus:
+        return await explaining.replay(decisions.since(bus, start), bundle, await _former(settings, bus))
+
+
+async def policy_activate(settings: Settings, folder: Path, note: str) -> str:
+    """Raises Misconfigured for a bundle that is not fit, Unavailable when not every process runs it."""
+    _require_own_policies(settings)
+    bundle = activation.fit(folder)
+    return await _put_in_force(
+        settings, "policy.activated", lambda bus, who: activation.activate(bus, bundle, who, note)
+    )
+
+
+async def policy_rollback(settings: Settings) -> str:
+    """Raises NotFound when there is no way back, Unavailable when not every process went it."""
+    _require_own_policies(settings)
+    return await _put_in_force(settings, "policy.rolled-back", activation.roll_back)
+
+
+async def policy_status(settings: Settings) -> Mapping[str, Any]:
+    async with _reached(settings) as bus:
+        return await activation.status(bus)
+
+
+def _require_own_policies(settings: Settings) -> None:
+    if settings.opa_url:
+        raise Misconfigured(
+            "CONVERGEDON_OPA_URL is set: the Open Policy Agent server holds the policies, change them there"
+        )
+
+
+async def _put_in_force(
+    settings: Settings, what: str, change: Callable[[Bus, str], Awaitable[activation.Activation]]
+) -> str:
+    who = _operator()
+    async with connected(settings, COMMAND) as (store, bus), _recording(store, bus, COMMAND) as (writer, _):
+        made = await change(bus, who)
+        on = f"policy/{made.revision or 'own'}"
+        writer.record(what, "", who, on, "done", note=made.note, before=made.before, number=made.number)
+        return activation.outcome(made, await activation.settled(bus, made))
+
+
+def _operator() -> str:
+    """Who runs a command on this machine."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a number that has no name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+@asynccontextmanager
+async def _reached(settings: Settings) -> AsyncIterator[Bus]:
+    """The bus alone, for what asks nothing of the store."""
+    bus = await _patiently(_bus(settings, COMMAND).open)
+    try:
+        yield bus
+    finally:
+        await bus.close()
+
+
+async def _former(settings: Settings, bus: Bus) -> explaining.Former:
+    """Finds bundles by revision: those that were activated, the folder's and the ones that ship."""
+    known = {one.revision: one.bundle for one in await activation.history(bus) if one.bundle}
+    for folder in (settings.policies, None):
+        with suppress(Misconfigured):
+            own = bundles.read(folder)
+            known.setdefault(own.revision, own)
+    return known.get
+
+
 async def parked_list(settings: Settings) -> Iterable[Mapping[str, Any]]:
-    async with connected(settings, "command") as (_, bus):
+    async with connected(settings, COMMAND) as (_, bus):
         return [asdict(message) for message in await bus.parked()]
 
 
@@ -263,7 +397,7 @@ async def parked_retry(settings: Settings, ids: list[str]) -> str:
     """Raises NotFound for an id that is not parked."""
     if not all(id.isdigit() for id in ids):
         raise Misconfigured("an id of a parked message is a number")
-    async with connected(settings, "command") as (_, bus):
+    async with connected(settings, COMMAND) as (_, bus):
         wanted = [int(id) for id in ids] or [message.id for message in await bus.parked()]
         for id in wanted:
             await bus.retry(id)
@@ -274,7 +408,7 @@ async def hub_list(settings: Settings) -> Iterable[Mapping[str, Any]]:
     from convergedon.handlers import signing
     from convergedon.mediation import listeners
 
-    async with connected(settings, "command") as (store, bus):
+    async with connected(settings, COMMAND) as (store, bus):
         return await listeners.listed(store, bus, signing.signer(settings))
 
 
@@ -282,7 +416,7 @@ async def hub_test(settings: Settings, id: str) -> str:
     """Raises NotFound for an unknown hub, Unavailable when its listener did not take the event."""
     from convergedon.mediation import listeners
 
-    async with connected(settings, "command") as (store, _):
+    async with connected(settings, COMMAND) as (store, _):
         return await listeners.test(store, settings, id)
 
 
@@ -290,7 +424,7 @@ async def hub_replay(settings: Settings, id: str, start: datetime) -> str:
     """Raises NotFound for an unknown hub."""
     from convergedon.mediation import listeners
 
-    async with _policy(settings) as rules, connected(settings, "command") as (store, bus):
+    async with connected(settings, COMMAND) as (store, bus), _policy(settings, bus, COMMAND) as rules:
         count = await listeners.replay(store, bus, rules, id, start.timestamp())
     return f"{count} events since {start.isoformat()} are queued again for hub {id}"
 

@@ -23,7 +23,16 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeout
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, DiscardPolicy, RetentionPolicy, StreamConfig
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DeliverPolicy,
+    DiscardPolicy,
+    RetentionPolicy,
+    StorageType,
+    StoreCompression,
+    StreamConfig,
+)
 from nats.js.errors import BadRequestError, NotFoundError
 
 from convergedon.core import metrics, trace
@@ -33,6 +42,8 @@ log = structlog.get_logger()
 
 PARTITIONS = 16
 DAY = 86_400
+NOT_THERE = 10043
+"""How the server says that it has no message of that sequence."""
 
 STREAMS: Mapping[str, StreamConfig] = {
     "EVENTS": StreamConfig(subjects=["event.>"], max_age=7 * DAY),
@@ -42,6 +53,10 @@ STREAMS: Mapping[str, StreamConfig] = {
     "DELIVERY": StreamConfig(subjects=["delivery.>"], retention=RetentionPolicy.WORK_QUEUE),
     "PARKED": StreamConfig(subjects=["parked.>"], max_bytes=1 << 30, discard=DiscardPolicy.OLD),
     "AUDIT": StreamConfig(subjects=["audit.>"], deny_delete=True, deny_purge=True),
+    # the bundles that were put in force, and which of them each process runs
+    "POLICIES": StreamConfig(subjects=["policy.>"], max_msgs=50),
+    "RUNNING": StreamConfig(subjects=["running.>"], max_msgs_per_subject=1, max_age=3600, storage=StorageType.MEMORY),
+    "DECISIONS": StreamConfig(subjects=["decision.>"], max_bytes=2 << 30, compression=StoreCompression.S2),
 }
 
 
@@ -204,6 +219,14 @@ class Bus(Protocol):
         """The messages that match and were stored from then on until now, oldest first."""
         ...
 
+    async def last(self, subject: str) -> Message | None:
+        """The newest stored message of this very subject."""
+        ...
+
+    async def erase(self, message: Message) -> None:
+        """Take one stored message out of its stream, if it is still there, without a trace of its content."""
+        ...
+
     async def waiting(self, stream: str) -> Mapping[str, int]:
         """How many messages of each subject the stream holds; of a work queue: how many are not done."""
         ...
@@ -224,9 +247,12 @@ class Bus(Protocol):
 
 
 class NatsBus:
-    def __init__(self, url: str, name: str) -> None:
+    """``decision_age`` is how long decisions are kept (seconds); None leaves that as another process has set it."""
+
+    def __init__(self, url: str, name: str, decision_age: float | None = None) -> None:
         self._servers = [server.strip() for server in url.split(",")]
         self._name = name
+        self._decision_age = decision_age
         self._client = Client()
         self._epochs: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -256,10 +282,13 @@ class NatsBus:
 
     async def _make(self, name: str, config: StreamConfig) -> None:
         wanted = config.evolve(name=name, duplicate_window=120)
+        if name == "DECISIONS":
+            wanted = wanted.evolve(max_age=self._decision_age or 7 * DAY)
         try:
             await self._stream.add_stream(wanted)
         except BadRequestError:
-            await self._stream.update_stream(wanted)
+            if name != "DECISIONS" or self._decision_age:
+                await self._stream.update_stream(wanted)
 
     async def _epoch(self, stream: str) -> str:
         """When the stream was made: sequences begin again if it is made anew."""
@@ -375,6 +404,30 @@ class NatsBus:
             finally:
                 await reader.unsubscribe()
         except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
+
+    async def last(self, subject: str) -> Message | None:
+        stream = stream_of(subject)
+        try:
+            raw = await self._stream.get_last_msg(stream, subject)
+            epoch = await self._epoch(stream)
+        except NotFoundError:
+            return None
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
+        headers = dict(raw.headers or {})
+        stored = raw.time.timestamp() if raw.time else 0.0
+        position = Position(epoch, raw.seq or 0)
+        return Message(
+            headers.get("Nats-Msg-Id", ""), subject, orjson.loads(raw.data or b"null"), headers, position, stored
+        )
+
+    async def erase(self, message: Message) -> None:
+        try:
+            await self._stream.delete_msg(stream_of(message.subject), message.position.sequence)
+        except (NatsError, OSError, TimeoutError) as error:
+            if isinstance(error, BadRequestError) and error.err_code == NOT_THERE:
+                return
             raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
 
     async def waiting(self, stream: str) -> Mapping[str, int]:

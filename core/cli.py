@@ -10,13 +10,13 @@ import sys
 from collections.abc import Coroutine, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from convergedon.core.errors import ConvergedonError, Misconfigured
+from convergedon.core.errors import ConvergedonError, Findings, Misconfigured
 
 if TYPE_CHECKING:
     from convergedon.core.settings import Settings
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from convergedon.core.up import Connection
 
 Answer = TypeVar("Answer")
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 STOPS = (signal.SIGTERM, signal.SIGINT)
 SIMULATION = "loopback"
 """The adapter that only tests and the lab's own checks use."""
@@ -181,6 +183,74 @@ def policy_test(data: Path | None) -> None:
     _show(_ask(app.policy_test(_settings(data))))
 
 
+@policy.command("check")
+@click.argument("folder", type=FOLDER, required=False)
+@data_option
+def policy_check(folder: Path | None, data: Path | None) -> None:
+    """Say what is to be mended in the policies of FOLDER, or in those that are set."""
+    from convergedon.core import app
+
+    _show(_ask(app.policy_check(_settings(data), folder)))
+
+
+@policy.command("explain")
+@click.argument("decision")
+@data_option
+def policy_explain(decision: str, data: Path | None) -> None:
+    """Say why a decision was made: the rules for it and against it. DECISION is its id."""
+    from convergedon.core import app
+
+    _show(_ask(app.policy_explain(_connected(data), decision.removeprefix("urn:convergedon:decision:"))))
+
+
+@policy.command("replay")
+@click.argument("folder", type=FOLDER)
+@click.option("--since", required=True, metavar="TIME", help="How far back, as 90m, 24h or 7d.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@data_option
+def policy_replay(folder: Path, since: str, as_json: bool, data: Path | None) -> None:
+    """Say which past decisions the policies of FOLDER would have made otherwise."""
+    from convergedon.core import app
+
+    start = time() - _duration(since)
+    found = _ask(app.policy_replay(_connected(data), folder, start))
+    if found is not None:
+        click.echo(json.dumps(found.document) if as_json else found.words)
+
+
+@policy.command("activate")
+@click.argument("folder", type=FOLDER)
+@click.option("--note", default="", help="What it is for, kept with it.")
+@data_option
+def policy_activate(folder: Path, note: str, data: Path | None) -> None:
+    """Put the policies of FOLDER in force, in every process."""
+    from convergedon.core import app
+
+    _show(_ask(app.policy_activate(_connected(data), folder, note)))
+
+
+@policy.command("rollback")
+@data_option
+def policy_rollback(data: Path | None) -> None:
+    """Put in force again what was before the last activation."""
+    from convergedon.core import app
+
+    _show(_ask(app.policy_rollback(_connected(data))))
+
+
+@policy.command("status")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@data_option
+def policy_status(as_json: bool, data: Path | None) -> None:
+    """Show which policies are in force, and in which processes."""
+    from convergedon.core import app
+    from convergedon.core.activation import told
+
+    found = _ask(app.policy_status(_connected(data)))
+    if found is not None:
+        click.echo(json.dumps(found) if as_json else told(found))
+
+
 @main.group()
 def parked() -> None:
     """Messages that could not succeed."""
@@ -303,6 +373,14 @@ def _time(text: str) -> datetime:
     return time
 
 
+def _duration(text: str) -> float:
+    """Seconds. Raises Misconfigured."""
+    number, unit = text[:-1], text[-1:]
+    if not number.isdigit() or unit not in UNITS:
+        raise Misconfigured(f"--since is a number with s, m, h or d, for example 24h, not {text}")
+    return float(int(number) * UNITS[unit])
+
+
 def _find(settings: Settings) -> Connection | None:
     from convergedon.core.up import find
 
@@ -362,7 +440,8 @@ def _show(answer: str | Iterable[Mapping[str, Any]] | None) -> None:
 
 
 def _refuse(ctx: click.Context, error: ConvergedonError) -> None:
-    click.echo(" ".join(str(error).split()), err=True)
+    for sentence in error.sentences if isinstance(error, Findings) else [str(error)]:
+        click.echo(" ".join(sentence.split()), err=True)
     ctx.exit(os.EX_CONFIG if isinstance(error, Misconfigured) else 1)
 
 

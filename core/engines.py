@@ -65,6 +65,10 @@ class Embedded:
     async def close(self) -> None:
         """There is nothing to close."""
 
+    def tree(self) -> str:
+        """The syntax trees of its policies, as JSON."""
+        return str(self._engine.get_ast_as_json())
+
     def ask(self, rule: str, question: Mapping[str, Any]) -> Any:
         try:
             self._engine.set_input_json(orjson.dumps(question).decode())
@@ -72,6 +76,11 @@ class Embedded:
         except Exception as error:
             raise Unavailable(f"the policy could not be evaluated: {_words(error)}") from error
         return None if answer == UNDEFINED else answer
+
+
+def require_embedded() -> None:
+    """Raises Misconfigured on a machine for which there is no engine."""
+    _regorus()
 
 
 def _regorus() -> Any:

@@ -17,12 +17,13 @@ ConvergedonError
 │   └── Unsupported          501  the standard has it, this gateway has not
 ├── Stale                somebody else changed the record first: read it again
 ├── Unavailable          503  may succeed later: a caller retries, a message comes back with a delay
+├── Findings             what a check found: shown a sentence a line
 └── Misconfigured        the operator must change something: one sentence and a non-zero exit
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 class ConvergedonError(Exception):
@@ -134,6 +135,12 @@ class Unavailable(ConvergedonError):
     def __init__(self, message: str = "", after: float | None = None) -> None:
         super().__init__(message)
         self.after = after
+
+
+class Findings(ConvergedonError):
+    def __init__(self, sentences: Iterable[str]) -> None:
+        self.sentences = tuple(sentences)
+        super().__init__("; ".join(self.sentences))
 
 
 class Misconfigured(ConvergedonError):

@@ -190,6 +190,7 @@ class MemoryBus:
         carried = {**trace.headers(), **(headers or {}), "Nats-Msg-Id": id}
         message = Message(id, subject, orjson.loads(orjson.dumps(body)), carried, position, time())
         self._streams[stream].append(message)
+        self._trim(stream, message)
         for queue in self._queues.values():
             if subject_matches(subject, queue.subject):
                 queue.waiting.append(message)
@@ -197,6 +198,16 @@ class MemoryBus:
         for wanted, listener in self._listeners:
             if subject_matches(subject, wanted) and not listener.full():
                 listener.put_nowait(message)
+
+    def _trim(self, stream: str, newest: Message) -> None:
+        """Let go of what the stream does not keep beside the newest message."""
+        config, kept = STREAMS[stream], self._streams[stream]
+        if config.max_msgs_per_subject > 0:
+            same = [message for message in kept if message.subject == newest.subject]
+            for message in same[: -config.max_msgs_per_subject]:
+                kept.remove(message)
+        if config.max_msgs:
+            del kept[: -config.max_msgs]
 
     def consume(self, consumer: Consumer) -> asyncio.Task[None]:
         if consumer.name not in self._queues:
@@ -246,6 +257,14 @@ class MemoryBus:
         for message in list(self._streams[stream_of(subject)]):
             if message.stored >= start and subject_matches(message.subject, subject):
                 yield message
+
+    async def last(self, subject: str) -> Message | None:
+        mine = [message for message in self._streams[stream_of(subject)] if message.subject == subject]
+        return mine[-1] if mine else None
+
+    async def erase(self, message: Message) -> None:
+        stream = stream_of(message.subject)
+        self._streams[stream] = [one for one in self._streams[stream] if one.position != message.position]
 
     async def waiting(self, stream: str) -> Mapping[str, int]:
         return Counter(message.subject for message in self._streams[stream])

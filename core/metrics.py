@@ -5,6 +5,10 @@ from prometheus_client import Counter, Gauge, Histogram
 REQUESTS = Counter("convergedon_http_requests_total", "API calls answered.", ["api", "operation", "status"])
 REQUEST_SECONDS = Histogram("convergedon_http_request_seconds", "Time to answer an API call.", ["api", "operation"])
 DECISIONS = Counter("convergedon_policy_decisions_total", "Policy decisions.", ["channel", "allow"])
+LOGGED = Counter("convergedon_policy_decisions_logged_total", "Policy decisions stored with their questions.")
+UNLOGGED = Counter(
+    "convergedon_policy_decisions_dropped_total", "Policy decisions that the log could not take, by reason.", ["reason"]
+)
 RELAYED = Counter("convergedon_outbox_relayed_total", "Messages published from the outbox.", ["stream"])
 CONSUMED = Counter("convergedon_messages_total", "Messages taken from the bus.", ["stream", "result"])
 PARKED = Counter("convergedon_parked_total", "Messages parked with a reason.", ["stream"])

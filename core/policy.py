@@ -44,6 +44,9 @@ __all__ = [
 OBLIGATIONS: frozenset[str] = frozenset()
 """Those that the gateway can carry out."""
 
+OTHER_KINDS = frozenset({"intent", "hub", "event", "console", "readiness"})
+"""Kinds of resources that are asked about and are none of an API."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -162,7 +165,7 @@ class Policy:
         begun, engine = perf_counter(), self._engine
         answer = await engine.evaluate(question)
         revision = engine.revision  # at once: after the next wait it may be that of another answer
-        if not _is_decision(answer):
+        if not is_decision(answer):
             raise Unavailable("the policy gave no decision")
         metrics.DECISIONS.labels(channel, str(answer["allow"]).lower()).inc()
         content = orjson.dumps(question, option=orjson.OPT_SORT_KEYS)
@@ -208,7 +211,7 @@ def _public(body: Any) -> Any:
     return {**body, "callback": f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"}
 
 
-def _is_decision(answer: Any) -> bool:
+def is_decision(answer: Any) -> bool:
     """Whether an answer has the form that is agreed: a filter that is not understood would show too much, and an
     obligation that is not would be left undone.
     """

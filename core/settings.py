@@ -64,6 +64,9 @@ class Settings(BaseSettings):
         description="Key of the hashes that stand in audit records for persons and questions, the same for all "
         "processes, 32 characters or more. Empty: one kept in the data folder.",
     )
+    decision_age: float = Field(
+        604_800, ge=3_600, description="Seconds for which policy decisions are kept with their questions."
+    )
     delivery_horizon: float = Field(86_400, gt=0, description="Seconds after which an undeliverable event is parked.")
     retry_horizon: float = Field(3_600, gt=0, description="Seconds after which work that keeps failing is parked.")
     intent_deadline: float = Field(300, gt=0, description="Seconds a device has to reach the state an order asks for.")

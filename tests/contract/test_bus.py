@@ -189,6 +189,68 @@ async def test_stored_messages_can_be_read_again(bus: Bus, tenant: str) -> None:
     assert await bus.read(f"audit.none-{tenant}") == []
 
 
+async def test_the_newest_message_of_a_subject_can_be_asked_for(bus: Bus, tenant: str) -> None:
+    """A large one too, and of that very subject."""
+    mine, text = f"policy.{tenant}", "x" * 700_000
+    nothing = await bus.last(mine)
+    for n in range(3):
+        await bus.publish(mine, {"n": n, "text": text}, f"{tenant}-{n}")
+    await bus.publish(f"policy.{tenant}x", {"n": 9}, f"{tenant}-9")
+
+    newest = await bus.last(mine)
+    read = [message async for message in bus.since(mine, 0)]
+
+    assert nothing is None
+    assert newest is not None
+    assert (newest.body, newest.id, newest.subject) == ({"n": 2, "text": text}, f"{tenant}-2", mine)
+    assert newest.position.sequence == read[-1].position.sequence
+    assert abs(newest.stored - read[-1].stored) < 0.01
+
+
+async def test_an_erased_message_is_gone(bus: Bus, tenant: str) -> None:
+    """The others stay; what is gone already may be erased again."""
+    mine = f"decision.{tenant}"
+    for n in range(3):
+        await bus.publish(mine, {"n": n}, f"{tenant}-{n}")
+    read = [message async for message in bus.since(mine, 0)]
+
+    for _ in range(2):
+        await bus.erase(read[1])
+
+    assert [body["n"] for body in await bus.read(mine)] == [0, 2]
+
+
+async def test_of_what_a_process_says_of_itself_the_newest_is_kept(bus: Bus, tenant: str) -> None:
+    for n in range(6):
+        await bus.publish(f"running.{tenant}{n % 2}", {"n": n}, f"{tenant}-{n}")
+
+    said = [body["n"] for body in await bus.read("running.>") if "n" in body]
+
+    assert {4, 5} <= set(said)
+    assert not {0, 1, 2, 3} & set(said)
+
+
+async def test_a_stream_keeps_as_many_messages_as_it_should(bus: Bus, tenant: str) -> None:
+    """The newest fifty bundles of policies."""
+    for n in range(60):
+        await bus.publish(f"policy.{tenant}", {"n": n}, f"{tenant}-{n}")
+
+    assert [body["n"] for body in await bus.read(f"policy.{tenant}")] == list(range(10, 60))
+
+
+async def test_how_long_decisions_are_kept_is_left_to_those_who_were_told(nats_url: str) -> None:
+    """A command that knows nothing of the setting of the gateway does not shorten it."""
+    told = await NatsBus(nats_url, "test", 30 * 86_400).open()
+    untold = await NatsBus(nats_url, "test").open()
+    kept = (await untold._stream.stream_info("DECISIONS")).config.max_age
+    again = await NatsBus(nats_url, "test", 86_400).open()
+    later = (await untold._stream.stream_info("DECISIONS")).config.max_age
+    for one in (told, untold, again):
+        await one.close()
+
+    assert (kept, later) == (30 * 86_400, 86_400)
+
+
 async def test_a_watcher_sees_what_is_published_from_now_on(bus: Bus, tenant: str) -> None:
     await bus.publish(subject(tenant), {"n": 0}, f"{tenant}-0")
     async with bus.listen("event.>") as queue:
