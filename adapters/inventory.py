@@ -10,9 +10,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from convergedon.adapters import discovery, strict
+from convergedon.adapters import discovery
 from convergedon.adapters.contract import Device
 from convergedon.adapters.intake import address
+from convergedon.core import strict
 from convergedon.core.errors import Misconfigured
 
 Text = Annotated[str, StringConstraints(min_length=1)]

@@ -155,7 +155,7 @@ def _application(
     from convergedon.handlers.resource import Resources
 
     async def readiness() -> tuple[bool, Mapping[str, Any]]:
-        return await readiness_of(settings, store, bus, rules)
+        return await readiness_of(settings, store, bus, rules, verifier)
 
     operations = Operations(Resources(store, APIS, settings.url), rules, writer, settings)
     return application(
@@ -178,7 +178,7 @@ def _console(
 
 
 async def readiness_of(
-    settings: Settings, store: Store, bus: Bus, rules: Policy
+    settings: Settings, store: Store, bus: Bus, rules: Policy, verifier: tokens.Verifier
 ) -> tuple[bool, Mapping[str, Mapping[str, Any]]]:
     """Every component with its state and address: those `up` watches, and what this process itself can reach."""
     components: dict[str, Mapping[str, Any]] = {}
@@ -186,7 +186,8 @@ async def readiness_of(
     if file.exists():
         components = json.loads(file.read_text())["components"]
     components["gateway"] = {**components.get("gateway", {}), "state": "ready"}
-    for name, ask in (("store", store.ping), ("bus", bus.ping), ("policy", rules.ping)):
+    asked = {"store": store.ping, "bus": bus.ping, "policy": rules.ping}
+    for name, ask in {**asked, "issuer": verifier.ping}.items() if settings.issuer else asked.items():
         components[name] = await _state(ask)
     components["policy"] = {**components["policy"], "revision": rules.revision}
     return all(component["state"] == "ready" for component in components.values()), components

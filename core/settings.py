@@ -40,9 +40,18 @@ class Settings(BaseSettings):
     products: Path | None = Field(None, description="YAML product model instead of the one that ships.")
     tariff: Path | None = Field(None, description="YAML tariff instead of the one that ships.")
     tenant: str = Field("acme", description="Tenant of devices that the devices file does not name.")
-    issuer: str = Field("", description="OAuth2 issuer of bearer tokens; empty: the local development issuer.")
-    jwks_url: str = Field("", description="URL of the issuer's keys; needed when issuer is set.")
+    issuer: str = Field(
+        "",
+        description="OAuth2 issuer of bearer tokens, several comma-separated; empty: the local development issuer.",
+    )
+    jwks_url: str = Field(
+        "", description="URL of the issuer's keys (one for each issuer); empty: as its discovery document says."
+    )
+    jwks_ca: Path | None = Field(None, description="Authorities of the issuer's certificate; empty: the system's.")
     audience: str = Field("convergedon", description="Audience that a bearer token must name.")
+    clients: Path | None = Field(
+        None, description="YAML file of the issuer's clients, their tenants, roles and parties; empty: as tokens say."
+    )
     trap_host: str = Field("127.0.0.1", description="Address the SNMP adapter listens on.")
     trap_port: int = Field(1162, ge=0, le=65535, description="UDP port for SNMP traps and informs; 0 takes a free one.")
     trap_communities: SecretStr = Field(
@@ -75,6 +84,9 @@ class Settings(BaseSettings):
     list_limit: int = Field(10_000, ge=1, description="Elements that one list may have; longer ones come in pages.")
     rate_limit: float = Field(
         0, ge=0, description="Requests a second of one caller that one gateway process takes; 0: any number."
+    )
+    failure_limit: float = Field(
+        5, ge=0, description="Bad bearer tokens a second that are taken from one address; 0: any number."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     otlp_endpoint: str = Field("", description="OpenTelemetry collector to send spans to; empty: none are sent.")

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
+import re
 from collections import OrderedDict
+from collections.abc import Mapping
+from itertools import zip_longest
+from math import isfinite
 from pathlib import Path
 from time import time
 from typing import Any
+from uuid import uuid4
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from convergedon.core import keys
-from convergedon.core.errors import Misconfigured, Unauthenticated, Unavailable
+from convergedon.core import clients, encryption, keys
+from convergedon.core.errors import Misconfigured, TooManyRequests, Unauthenticated
+from convergedon.core.issuers import Issuer, SigningKey
 from convergedon.core.policy import Subject
 from convergedon.core.settings import Settings
+from convergedon.core.shares import Buckets
 
 LOCAL = "convergedon-local"
-ALGORITHMS = ("ES256", "RS256", "PS256", "EdDSA")
 LEEWAY = 30
 KEPT = 1024
+REMEMBERED = 60.0
+"""Seconds for which a token that was checked is taken for checked: a key that was withdrawn must end."""
+LONGEST = 8192
+"""Characters of a token; a longer one is refused before anything in it is looked at."""
+COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+TYPES = ("jwt", "at+jwt", "application/at+jwt")
+"""What a token may say it is (RFC 9068, 4): not one for logging out, nor a proof of possession."""
 ROLES = ("csr", "noc", "mediation", "billing", "customer", "reader", "admin")
+GUESSES = 10
+"""How many seconds' worth of failures an address may have at once."""
 
 
 def _key(folder: Path) -> ec.EllipticCurvePrivateKey:
@@ -53,6 +67,7 @@ def issue(settings: Settings, tenant: str, role: str, party: str | None = None, 
         "iss": LOCAL,
         "aud": settings.audience,
         "sub": party or f"{tenant}-{role}",
+        "jti": uuid4().hex,
         "iat": now,
         "exp": now + seconds,
         "tenant": tenant,
@@ -62,51 +77,109 @@ def issue(settings: Settings, tenant: str, role: str, party: str | None = None, 
 
 
 class Verifier:
-    """Checks signature, issuer, audience and times; remembers what it checked until the token ends."""
+    """Checks signature, issuer, audience and times; remembers for a minute what it checked.
+
+    An address from which too many bad tokens come is not listened to for a while, save for tokens that are remembered.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        self._issuer, self._audience = settings.issuer or LOCAL, settings.audience
+        self._audience = settings.audience
         self._known: OrderedDict[str, tuple[float, Subject]] = OrderedDict()
-        self._jwks: jwt.PyJWKClient | None = None
-        if settings.issuer:
-            if not settings.jwks_url:
-                raise Misconfigured("CONVERGEDON_ISSUER needs CONVERGEDON_JWKS_URL")
-            self._jwks = jwt.PyJWKClient(settings.jwks_url, cache_keys=True, lifespan=300, timeout=5)
-        else:
-            self._local = _key(settings.data).public_key()
+        self._failures = Buckets(settings.failure_limit, GUESSES * settings.failure_limit)
+        self._issuers = {issuer.name: issuer for issuer in _issuers(settings)}
+        self._clients = clients.load(settings.clients, list(self._issuers)) if settings.clients else None
+        if not self._issuers:
+            self._local = SigningKey(None, ("ES256",), _key(settings.data).public_key())
 
-    async def verify(self, token: str) -> Subject:
-        """Raises Unauthenticated with the reason, Unavailable when the issuer's keys cannot be had."""
+    async def verify(self, token: str, address: str = "") -> Subject:
+        """Raises Unauthenticated with the reason, Unavailable when the issuer's keys cannot be had, and
+        TooManyRequests when too many tokens from the address were bad.
+        """
         known = self._known.get(token)
         if known and known[0] > time():
             return known[1]
-        claims = await self._claims(token)
-        subject = _subject(claims)
-        self._known[token] = (float(claims["exp"]), subject)
+        if wait := self._failures.wait(address):
+            raise TooManyRequests("too many bearer tokens from this address were not valid", wait)
+        try:
+            claims = await self._claims(token)
+            subject = self._subject(claims)
+        except Unauthenticated:
+            self._failures.take(address)
+            raise
+        self._known[token] = (min(float(claims["exp"]), time() + REMEMBERED), subject)
         if len(self._known) > KEPT:
             self._known.popitem(last=False)
         return subject
 
+    async def ping(self) -> None:
+        """Raises Unavailable when tokens cannot be checked."""
+        for issuer in self._issuers.values():
+            await issuer.keys()
+
     async def _claims(self, token: str) -> dict[str, Any]:
+        """What a token says, if it is valid. What it says of itself is only used to find the key."""
         try:
-            key: Any = self._local if self._jwks is None else await asyncio.to_thread(self._fetch, token)
-            return jwt.decode(
+            header, said = _opened(token)
+            issuer, key = await self._key(header, said)
+            claims: dict[str, Any] = jwt.decode(
                 token,
-                key,
-                algorithms=list(ALGORITHMS),
+                key.key,
+                algorithms=list(key.algorithms),
                 audience=self._audience,
-                issuer=self._issuer,
+                issuer=issuer,
                 leeway=LEEWAY,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
-        except jwt.PyJWKClientConnectionError as error:
-            raise Unavailable("the issuer's keys cannot be fetched") from error
-        except jwt.PyJWTError as error:
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise Unauthenticated(f"the bearer token is not valid: {error}") from error
+        if not claims["sub"] or len(claims["sub"]) > 255 or not claims["sub"].isprintable():
+            raise Unauthenticated("the bearer token is not valid: its subject (sub) is no name")
+        return claims
 
-    def _fetch(self, token: str) -> Any:
-        assert self._jwks is not None
-        return self._jwks.get_signing_key_from_jwt(token).key
+    async def _key(self, header: Mapping[str, Any], said: Mapping[str, Any]) -> tuple[str, SigningKey]:
+        if not self._issuers:
+            return LOCAL, self._local
+        issuer = self._issuers.get(str(said.get("iss")))
+        if issuer is None:
+            raise jwt.InvalidIssuerError("Invalid issuer")
+        return issuer.name, await issuer.key(header.get("kid"), header["alg"])
+
+    def _subject(self, claims: dict[str, Any]) -> Subject:
+        if self._clients is None:
+            return _subject(claims)
+        tenant, roles, party = self._clients.known(claims["iss"], claims)
+        return _subject({**claims, "tenant": tenant, "roles": roles, "party": party})
+
+
+def _issuers(settings: Settings) -> list[Issuer]:
+    """Those that the settings name; none: the local one. Raises Misconfigured."""
+    names = [name.strip() for name in settings.issuer.split(",") if name.strip()]
+    urls = [url.strip() for url in settings.jwks_url.split(",") if url.strip()]
+    if urls and len(urls) != len(names):
+        raise Misconfigured("CONVERGEDON_JWKS_URL names as many URLs as CONVERGEDON_ISSUER issuers, in the same order")
+    if LOCAL in names:
+        raise Misconfigured(f"CONVERGEDON_ISSUER: {LOCAL} is the name of the local development issuer")
+    if len(names) > 1 and not settings.clients:
+        raise Misconfigured("several issuers need CONVERGEDON_CLIENTS: without it each could give any tenant's roles")
+    context = encryption.context("CONVERGEDON_JWKS", settings.jwks_ca) if names else None
+    return [Issuer(name, url, context) for name, url in zip_longest(names, urls, fillvalue="")]
+
+
+def _opened(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Header and claims of a token that nobody has checked. Raises Unauthenticated for what is not even a token."""
+    if len(token) > LONGEST:
+        raise Unauthenticated(f"the bearer token is not valid: it has more than {LONGEST} characters")
+    if not COMPACT.fullmatch(token):
+        raise Unauthenticated("the bearer token is not valid: it is no signed JWT")
+    said = jwt.decode_complete(token, options={"verify_signature": False})
+    header = said["header"]
+    if "crit" in header:  # RFC 7515, 4.1.11: what is not understood and critical is refused
+        raise Unauthenticated("the bearer token is not valid: it has critical headers (crit) that are not understood")
+    if str(header.get("typ", "JWT")).lower() not in TYPES:
+        raise Unauthenticated("the bearer token is not valid: it is a token for something else (typ)")
+    if not isinstance(header.get("alg"), str) or not isinstance(header.get("kid"), str | None):
+        raise Unauthenticated("the bearer token is not valid: alg or kid in its header is no text")
+    return header, said["payload"]
 
 
 def _subject(claims: dict[str, Any]) -> Subject:
@@ -120,7 +193,7 @@ def _subject(claims: dict[str, Any]) -> Subject:
     return Subject(
         str(claims["sub"]),
         tenant,
-        tuple(role for role in roles if role != "system"),
+        tuple(role for role in roles if role != clients.SYSTEM),
         str(party) if party else None,
-        float(issued) if isinstance(issued, int | float) else None,
+        float(issued) if isinstance(issued, int | float) and isfinite(issued) else None,
     )

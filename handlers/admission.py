@@ -2,48 +2,29 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic
 
 from convergedon.core.errors import NotAcceptable, TooManyRequests
 from convergedon.core.policy import Subject
+from convergedon.core.shares import Buckets
 
-CALLERS = 10_000
-"""Callers that are remembered; who was not seen for longest begins anew."""
 JSON = "application/json"
 
 
-@dataclass(slots=True)
-class _Bucket:
-    left: float
-    at: float
-
-
 class Shares:
-    """A token bucket for each caller, of this process: ``rate`` requests a second, twice as many at once.
+    """What each caller may ask of this process: ``rate`` requests a second, twice as many at once.
 
     A rate of 0 lets everything pass.
     """
 
     def __init__(self, rate: float, clock: Callable[[], float] = monotonic) -> None:
-        self._rate, self._most, self._clock = rate, max(2 * rate, 1.0), clock
-        self._buckets: OrderedDict[tuple[str, str], _Bucket] = OrderedDict()
+        self._rate, self._buckets = rate, Buckets(rate, 2 * rate, clock)
 
     def take(self, subject: Subject) -> None:
         """Raises TooManyRequests, saying when to come again."""
-        if not self._rate:
-            return
-        now, caller = self._clock(), (subject.tenant, subject.id)
-        bucket = self._buckets.pop(caller, None) or _Bucket(self._most, now)
-        self._buckets[caller] = bucket
-        while len(self._buckets) > CALLERS:
-            self._buckets.popitem(last=False)
-        bucket.left, bucket.at = min(self._most, bucket.left + (now - bucket.at) * self._rate), now
-        if bucket.left < 1:
-            raise TooManyRequests(f"{self._rate:g} requests a second are taken", (1 - bucket.left) / self._rate)
-        bucket.left -= 1
+        if wait := self._buckets.take((subject.tenant, subject.id)):
+            raise TooManyRequests(f"{self._rate:g} requests a second are taken", wait)
 
 
 def check_acceptable(accept: str | None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from connexion.lifecycle import ConnexionRequest
 from connexion.security import AbstractSecurityHandler
+from starlette.types import Scope
 
 from convergedon.core.errors import Unauthenticated
 from convergedon.core.policy import Subject
@@ -23,11 +24,16 @@ def bearer_token(headers: Mapping[str, str]) -> str:
     return token.strip()
 
 
+def address(scope: Scope) -> str:
+    """Where a request comes from, as far as is known."""
+    return (scope.get("client") or ("",))[0]
+
+
 def security_map(verifier: Verifier) -> dict[str, Any]:
     """What connexion asks for a document's http bearer scheme: our verifier, whose answer is the ``subject``."""
 
     async def check(request: ConnexionRequest) -> Mapping[str, Any]:
-        subject: Subject = await verifier.verify(bearer_token(request.headers))
+        subject: Subject = await verifier.verify(bearer_token(request.headers), address(request.scope))
         return {"subject": subject}
 
     class Bearer(AbstractSecurityHandler):  # type: ignore[misc]

@@ -21,12 +21,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from convergedon.adapters import strict
 from convergedon.adapters.contract import Device, Intent, Outcome, Report
 from convergedon.adapters.netconf import mapping
 from convergedon.adapters.netconf.mapping import Service
 from convergedon.adapters.netconf.session import CONNECT_SECONDS, RPC_TIMEOUT, Access, Connection, Denied, dial
-from convergedon.core import trace
+from convergedon.core import strict, trace
 from convergedon.core.errors import Invalid, Unavailable
 from convergedon.core.metrics import PERFORMED
 from convergedon.core.settings import Settings

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Self
 from lxml import etree  # type: ignore[import-untyped]
 from pydantic import Field, StringConstraints, model_validator
 
-from convergedon.adapters import strict
+from convergedon.core import strict
 from convergedon.core.errors import Invalid
 
 BASE = "urn:ietf:params:xml:ns:netconf:base:1.0"

@@ -11,10 +11,10 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from convergedon.adapters import strict
 from convergedon.adapters.contract import Device, Intent, Observation, Outcome, Report
 from convergedon.adapters.intake import Datagram, Finding, Intake
 from convergedon.adapters.snmp import ber, mapping
+from convergedon.core import strict
 from convergedon.core.errors import Misconfigured
 from convergedon.core.settings import Settings
 

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from convergedon.adapters import strict
 from convergedon.adapters.contract import ObservationKind
 from convergedon.adapters.snmp import ber
+from convergedon.core import strict
 from convergedon.core.errors import Misconfigured
 
 SHIPPED = files("convergedon.adapters.snmp") / "mapping.yaml"

@@ -53,9 +53,12 @@ class Door:
         self._rules, self._verifier, self._writer = rules, verifier, writer
         self._ended: dict[str, float] = {}
 
-    async def enter(self, token: str) -> dict[str, Any]:
-        """What a new session keeps of a token: who it is, and until when. Raises Unauthenticated or Forbidden."""
-        operator = await self._verifier.verify(token)
+    async def enter(self, token: str, address: str = "") -> dict[str, Any]:
+        """What a new session keeps of a token: who it is, and until when.
+
+        Raises Unauthenticated, Forbidden, or TooManyRequests when too many bad ones came from the address.
+        """
+        operator = await self._verifier.verify(token, address)
         ends = float(jwt.decode(token, options={"verify_signature": False})["exp"])  # verified in the line above
         decision = await self.allowed(operator, "retrieve", "console")
         self.record(operator, "retrieve", "console", "done", decision)
@@ -65,14 +68,15 @@ class Door:
             "tenant": operator.tenant,
             "roles": list(operator.roles),
             "party": operator.party,
+            "issued": operator.issued,
             "until": min(ends, time() + LONGEST),
         }
 
     def operator(self, session: Mapping[str, Any]) -> Subject | None:
         """Who the session belongs to; None when it has ended or never began."""
-        if session.get("until", 0) <= time() or session["session"] in self._ended:
-            return None
-        return Subject(session["id"], session["tenant"], tuple(session["roles"]), session["party"])
+        if session.get("until", 0) <= time() or session["session"] in self._ended or "issued" not in session:
+            return None  # a session of an earlier release does not say when it was given its roles
+        return Subject(session["id"], session["tenant"], tuple(session["roles"]), session["party"], session["issued"])
 
     def leave(self, session: Mapping[str, Any]) -> None:
         self._ended = {ended: until for ended, until in self._ended.items() if until > time()}

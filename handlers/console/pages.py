@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
 from convergedon.core.bus import Bus
-from convergedon.core.errors import ConvergedonError, Forbidden, NotFound, Unauthenticated, Unavailable
+from convergedon.core.errors import ConvergedonError, Forbidden, NotFound, TooManyRequests, Unauthenticated, Unavailable
 from convergedon.core.settings import Settings
 from convergedon.core.store import Store
 from convergedon.handlers.console import figures, wording
@@ -86,8 +86,9 @@ def site(settings: Settings, store: Store, bus: Bus, door: Door, bridge: Bridge)
     @app.post("/login")
     def enter() -> AnyResponse | tuple[str, int]:
         try:
-            begun = bridge(door.enter(request.form.get("token", "").strip().removeprefix("Bearer ").strip()))
-        except (Unauthenticated, Forbidden) as error:
+            given = request.form.get("token", "").strip().removeprefix("Bearer ").strip()
+            begun = bridge(door.enter(given, request.remote_addr or ""))
+        except (Unauthenticated, Forbidden, TooManyRequests) as error:
             return render_template("login.html", refused=str(error), next=_local(request.form)), error.status
         session.clear()  # and with it the form value that somebody may have known before
         session.permanent = True

@@ -6,7 +6,8 @@ import pytest
 
 from convergedon.core.errors import NotAcceptable, TooManyRequests
 from convergedon.core.policy import Subject
-from convergedon.handlers.admission import CALLERS, Shares, check_acceptable
+from convergedon.core.shares import KNOWN
+from convergedon.handlers.admission import Shares, check_acceptable
 
 ANNA, BEN = Subject("anna", "acme", ("csr",)), Subject("ben", "acme", ("csr",))
 
@@ -69,12 +70,12 @@ def test_without_a_rate_everything_passes() -> None:
 def test_memory_is_bounded() -> None:
     """Who was not seen for longest begins anew."""
     shares = Shares(0.4, Clock())
-    for number in range(CALLERS + 1):
+    for number in range(KNOWN + 1):
         shares.take(Subject(str(number), "acme", ()))
 
     shares.take(Subject("0", "acme", ()))
     with pytest.raises(TooManyRequests):
-        shares.take(Subject(str(CALLERS), "acme", ()))
+        shares.take(Subject(str(KNOWN), "acme", ()))
 
 
 @pytest.mark.parametrize(

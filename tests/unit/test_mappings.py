@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from convergedon.adapters import netconf, snmp, strict
-from convergedon.core import settings
+from convergedon.adapters import netconf, snmp
+from convergedon.core import settings, strict
 from convergedon.core.errors import Misconfigured
 
 CREATES = {"netconf.yaml": netconf.create, "snmp.yaml": snmp.create}
