@@ -22,6 +22,7 @@ from convergedon.core import (
     audit,
     bundles,
     checking,
+    checkpoints,
     decisions,
     engines,
     explaining,
@@ -30,10 +31,12 @@ from convergedon.core import (
     policy,
     tokens,
     trace,
+    verification,
 )
 from convergedon.core.activation import Following
 from convergedon.core.audit import Audit
 from convergedon.core.bus import Bus, NatsBus
+from convergedon.core.checkpoints import Notary
 from convergedon.core.decisions import DecisionLog
 from convergedon.core.engines import Closed, OpaServer
 from convergedon.core.errors import ConvergedonError, Findings, Misconfigured, Unavailable
@@ -58,8 +61,7 @@ async def connected(settings: Settings, role: str) -> AsyncIterator[tuple[Store,
     async with AsyncExitStack() as stack:
         bus = await _patiently(_bus(settings, role).open)
         stack.push_async_callback(bus.close)
-        kinds = [*KINDS, audit.KIND]
-        store = await _patiently(MongoStore(settings.mongodb_url.get_secret_value(), settings.database, kinds).open)
+        store = await _patiently(MongoStore(settings.mongodb_url.get_secret_value(), settings.database, KINDS).open)
         stack.push_async_callback(store.close)
         yield store, bus
 
@@ -91,6 +93,17 @@ async def _recording(store: Store, bus: Bus, role: str) -> AsyncIterator[tuple[A
     finally:
         await relay.stop()
         await writer.stop()
+
+
+@asynccontextmanager
+async def _attesting(settings: Settings, bus: Bus) -> AsyncIterator[None]:
+    """Checkpoints of the audit record, which every worker makes."""
+    notary = Notary(bus, checkpoints.signing_key(settings), settings.audit_anchor_file)
+    await notary.start()
+    try:
+        yield
+    finally:
+        await notary.stop()
 
 
 def _begin(settings: Settings, role: str) -> None:
@@ -215,12 +228,14 @@ async def worker(settings: Settings, ready: Ready) -> None:
     async with (
         connected(settings, "worker") as (store, bus),
         _policy(settings, bus, "worker") as rules,
+        _attesting(settings, bus),
         _recording(store, bus, "worker") as (writer, relay),
     ):
         resources = Resources(store, APIS, settings.url)
         work = Work(resources, bus, rules, writer, products, tariff, settings, relay.published)
         running = Worker(work)
         await running.start()
+        bus.consume(audit.taking(store, bus))
         _settle()
         ready("")
         await _until_cancelled(running.stop)
@@ -278,12 +293,21 @@ async def token(settings: Settings, tenant: str, role: str, party: str | None) -
 
 
 async def audit_verify(settings: Settings) -> str:
-    """Raises Misconfigured, naming the first bad record, when a chain is broken."""
+    """Raises ConvergedonError, naming the first bad record, when a chain is broken."""
+    key = checkpoints.public_key(settings)
     async with connected(settings, COMMAND) as (store, bus):
-        count, wrong = await audit.verify(store, bus)
-    if wrong:
-        raise ConvergedonError(f"the audit record was tampered with: {wrong}")
-    return f"{count} audit records, every chain whole"
+        found = await verification.verify(store, bus, key, settings.audit_anchor_file)
+    if found.wrong:
+        raise ConvergedonError(f"the audit record was tampered with: {found.wrong}")
+    lost = (
+        f"; {found.unstored} announced and never stored: on their way, or lost with a process" if found.unstored else ""
+    )
+    return f"{found.records} audit records, every chain whole, {found.checkpoints} signed checkpoints{lost}"
+
+
+async def audit_key(settings: Settings) -> str:
+    """The public key of the checkpoints. Raises Misconfigured."""
+    return checkpoints.pem(checkpoints.public_key(settings)).rstrip()
 
 
 async def policy_test(settings: Settings) -> str:

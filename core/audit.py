@@ -1,7 +1,9 @@
-"""What happened, in a chain of hashes: an edited, missing or moved record is noticed.
+"""What happened, in chains of hashes: an edited, missing, moved or added record is noticed.
 
-Each process writes a chain of its own. Records go to the store in small batches; after each batch the chain's head is
-published to a stream that denies delete and purge, so that a cut tail shows too. The console's figures come from here.
+Each process writes a chain of its own, so none waits for another. A batch of records goes to the store between two
+anchors in a stream that denies delete and purge: the first says what will be written, so that nothing else counts as
+ours, the second that it is stored, so that a cut tail shows. ``core/checkpoints.py`` binds the chains together,
+``core/verification.py`` walks them. Persons are told by references (``core/persons.py``).
 """
 
 from __future__ import annotations
@@ -9,43 +11,185 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from time import time
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 import orjson
 import structlog
 
-from convergedon.core import trace
-from convergedon.core.bus import Bus
+from convergedon.core import metrics, persons, trace
+from convergedon.core.bus import Bus, Consumer, Message, token
 from convergedon.core.errors import ConvergedonError
+from convergedon.core.persons import NOBODY, Name, Persons
 from convergedon.core.policy import Decision
 from convergedon.core.store import Kind, Record, Store
 
 log = structlog.get_logger()
 
-KIND = Kind("audit", ("body.what", "body.trace", "body.on", "body.time"))
+KIND = Kind(
+    "audit",
+    (
+        "body.trace",
+        "body.on",
+        "body.decision",
+        "body.subject",
+        ("body.what", "facts.at.time", "id"),
+        ("facts.at.time", "id"),
+    ),
+)
+KINDS = (KIND, persons.KIND)
+HEADS = "audit.head"
 START = "0" * 64
 BATCH = 500
+CARRIED = 200
+"""Records in one message: far below the size that a bus takes."""
 GATHER = 0.1
 """Seconds in which records gather into one write; so much of the record a killed process may take with it."""
+LONGEST = 32_768
+"""Bytes of one record; what is longer is cut."""
+MOST_WAITING = 100_000
+"""Records that wait for a store or bus that is away; what comes on top is counted, and the number recorded."""
 
 
-def digest(previous: str, body: Mapping[str, Any]) -> str:
-    """The hash that a record carries: of the one before and of its own content without its hash."""
+def canonical(body: Mapping[str, Any]) -> bytes:
+    """The text of a record whose hash is taken: JSON, members sorted, without blanks, and without its own hash."""
     content = {name: value for name, value in body.items() if name != "hash"}
-    return hashlib.sha256(previous.encode() + orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+
+
+def digest(previous: str, text: bytes) -> str:
+    """The hash that a record carries: of the one before and of the hash of its own text.
+
+    By the text's hash alone a link can be checked where the text is not for everybody's eyes.
+    """
+    return hashlib.sha256((previous + hashlib.sha256(text).hexdigest()).encode()).hexdigest()
+
+
+def record_of(body: Mapping[str, Any]) -> Record:
+    """The record as the store keeps it: everything in it but the body follows from the body."""
+    id = f"{body['writer']}:{body['sequence']:012d}"
+    return Record(KIND.name, id, body["tenant"], body, {"at": {"time": _micros(body["time"])}})
+
+
+def _micros(text: str) -> int:
+    return round(datetime.fromisoformat(text).timestamp() * 1000) * 1000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What was recorded, before it is a record."""
+
+    time: float
+    trace: str
+    tenant: str
+    subject: str
+    what: str
+    on: str
+    outcome: str
+    decision: str
+    detail: Mapping[str, Any]
+
+    @property
+    def names(self) -> set[Name]:
+        return {(self.tenant, name) for name in persons.spoken(self.detail) | ({self.subject} - NOBODY)}
+
+    def body(self, known: Mapping[Name, str], **chain: Any) -> dict[str, Any]:
+        mine = {name: known[self.tenant, name] for _, name in self.names}
+        return {
+            "time": datetime.fromtimestamp(self.time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "trace": self.trace,
+            "tenant": self.tenant,
+            "subject": mine.get(self.subject, self.subject),
+            "what": self.what,
+            "on": self.on,
+            "outcome": self.outcome,
+            "decision": self.decision,
+            "detail": persons.referred(self.detail, mine) if mine else self.detail,
+            **chain,
+        }
+
+
+class Keeping(Protocol):
+    """Where batches go. Every method raises Unavailable while that cannot be reached."""
+
+    most: int
+
+    async def references(self, names: Iterable[Name]) -> Mapping[Name, str]: ...
+
+    async def keep(self, records: Sequence[Record]) -> None:
+        """Make a batch durable; the same batch again changes nothing."""
+        ...
+
+
+class Stored:
+    """Batches go into the store."""
+
+    most = BATCH
+
+    def __init__(self, store: Store, bus: Bus) -> None:
+        self._store, self._bus, self._persons = store, bus, Persons(store)
+
+    async def references(self, names: Iterable[Name]) -> Mapping[Name, str]:
+        return await self._persons.references(names)
+
+    async def keep(self, records: Sequence[Record]) -> None:
+        await self._store.append(records)
+        await anchor(self._bus, records[-1].body, stored=True)
+
+
+class Carried:
+    """Batches go over the bus to a process that has a store (``take``): adapters have none."""
+
+    most = CARRIED
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def references(self, names: Iterable[Name]) -> Mapping[Name, str]:
+        """Adapters act for the gateway and know no persons; whoever is named all the same is not in clear anywhere."""
+        return {name: persons.reference(uuid4().bytes, *name) for name in set(names)}
+
+    async def keep(self, records: Sequence[Record]) -> None:
+        head = records[-1].body
+        batch = {"records": [record.body for record in records]}
+        await self._bus.publish(f"records.{head['writer']}", batch, f"{head['writer']}:{head['sequence']}")
+
+
+def taking(store: Store, bus: Bus, horizon: float = float("inf")) -> Consumer:
+    """The consumer that stores the batches of those who have no store."""
+    stored = Stored(store, bus)
+
+    async def take(message: Message) -> None:
+        await stored.keep([record_of(body) for body in message.body["records"]])
+
+    return Consumer("audit-records", "records.>", take, horizon)
+
+
+async def anchor(bus: Bus, head: Mapping[str, Any], stored: bool) -> None:
+    """Say how far a chain goes: before its records are written, and when they are stored."""
+    writer, sequence = head["writer"], head["sequence"]
+    said = {"writer": writer, "sequence": sequence, "hash": head["hash"], "stored": stored}
+    await bus.publish(f"{HEADS}.{token(writer)}", said, f"{writer}:{sequence}:{stored}")
 
 
 class Audit:
-    """One writer. ``record`` never waits; what it took is stored within some milliseconds, and on ``stop``."""
+    """One writer. ``record`` never waits; what it took is stored within some milliseconds, and on ``stop``.
 
-    def __init__(self, store: Store, bus: Bus, role: str) -> None:
-        self._store, self._bus = store, bus
+    Without a store its batches are carried to a process that has one.
+    """
+
+    def __init__(self, store: Store | None, bus: Bus, role: str) -> None:
+        self._keeping: Keeping = Stored(store, bus) if store is not None else Carried(bus)
+        self._bus = bus
         self.writer = f"{role}-{uuid4().hex[:12]}"
         self._sequence, self._previous = 0, START
-        self._waiting: list[Record] = []
+        self._waiting: list[Entry] = []
+        self._chained: list[Record] = []
+        self._lost = 0
         self._bell = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -63,23 +207,14 @@ class Audit:
 
         ``decision`` is the one without which it would not have happened, or the one that refused it.
         """
-        self._sequence += 1
-        body: dict[str, Any] = {
-            "time": round(time(), 3),
-            "trace": trace.trace_id(),
-            "tenant": tenant,
-            "subject": subject,
-            "what": what,
-            "on": on,
-            "outcome": outcome,
-            "decision": decision.id if decision else "",
-            "detail": {**(decision.told if decision else {}), **detail},
-            "writer": self.writer,
-            "sequence": self._sequence,
-            "previous": self._previous,
-        }
-        self._previous = body["hash"] = digest(self._previous, body)
-        self._waiting.append(Record(KIND.name, f"{self.writer}:{self._sequence:012d}", tenant, body))
+        if len(self._waiting) >= MOST_WAITING:
+            self._lost += 1
+            metrics.AUDIT_LOST.inc()
+            return
+        if decision:
+            detail = {**decision.told, **detail}
+        id = decision.id if decision else ""
+        self._waiting.append(Entry(time(), trace.trace_id(), tenant, subject, what, on, outcome, id, detail))
         self._bell.set()
 
     async def start(self) -> None:
@@ -105,46 +240,55 @@ class Audit:
                 self._bell.set()
 
     async def _flush(self) -> None:
-        while self._waiting:
-            batch = self._waiting[:BATCH]
-            await self._store.append(batch)
-            head = batch[-1].body
-            anchor = {"writer": self.writer, "sequence": head["sequence"], "hash": head["hash"]}
-            await self._bus.publish(f"audit.{self.writer}", anchor, f"{self.writer}:{head['sequence']}")
-            # only now: stored records whose head could not be published are appended again, which changes nothing
-            del self._waiting[: len(batch)]
+        """Write what waits, batch by batch. A batch that could not be written is written again as it was."""
+        while self._waiting or self._chained:
+            if not self._chained:
+                await self._chain()
+            await anchor(self._bus, self._chained[-1].body, stored=False)
+            await self._keeping.keep(self._chained)
+            self._chained = []
+            if self._lost:
+                lost, self._lost = self._lost, 0
+                self.record("audit.lost", "", "convergedon", f"audit/{self.writer}", "failed", count=lost)
+
+    async def _chain(self) -> None:
+        batch = self._waiting[: self._keeping.most]
+        known = await self._keeping.references({name for entry in batch for name in entry.names})
+        chained = [self._linked(entry, known) for entry in batch]
+        del self._waiting[: len(batch)]
+        self._chained = chained
+
+    def _linked(self, entry: Entry, known: Mapping[Name, str]) -> Record:
+        self._sequence += 1
+        text = _text(entry.body(known, writer=self.writer, sequence=self._sequence, previous=self._previous))
+        body = orjson.loads(text)  # what is stored is what the hash was taken of, whatever was handed in
+        self._previous = body["hash"] = digest(self._previous, text)
+        return record_of(body)
 
 
-async def verify(store: Store, bus: Bus) -> tuple[int, str | None]:
-    """Walk every chain: how many records are there, and what is wrong with the first bad one (None: nothing)."""
-    records = await store.find(KIND.name, {}, sort=[("id", 1)])
-    heads = await bus.read("audit.>")
-    expected = {head["writer"]: head for head in heads}
-    chains: dict[str, list[Record]] = {writer: [] for writer in expected}
-    for record in records:
-        chains.setdefault(record.id.rsplit(":", 1)[0], []).append(record)
-    for writer, chain in sorted(chains.items()):
-        wrong = _check(writer, chain, expected.get(writer))
-        if wrong:
-            return len(records), wrong
-    return len(records), None
+def _text(body: dict[str, Any]) -> bytes:
+    try:
+        text = _dumped(body)
+    except TypeError:
+        text = _dumped(_plain(body))
+    if len(text) > LONGEST or b"\\u0000" in text:
+        words = text.decode().replace("\\u0000", "")
+        text = _dumped({**body, "on": str(body["on"])[:1000], "detail": {"cut": words[: LONGEST // 4]}})
+    return text
 
 
-def _check(writer: str, chain: list[Record], head: Mapping[str, Any] | None) -> str | None:
-    previous = START
-    for place, record in enumerate(chain, 1):
-        body = record.body
-        if record.id != f"{writer}:{place:012d}" or body.get("sequence") != place or body.get("writer") != writer:
-            return f"record {place} of {writer} is missing or moved"
-        if (
-            body.get("previous") != previous
-            or body.get("hash") != digest(previous, body)
-            or body["tenant"] != record.tenant
-        ):
-            return f"record {place} of {writer} was changed ({body.get('what')} on {body.get('on')})"
-        previous = body["hash"]
-    if head and head["sequence"] > len(chain):
-        return f"records after {len(chain)} of {writer} are missing: {head['sequence']} were written"
-    if head and chain[head["sequence"] - 1].body["hash"] != head["hash"]:
-        return f"record {head['sequence']} of {writer} is not the one that was anchored"
-    return None
+def _dumped(body: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(body, option=orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER, default=str)
+
+
+def _plain(value: Any) -> Any:
+    """The same in what JSON and the store have in common: no halves of characters, no endless numbers."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, Mapping):
+        return {_plain(str(name)): _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(part) for part in value]
+    if value is None or isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 1 << 53):
+        return value
+    return _plain(str(value))

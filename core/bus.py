@@ -44,6 +44,8 @@ PARTITIONS = 16
 DAY = 86_400
 NOT_THERE = 10043
 """How the server says that it has no message of that sequence."""
+WRONG_LAST = 10071
+"""The server's code for a message that was to stand after another than the last."""
 
 STREAMS: Mapping[str, StreamConfig] = {
     "EVENTS": StreamConfig(subjects=["event.>"], max_age=7 * DAY),
@@ -52,6 +54,7 @@ STREAMS: Mapping[str, StreamConfig] = {
     "TASKS": StreamConfig(subjects=["task.>"], retention=RetentionPolicy.WORK_QUEUE),
     "DELIVERY": StreamConfig(subjects=["delivery.>"], retention=RetentionPolicy.WORK_QUEUE),
     "PARKED": StreamConfig(subjects=["parked.>"], max_bytes=1 << 30, discard=DiscardPolicy.OLD),
+    "RECORDS": StreamConfig(subjects=["records.>"], retention=RetentionPolicy.WORK_QUEUE),
     "AUDIT": StreamConfig(subjects=["audit.>"], deny_delete=True, deny_purge=True),
     # the bundles that were put in force, and which of them each process runs
     "POLICIES": StreamConfig(subjects=["policy.>"], max_msgs=50),
@@ -198,9 +201,17 @@ class Bus(Protocol):
     """Every method raises Unavailable while the bus cannot be reached."""
 
     async def publish(
-        self, subject: str, body: Mapping[str, Any], id: str, headers: Mapping[str, str] | None = None
+        self,
+        subject: str,
+        body: Mapping[str, Any],
+        id: str,
+        headers: Mapping[str, str] | None = None,
+        after: int | None = None,
     ) -> None:
-        """Store a message durably. A second one with the same id within two minutes changes nothing."""
+        """Store a message durably. A second one with the same id within two minutes changes nothing.
+
+        With ``after`` only if the last message of its subject stands there (0: if there is none). Raises Stale.
+        """
         ...
 
     def consume(self, consumer: Consumer) -> asyncio.Task[None]:
@@ -215,8 +226,11 @@ class Bus(Protocol):
         """The bodies of all stored messages that match, oldest first."""
         ...
 
-    def since(self, subject: str, start: float) -> AsyncIterator[Message]:
-        """The messages that match and were stored from then on until now, oldest first."""
+    def since(self, subject: str, start: float, beyond: int = 0) -> AsyncIterator[Message]:
+        """The messages that match and were stored from then on until now, oldest first.
+
+        With ``beyond`` those that stand after this place of the stream, instead.
+        """
         ...
 
     async def last(self, subject: str) -> Message | None:
@@ -298,13 +312,24 @@ class NatsBus:
         return self._epochs[stream]
 
     async def publish(
-        self, subject: str, body: Mapping[str, Any], id: str, headers: Mapping[str, str] | None = None
+        self,
+        subject: str,
+        body: Mapping[str, Any],
+        id: str,
+        headers: Mapping[str, str] | None = None,
+        after: int | None = None,
     ) -> None:
         carried = {**(headers or {}), "Nats-Msg-Id": id}
         if "traceparent" not in carried:
             carried.update(trace.headers())
+        if after is not None:
+            carried["Nats-Expected-Last-Subject-Sequence"] = str(after)
         try:
             await self._stream.publish(subject, orjson.dumps(body), headers=carried, timeout=5)
+        except BadRequestError as error:
+            if error.err_code != WRONG_LAST:
+                raise Unavailable(f"NATS does not take messages: {error}") from error
+            raise Stale(f"somebody else has published on {subject}") from error
         except (NatsError, OSError, TimeoutError) as error:
             raise Unavailable(f"NATS does not take messages: {error or type(error).__name__}") from error
 
@@ -385,9 +410,11 @@ class NatsBus:
     async def read(self, subject: str) -> list[Mapping[str, Any]]:
         return [message.body async for message in self.since(subject, 0)]
 
-    async def since(self, subject: str, start: float) -> AsyncIterator[Message]:
+    async def since(self, subject: str, start: float, beyond: int = 0) -> AsyncIterator[Message]:
         config = ConsumerConfig(deliver_policy=DeliverPolicy.ALL)
-        if start:
+        if beyond:
+            config = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=beyond + 1)
+        elif start:
             config = ConsumerConfig(
                 deliver_policy=DeliverPolicy.BY_START_TIME, opt_start_time=datetime.fromtimestamp(start, UTC)
             )

@@ -169,6 +169,15 @@ def audit_verify(data: Path | None) -> None:
     _show(_ask(app.audit_verify(_connected(data))))
 
 
+@audit.command("key")
+@data_option
+def audit_key(data: Path | None) -> None:
+    """Print the public key with which checkpoints are checked."""
+    from convergedon.core import app
+
+    _show(_ask(app.audit_key(_settings(data))))
+
+
 @main.group()
 def policy() -> None:
     """The rules that everything is checked by."""

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from time import time
 from typing import Any
 
@@ -17,7 +17,7 @@ from convergedon.core import trace
 from convergedon.core.bus import STREAMS, Consumer, Message, Parked, Position, delay, dispose, stream_of
 from convergedon.core.errors import Conflict, Invalid, NotFound, Stale
 from convergedon.core.matching import Where, matches, rank, values_at
-from convergedon.core.store import Kind, Outgoing, Record, Unsent, Written
+from convergedon.core.store import GONE, WALKED, Kind, Outgoing, Record, Unsent, Written
 
 
 @dataclass
@@ -30,6 +30,12 @@ class _Kept:
     def document(self) -> dict[str, Any]:
         r = self.record
         return {"id": r.id, "tenant": r.tenant, "revision": r.revision, "body": r.body, "facts": r.facts}
+
+
+def _whole(kept: _Kept) -> dict[str, Any]:
+    outbox = [asdict(message) for message in kept.record.unsent]
+    gone = {"tenant": GONE + kept.record.tenant} if kept.gone else {}
+    return {**kept.document, "outbox": outbox, **gone}
 
 
 def _json(value: Any) -> Any:
@@ -82,6 +88,11 @@ class MemoryStore:
         for record in records:
             kept = _Kept(_copied(record, revision=1))
             self._kept[record.kind].setdefault(record.id, kept)
+
+    async def walk(self, kind: str) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
+        kept = list(self._kept[kind].values())
+        for begin in range(0, len(kept), WALKED):
+            yield [_whole(one) for one in kept[begin : begin + WALKED]]
 
     async def get(self, kind: str, tenant: str, id: str) -> Record:
         kept = self._kept[kind].get(id)
@@ -180,11 +191,18 @@ class MemoryBus:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def publish(
-        self, subject: str, body: Mapping[str, Any], id: str, headers: Mapping[str, str] | None = None
+        self,
+        subject: str,
+        body: Mapping[str, Any],
+        id: str,
+        headers: Mapping[str, str] | None = None,
+        after: int | None = None,
     ) -> None:
         stream = stream_of(subject)
         if id in self._ids[stream]:
             return
+        if after is not None and after != _place(await self.last(subject)):
+            raise Stale(f"somebody else has published on {subject}")
         self._ids[stream].add(id)
         position = Position("memory", len(self._ids[stream]))
         carried = {**trace.headers(), **(headers or {}), "Nats-Msg-Id": id}
@@ -253,9 +271,10 @@ class MemoryBus:
     async def read(self, subject: str) -> list[Mapping[str, Any]]:
         return [message.body async for message in self.since(subject, 0)]
 
-    async def since(self, subject: str, start: float) -> AsyncIterator[Message]:
+    async def since(self, subject: str, start: float, beyond: int = 0) -> AsyncIterator[Message]:
         for message in list(self._streams[stream_of(subject)]):
-            if message.stored >= start and subject_matches(message.subject, subject):
+            there = _place(message) > beyond if beyond else message.stored >= start
+            if there and subject_matches(message.subject, subject):
                 yield message
 
     async def last(self, subject: str) -> Message | None:
@@ -296,6 +315,10 @@ class MemoryBus:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _place(message: Message | None) -> int:
+    return message.position.sequence if message else 0
 
 
 def subject_matches(subject: str, pattern: str) -> bool:

@@ -11,6 +11,7 @@ UNLOGGED = Counter(
 )
 RELAYED = Counter("convergedon_outbox_relayed_total", "Messages published from the outbox.", ["stream"])
 CONSUMED = Counter("convergedon_messages_total", "Messages taken from the bus.", ["stream", "result"])
+AUDIT_LOST = Counter("convergedon_audit_lost_total", "Records that found no place while store or bus were away.")
 PARKED = Counter("convergedon_parked_total", "Messages parked with a reason.", ["stream"])
 DELIVERIES = Counter("convergedon_deliveries_total", "Events posted to hub listeners.", ["result"])
 DELIVERY_SECONDS = Histogram(

@@ -76,6 +76,14 @@ class Settings(BaseSettings):
     decision_age: float = Field(
         604_800, ge=3_600, description="Seconds for which policy decisions are kept with their questions."
     )
+    audit_signing_key_file: Path | None = Field(
+        None,
+        description="File of the Ed25519 key (PEM) that signs audit checkpoints, the same for all workers; empty: one "
+        "kept in the data folder.",
+    )
+    audit_anchor_file: Path | None = Field(
+        None, description="File to which each audit checkpoint is appended, too, best where it cannot be rewritten."
+    )
     delivery_horizon: float = Field(86_400, gt=0, description="Seconds after which an undeliverable event is parked.")
     retry_horizon: float = Field(3_600, gt=0, description="Seconds after which work that keeps failing is parked.")
     intent_deadline: float = Field(300, gt=0, description="Seconds a device has to reach the state an order asks for.")

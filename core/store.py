@@ -8,7 +8,7 @@ any two lines loses nothing. ``MongoStore`` and ``memory.MemoryStore`` pass the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -99,6 +99,13 @@ class Store(Protocol):
 
     async def append(self, records: Sequence[Record]) -> None:
         """Store new records of one kind, without messages, in one write; those that exist already are left alone."""
+        ...
+
+    def walk(self, kind: str) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
+        """Everything that is kept of a kind, as it is kept, in the order in which the store has it: many at a time.
+
+        Of each ``id``, tenant, revision, body, facts, outbox, and whatever else stands there.
+        """
         ...
 
     async def get(self, kind: str, tenant: str, id: str) -> Record:
@@ -197,6 +204,11 @@ def _record(kind: str, document: Mapping[str, Any]) -> Record:
     )
 
 
+def _identified(document: dict[str, Any]) -> dict[str, Any]:
+    document["id"] = document.pop("_id")
+    return document
+
+
 def _renamed(where: Where) -> dict[str, Any]:
     """The filter with our name for the key; alternatives hold filters themselves."""
     return {
@@ -207,6 +219,8 @@ def _renamed(where: Where) -> dict[str, Any]:
 
 LOGICAL = ("$and", "$or", "$nor")
 LOOKED_UP = frozenset(("$eq", "$in", "$gt", "$gte", "$lt", "$lte"))
+WALKED = 2000
+"""Records that a walk takes at a time."""
 PATIENCE = 10.0
 """Seconds that the reading of one list may take."""
 
@@ -372,6 +386,18 @@ class MongoStore:
                     raise
 
         await self._call(write)
+
+    async def walk(self, kind: str) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
+        cursor = await self._call(lambda: self._collection(kind).find({}, batch_size=WALKED))
+        read = lambda: [_identified(document) for document in islice(cursor, WALKED)]  # noqa: E731
+        coming = asyncio.ensure_future(self._call(read))
+        try:
+            while batch := await coming:
+                coming = asyncio.ensure_future(self._call(read))  # the next is on its way while this one is looked at
+                yield batch
+        finally:
+            await asyncio.wait([coming])
+            await self._call(cursor.close)
 
     async def get(self, kind: str, tenant: str, id: str) -> Record:
         where = {"_id": id, "tenant": tenant}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from convergedon.core import audit
 from convergedon.core.store import Kind
 from convergedon.handlers import (
     alarms,
@@ -28,7 +29,10 @@ APIS: tuple[Api, ...] = (
     customer_notifications.API,
 )
 
+OWN = {kind.name: kind for kind in audit.KINDS}
+"""Kinds that are not written as resources are, whether or not they are served."""
+
 KINDS: tuple[Kind, ...] = (
     HUB,
-    *{resource.name: resource.kind for api in APIS for resource in api.resources}.values(),
+    *({resource.name: resource.kind for api in APIS for resource in api.resources} | OWN).values(),
 )

@@ -15,6 +15,7 @@ from typing import Any
 from convergedon.core import audit
 from convergedon.core.bus import Bus, Parked
 from convergedon.core.errors import Forbidden, NotFound
+from convergedon.core.persons import Persons
 from convergedon.core.policy import Decision, Subject
 from convergedon.core.store import Record, Store
 from convergedon.handlers.alarms import ALARM
@@ -131,7 +132,7 @@ class Desk:
         return figures.compute(definition, await self._counted(definition))
 
     async def _counted(self, *definitions: Definition) -> list[Entry]:
-        since = {"body.time": {"$gte": time() - figures.WINDOW}}
+        since = {"facts.at.time": {"$gte": int((time() - figures.WINDOW) * 1_000_000)}}
         return await self._entries({**since, "$or": [dict(definition.where) for definition in definitions]})
 
     async def trace(self, trace: str) -> Sequence[Entry]:
@@ -199,8 +200,8 @@ class Desk:
     async def _entries(self, where: Mapping[str, Any]) -> list[Entry]:
         """Audit records, newest first. They come with the console itself."""
         mine = {"tenant": self.operator.tenant, **where}
-        found = await self.store.find(audit.KIND.name, mine, [("body.time", -1)], limit=MOST)
-        return [record.body for record in found]
+        found = await self.store.find(audit.KIND.name, mine, [("facts.at.time", -1)], limit=MOST)
+        return await Persons(self.store).told(self.operator.tenant, [record.body for record in found])
 
 
 def _check_parties(record: Record, decision: Decision) -> None:

@@ -116,7 +116,7 @@ def _pure(given: settings.Settings, token: str, seconds: float) -> Mapping[str, 
     whole = document(API.document)
     theirs = resolve_refs(whole)["components"]["schemas"]["ProductOrder_Create"]
     resources = Resources(MemoryStore(KINDS), APIS, "http://gateway.example")
-    writer = Audit(MemoryStore([audit.KIND]), MemoryBus(), "bench")
+    writer = Audit(MemoryStore(audit.KINDS), MemoryBus(), "bench")
 
     async def decide() -> None:
         (await rules.decide(SUBJECT, "create", about, ORDER)).require()

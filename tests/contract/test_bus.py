@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from convergedon.core.bus import Bus, Consumer, Message, NatsBus, delay, end
-from convergedon.core.errors import Invalid, Unavailable
+from convergedon.core.errors import Invalid, Stale, Unavailable
 from convergedon.core.memory import MemoryBus
 
 
@@ -249,6 +249,37 @@ async def test_how_long_decisions_are_kept_is_left_to_those_who_were_told(nats_u
         await one.close()
 
     assert (kept, later) == (30 * 86_400, 86_400)
+
+
+async def test_a_message_may_be_bound_to_the_one_before(bus: Bus, tenant: str) -> None:
+    """Of several that want to stand behind the same one, one does; the others are told."""
+    own = f"audit.{tenant}"
+    assert await bus.last(own) is None
+
+    async def publish(after: int) -> bool:
+        try:
+            await bus.publish(own, {"after": after}, uuid4().hex, after=after)
+        except Stale:
+            return False
+        return True
+
+    assert sorted(await asyncio.gather(*(publish(0) for _ in range(3)))) == [False, False, True]
+    first = await bus.last(own)
+    assert first
+    assert first.body == {"after": 0}
+    assert not await publish(first.position.sequence + 1)
+    assert await publish(first.position.sequence)
+    assert [one.body["after"] async for one in bus.since(own, 0)] == [0, first.position.sequence]
+
+
+async def test_messages_are_read_from_a_place_on(bus: Bus, tenant: str) -> None:
+    own = f"audit.{tenant}"
+    for n in range(4):
+        await bus.publish(own, {"n": n}, f"{tenant}-{n}")
+    places = [one.position.sequence async for one in bus.since(own, 0)]
+
+    assert [one.body["n"] async for one in bus.since(own, 0, places[1])] == [2, 3]
+    assert [one.body["n"] async for one in bus.since(own, 0, places[3])] == []
 
 
 async def test_a_watcher_sees_what_is_published_from_now_on(bus: Bus, tenant: str) -> None:

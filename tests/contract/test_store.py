@@ -12,7 +12,7 @@ import pytest
 from convergedon.core.errors import Conflict, Invalid, NotFound, Stale
 from convergedon.core.matching import matches
 from convergedon.core.memory import MemoryStore
-from convergedon.core.store import Kind, MongoStore, Outgoing, Record, Store, Unsent
+from convergedon.core.store import GONE, WALKED, Kind, MongoStore, Outgoing, Record, Store, Unsent
 
 KINDS = [Kind("thing", ("body.state", "facts.parties"), ("facts.openKey",))]
 
@@ -247,3 +247,28 @@ async def test_appending_twice_is_appending_once(store: Store) -> None:
 async def test_what_the_store_cannot_hold_is_refused(store: Store) -> None:
     with pytest.raises(Invalid):
         await store.create(thing(number=2**70))
+
+
+async def test_a_walk_comes_by_everything_as_it_is_kept(store: Store) -> None:
+    """Also by what no list shows: a deleted record whose message is not out."""
+    records = [thing(f"{n:04d}", tenant=f"t{n % 2}", n=n) for n in range(WALKED + 1)]
+    await store.append(records)
+    gone = await store.get("thing", "t0", "0000")
+    await store.delete(gone, [message("deleted")])
+
+    batches = [batch async for batch in store.walk("thing")]
+
+    found = {document["id"]: document for batch in batches for document in batch}
+    assert max(len(batch) for batch in batches) <= WALKED
+    assert len(found) == sum(len(batch) for batch in batches) == WALKED + 1
+    assert found["0001"] == {
+        "id": "0001",
+        "tenant": "t1",
+        "revision": 1,
+        "body": {"n": 1},
+        "facts": {"parties": ["northwind"]},
+        "outbox": [],
+    }
+    assert found["0000"]["tenant"] == GONE + "t0"
+    assert [one["id"] for one in found["0000"]["outbox"]] == ["deleted"]
+    assert [batch async for batch in store.walk("thing")]

@@ -3,69 +3,116 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import copy
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
-from hypothesis import given
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import assume, given
+from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from convergedon.core import audit
-from convergedon.core.audit import KIND, Audit, digest, verify
-from convergedon.core.errors import Unavailable
+from convergedon.core import audit, checkpoints
+from convergedon.core.audit import KIND, KINDS, START, Audit, canonical, digest
+from convergedon.core.bus import Message
+from convergedon.core.checkpoints import Notary
+from convergedon.core.errors import Stale, Unavailable
 from convergedon.core.memory import MemoryBus, MemoryStore
 from convergedon.core.store import Record
+from convergedon.core.verification import Verified, verify
+
+KEY = Ed25519PrivateKey.generate()
+Document = dict[str, Any]
 
 
-async def written(count: int) -> tuple[MemoryStore, MemoryBus, list[Record]]:
-    store, bus = MemoryStore([KIND]), MemoryBus()
-    writer = Audit(store, bus, "test")
-    for number in range(count):
-        writer.record("order.completed", "acme", "vendor", f"productOrder/{number}", "done", number=number)
-    await writer.stop()
-    return store, bus, await store.find(KIND.name, {}, sort=[("id", 1)])
+class Doctored(MemoryStore):
+    """A store that holds exactly these documents, however they came there."""
+
+    def __init__(self, documents: Sequence[Document]) -> None:
+        super().__init__(KINDS)
+        self._documents = documents
+
+    async def walk(self, kind: str) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
+        yield self._documents
 
 
-async def kept(records: Sequence[Record]) -> MemoryStore:
-    """A store that holds these records and nothing else."""
-    store = MemoryStore([KIND])
-    await store.append(records)
-    return store
+@dataclass
+class World:
+    """Everything that an audit record consists of: documents, the stream of anchors, the file."""
+
+    documents: list[Document]
+    messages: list[Message]
+    file: bytes
+
+    async def verified(self) -> Verified:
+        bus = MemoryBus()
+        bus._streams["AUDIT"] = self.messages
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "anchors"
+            file.write_bytes(self.file)
+            return await verify(Doctored(self.documents), bus, KEY.public_key(), file, late=0)
+
+    @property
+    def wrong(self) -> str:
+        return asyncio.run(self.verified()).wrong
 
 
-def edited(record: Record, **members: Any) -> Record:
-    return replace(record, body={**record.body, **members})
+async def written(count: int, writers: int = 1, batch: int = 3) -> World:
+    """The record of some writers, checkpoints after each batch, as a store and a bus then have it."""
+    store, bus = MemoryStore(KINDS), MemoryBus()
+    with tempfile.TemporaryDirectory() as folder:
+        notary = Notary(bus, KEY, Path(folder) / "anchors")
+        for number in range(writers):
+            writer = Audit(store, bus, f"test{number}")
+            for done in range(count):
+                writer.record("order.completed", "acme", "vendor", f"productOrder/{done}", "done", number=done)
+                if done % batch == batch - 1:
+                    await writer._flush()
+                    await notary.attest()
+            await writer.stop()
+        await notary.stop()
+        documents = [dict(document) async for batch_ in store.walk(KIND.name) for document in batch_]
+        return World(documents, bus._streams["AUDIT"], (Path(folder) / "anchors").read_bytes())
 
 
-def rechained(records: Sequence[Record]) -> list[Record]:
-    """The records with all hashes made anew, as one would who knows how they are made."""
-    previous, found = audit.START, []
-    for record in records:
-        body = {**record.body, "previous": previous}
-        previous = body["hash"] = digest(previous, body)
-        found.append(replace(record, body=body))
-    return found
+@cache
+def whole() -> World:
+    return asyncio.run(written(7, writers=2))
 
 
-async def test_whole_chains_are_whole() -> None:
+@pytest.fixture
+def world() -> World:
+    return copy.deepcopy(whole())
+
+
+def rechained(documents: list[Document]) -> None:
+    """All hashes made anew, as one would who knows how they are made."""
+    previous = START
+    for document in documents:
+        body = document["body"]
+        body["previous"] = previous
+        previous = body["hash"] = digest(previous, canonical(body))
+
+
+def numbered(documents: list[Document]) -> None:
+    for place, document in enumerate(documents, 1):
+        document["body"]["sequence"] = place
+        document["id"] = f"{document['body']['writer']}:{place:012d}"
+
+
+def test_what_nobody_touched_is_whole(world: World) -> None:
     """Nothing is reported where nothing was done."""
-    store, bus, records = await written(5)
+    found = asyncio.run(world.verified())
 
-    assert await verify(store, bus) == (5, None)
-    assert [r.body["sequence"] for r in records] == [1, 2, 3, 4, 5]
-    assert records[0].body["trace"] == ""
-
-
-async def test_two_writers_have_chains_of_their_own() -> None:
-    """Processes do not wait for each other."""
-    store, bus = MemoryStore([KIND]), MemoryBus()
-    for _ in range(2):
-        writer = Audit(store, bus, "worker")
-        writer.record("order.completed", "acme", "vendor", "productOrder/1", "done")
-        await writer.stop()
-
-    assert await verify(store, bus) == (2, None)
+    assert (found.records, found.wrong, found.unstored) == (14, "", 0)
+    assert found.checkpoints == len(world.file.splitlines()) >= 4
+    assert sorted({one["body"]["sequence"] for one in world.documents}) == [1, 2, 3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +121,7 @@ async def test_two_writers_have_chains_of_their_own() -> None:
         {"outcome": "refused"},
         {"subject": "somebody"},
         {"tenant": "globex"},
-        {"time": 0},
+        {"time": "2026-01-01T00:00:00.000Z"},
         {"detail": {}},
         {"trace": "1" * 32},
         {"hash": "0" * 64},
@@ -82,101 +129,226 @@ async def test_two_writers_have_chains_of_their_own() -> None:
         {"added": True},
     ],
 )
-@pytest.mark.parametrize("place", [0, 2, 4])
-async def test_an_edited_record_is_named(members: Mapping[str, Any], place: int) -> None:
+@pytest.mark.parametrize("place", [0, 2, 6])
+def test_an_edited_record_is_named(world: World, members: Mapping[str, Any], place: int) -> None:
     """Whatever was edited, in whichever record."""
-    _, bus, records = await written(5)
-    records[place] = edited(records[place], **members)
+    body = world.documents[place]["body"]
+    body.update(members)
 
-    count, wrong = await verify(await kept(records), bus)
-    assert count == 5
-    assert wrong
-    assert f"record {place + 1} of {records[0].body['writer']} was changed" in wrong
+    assert f"record {place + 1} of {body['writer']} was changed" in world.wrong
 
 
-async def test_a_record_under_another_tenant_is_named() -> None:
-    """The tenant by which it is found is the tenant that it tells."""
-    _, bus, records = await written(3)
-    records[1] = replace(records[1], tenant="globex")
+@pytest.mark.parametrize(
+    "members",
+    [{"tenant": "globex"}, {"facts": {}}, {"facts": {"at": {"time": 0}}}, {"revision": 2}, {"outbox": [{}]}, {"x": 1}],
+)
+def test_what_stands_beside_a_record_is_part_of_it(world: World, members: Mapping[str, Any]) -> None:
+    """A record cannot be hidden in another tenant or another time, and nothing hung onto it."""
+    world.documents[1].update(members)
 
-    _, wrong = await verify(await kept(records), bus)
-    assert wrong
-    assert "record 2 of" in wrong
+    assert "record 2 of" in world.wrong
 
 
-@pytest.mark.parametrize("place", [0, 2, 4])
-async def test_a_deleted_record_is_named(place: int) -> None:
+@pytest.mark.parametrize("place", [0, 2, 6])
+def test_a_deleted_record_is_named(world: World, place: int) -> None:
     """At the beginning, in the middle and at the end."""
-    _, bus, records = await written(5)
-    del records[place]
+    gone = world.documents.pop(place)
+    writer = gone["body"]["writer"]
 
-    _, wrong = await verify(await kept(records), bus)
-    assert wrong
-    assert "missing" in wrong
+    words = f"record {place + 1} of {writer} is missing" if place < 6 else f"records after 6 of {writer} are missing"
+    assert words in world.wrong
 
 
-async def test_records_that_changed_places_are_named() -> None:
+def test_records_that_changed_places_are_named(world: World) -> None:
     """Also when they are given each other's ids."""
-    _, bus, records = await written(5)
-    second, third = records[1:3]
-    records[1:3] = [replace(third, id=second.id), replace(second, id=third.id)]
+    second, third = world.documents[1:3]
+    second["id"], third["id"] = third["id"], second["id"]
 
-    _, wrong = await verify(await kept(records), bus)
-    assert wrong
-    assert "record 2 of" in wrong
+    assert "record 2 of" in world.wrong
 
 
-async def test_an_inserted_record_is_named() -> None:
+def test_an_inserted_record_is_named(world: World) -> None:
     """A record between two others moves all that follow, also when every hash is made anew."""
-    _, bus, records = await written(5)
-    forged = [*records[:2], edited(records[2], on="productOrder/7"), *records[2:]]
-    writer = records[0].body["writer"]
-    numbered = [
-        replace(record, id=f"{writer}:{place:012d}", body={**record.body, "sequence": place})
-        for place, record in enumerate(forged, 1)
+    added = copy.deepcopy(world.documents[2])
+    added["body"]["on"] = "productOrder/7"
+    chain = [*world.documents[:2], added, *world.documents[2:7]]
+    numbered(chain)
+    world.documents[:7] = chain
+    assert "record 3 of" in world.wrong
+
+    rechained(chain)
+    assert "record 3 of" in world.wrong
+
+
+@pytest.mark.parametrize("left", [0, 1, 6])
+def test_a_cut_tail_shows(world: World, left: int) -> None:
+    """The bus keeps how far each chain had come, where nobody can delete it."""
+    del world.documents[left:7]
+
+    assert f"records after {left} of" in world.wrong
+    assert "7 were written" in world.wrong
+
+
+def test_a_chain_made_anew_is_not_the_one_that_was_anchored(world: World) -> None:
+    """Who edits a record and makes all hashes anew still cannot change the anchor."""
+    world.documents[1]["body"]["outcome"] = "refused"
+    rechained(world.documents[:7])
+
+    assert "anchored" in world.wrong
+
+
+def test_a_record_behind_the_last_anchor_was_added(world: World) -> None:
+    """What continues a chain that has ended, by the book, was still written by nobody."""
+    added = copy.deepcopy(world.documents[6])
+    added["body"]["previous"] = added["body"]["hash"]
+    chain = [*world.documents[:7], added]
+    numbered(chain)
+    added["body"]["hash"] = digest(added["body"]["previous"], canonical(added["body"]))
+    world.documents.append(added)
+
+    assert "record 8 of" in world.wrong
+    assert "was never announced" in world.wrong
+
+
+def test_a_chain_of_nobody_is_named(world: World) -> None:
+    """A chain that is whole in itself, of a writer without an anchor."""
+    forged = copy.deepcopy(world.documents[:3])
+    for document in forged:
+        document["body"]["writer"] = "gateway-000000000000"
+    numbered(forged)
+    rechained(forged)
+    world.documents += forged
+
+    assert "record 1 of gateway-000000000000" in world.wrong
+
+
+def test_a_checkpoint_by_another_key_is_forged(world: World) -> None:
+    """Also one that says the same."""
+    other = Ed25519PrivateKey.generate()
+    place = next(i for i, one in enumerate(world.messages) if one.subject == checkpoints.SUBJECT)
+    said = world.messages[place].body
+    world.messages[place] = replace(
+        world.messages[place], body={**said, "signature": other.sign(said["text"].encode()).hex()}
+    )
+
+    assert "checkpoint 1 was changed or forged" in world.wrong
+
+
+def bytewise(value: Any, data: st.DataObject) -> Any:
+    """The value with one byte of its JSON changed to another, so that it says something else."""
+    text = orjson.dumps(value)
+    place = data.draw(st.integers(0, len(text) - 1))
+    byte = data.draw(st.integers(32, 126).filter(lambda byte: byte != text[place]))
+    try:
+        edited = orjson.loads(text[:place] + bytes([byte]) + text[place + 1 :])
+    except orjson.JSONDecodeError:
+        assume(False)
+    assume(orjson.dumps(edited, option=orjson.OPT_SORT_KEYS) != orjson.dumps(value, option=orjson.OPT_SORT_KEYS))
+    return edited
+
+
+def edit_a_record(world: World, data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(world.documents) - 1))
+    edited = bytewise(world.documents[place], data)
+    assume(isinstance(edited, dict))
+    world.documents[place] = {"id": None, **edited}
+
+
+def remove_records(world: World, data: st.DataObject) -> None:
+    gone = data.draw(st.sets(st.integers(0, len(world.documents) - 1), min_size=1))
+    world.documents = [one for place, one in enumerate(world.documents) if place not in gone]
+
+
+def cut_a_tail(world: World, data: st.DataObject) -> None:
+    writers = sorted({one["body"]["writer"] for one in world.documents})
+    writer, left = data.draw(st.sampled_from(writers)), data.draw(st.integers(0, 6))
+    world.documents = [
+        one for one in world.documents if one["body"]["writer"] != writer or one["body"]["sequence"] <= left
     ]
 
-    for chain in (numbered, rechained(numbered)):
-        _, wrong = await verify(await kept(chain), bus)
-        assert wrong
+
+def exchange_records(world: World, data: st.DataObject) -> None:
+    places = data.draw(st.permutations(range(len(world.documents))))
+    ids = [one["id"] for one in world.documents]
+    assume([ids[place] for place in places] != ids)
+    for document, place in zip(world.documents, places, strict=True):
+        document["id"] = ids[place]
 
 
-@pytest.mark.parametrize("left", [0, 1, 4])
-async def test_a_cut_tail_shows(left: int) -> None:
-    """The bus keeps how far each chain had come, where nobody can delete it."""
-    _, bus, records = await written(5)
-
-    _, wrong = await verify(await kept(records[:left]), bus)
-    assert wrong
-    assert f"records after {left} of" in wrong
-    assert "5 were written" in wrong
-
-
-async def test_a_chain_made_anew_is_not_the_one_that_was_anchored() -> None:
-    """Who edits a record and makes all hashes anew still cannot change the anchor."""
-    _, bus, records = await written(5)
-    records[1] = edited(records[1], outcome="refused")
-
-    _, wrong = await verify(await kept(rechained(records)), bus)
-    assert wrong
-    assert "anchored" in wrong
+def insert_a_record(world: World, data: st.DataObject) -> None:
+    """One more of a chain, all hashes made anew or not."""
+    writer = world.documents[data.draw(st.integers(0, len(world.documents) - 1))]["body"]["writer"]
+    chain = [one for one in world.documents if one["body"]["writer"] == writer]
+    rest = [one for one in world.documents if one["body"]["writer"] != writer]
+    place = data.draw(st.integers(0, len(chain)))
+    chain.insert(place, copy.deepcopy(chain[min(place, len(chain) - 1)]))
+    numbered(chain)
+    if data.draw(st.booleans()):
+        rechained(chain)
+    world.documents = rest + chain
 
 
-@given(st.data())
-def test_no_other_list_of_the_records_is_whole(data: st.DataObject) -> None:
-    """Any records, in any number and any order of ids, that are not exactly those written, are noticed."""
+def edit_an_anchor(world: World, data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(world.messages) - 1))
+    message = world.messages[place]
+    edited = bytewise({"subject": message.subject, "body": message.body}, data)
+    assume(isinstance(edited.get("subject"), str) and isinstance(edited.get("body"), dict))
+    assume(edited["subject"].startswith("audit."))
+    world.messages[place] = replace(message, subject=edited["subject"], body=edited["body"])
 
-    async def check() -> None:
-        _, bus, records = await written(4)
-        order = data.draw(st.permutations(range(4)))
-        taken = data.draw(st.lists(st.sampled_from(order), unique=True))
-        if taken == [0, 1, 2, 3]:
-            return
-        forged = [replace(records[number], id=records[place].id) for place, number in enumerate(taken)]
 
-        assert (await verify(await kept(forged), bus))[1]
+def remove_anchors(world: World, data: st.DataObject) -> None:
+    gone = data.draw(st.sets(st.integers(0, len(world.messages) - 1), min_size=1))
+    world.messages = [one for place, one in enumerate(world.messages) if place not in gone]
 
-    asyncio.run(check())
+
+def exchange_anchors(world: World, data: st.DataObject) -> None:
+    """Two that say the same kind of thing: between chains there is no order, and none is claimed."""
+    alike: dict[Any, list[int]] = {}
+    for place, message in enumerate(world.messages):
+        alike.setdefault((message.body.get("writer"), message.body.get("stored")), []).append(place)
+    group = data.draw(st.sampled_from([places for places in alike.values() if len(places) > 1]))
+    one, other = data.draw(st.lists(st.sampled_from(group), min_size=2, max_size=2, unique=True))
+    first, second = world.messages[one], world.messages[other]
+    world.messages[one] = replace(second, position=first.position)
+    world.messages[other] = replace(first, position=second.position)
+
+
+def edit_the_file(world: World, data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(world.file) - 1))
+    byte = data.draw(st.integers(0, 255).filter(lambda byte: byte != world.file[place]))
+    world.file = world.file[:place] + bytes([byte]) + world.file[place + 1 :]
+
+
+def cut_the_file(world: World, data: st.DataObject) -> None:
+    begin = data.draw(st.integers(0, len(world.file) - 1))
+    end = data.draw(st.integers(begin + 1, len(world.file)))
+    world.file = world.file[:begin] + world.file[end:]
+
+
+TAMPERING = (
+    edit_a_record,
+    remove_records,
+    cut_a_tail,
+    exchange_records,
+    insert_a_record,
+    edit_an_anchor,
+    remove_anchors,
+    exchange_anchors,
+    edit_the_file,
+    cut_the_file,
+)
+
+
+@pytest.mark.parametrize("tamper", TAMPERING, ids=lambda one: one.__name__)
+@given(data=st.data())
+@effort(max_examples=100, deadline=None)
+def test_nothing_is_changed_unseen(tamper: Any, data: st.DataObject) -> None:
+    """Any one byte, any deletion, order, insertion and cut; in records, anchors, checkpoints and the file."""
+    world = copy.deepcopy(whole())
+    tamper(world, data)
+
+    assert world.wrong
 
 
 class Away(MemoryBus):
@@ -186,32 +358,148 @@ class Away(MemoryBus):
         super().__init__()
         self.times = times
 
-    async def publish(
-        self, subject: str, body: Mapping[str, Any], id: str, headers: Mapping[str, str] | None = None
-    ) -> None:
+    async def publish(self, *args: Any, **named: Any) -> None:
         if self.times:
             self.times -= 1
             raise Unavailable("the bus is away")
-        await super().publish(subject, body, id, headers)
+        await super().publish(*args, **named)
 
 
-async def test_an_anchor_is_kept_until_the_bus_takes_it() -> None:
-    """A bus that was away when the last batch was stored does not leave the tail free to be cut."""
-    store, bus = MemoryStore([KIND]), Away(1)
+async def test_records_wait_for_a_bus_that_is_away() -> None:
+    """They are written as they were, once, when it is back."""
+    store, bus = MemoryStore(KINDS), Away(1)
     writer = Audit(store, bus, "test")
     await writer.start()
     writer.record("order.completed", "acme", "vendor", "productOrder/1", "done")
     async with asyncio.timeout(5):
-        while not await bus.read("audit.>"):
+        while len(await bus.read("audit.>")) < 2:
             await asyncio.sleep(0.01)
     await writer.stop()
 
-    assert (await verify(await kept([]), bus))[1]
-    assert await verify(store, bus) == (1, None)
+    assert await verify(store, bus) == Verified(1)
+
+
+class Dying(MemoryStore):
+    """A store whose process is killed while it takes a batch: of it only some arrives."""
+
+    taken = 0
+
+    async def append(self, records: Sequence[Record]) -> None:
+        await super().append(records[: self.taken])
+        raise Unavailable("killed")
+
+
+@pytest.mark.parametrize("taken", [0, 2, 5])
+async def test_a_killed_process_is_no_tampering(taken: int) -> None:
+    """What it had announced and not stored is missing, counted, and no fault; what it had stored is checked."""
+    store, bus = Dying(KINDS), MemoryBus()
+    store.taken = taken
+    writer = Audit(store, bus, "test")
+    for number in range(5):
+        writer.record("order.completed", "acme", "", f"productOrder/{number}", "done")
+    await writer.stop()
+
+    assert await verify(store, bus) == Verified(taken, unstored=5 - taken)
 
 
 async def test_what_was_recorded_is_stored_at_the_end() -> None:
     """Stopping leaves nothing behind, however much was recorded last."""
-    store, bus, _ = await written(audit.BATCH * 2 + 1)
+    store, bus = MemoryStore(KINDS), MemoryBus()
+    writer = Audit(store, bus, "test")
+    for number in range(audit.BATCH * 2 + 1):
+        writer.record("order.completed", "acme", "vendor", f"productOrder/{number}", "done")
+    await writer.stop()
 
-    assert await verify(store, bus) == (audit.BATCH * 2 + 1, None)
+    assert await verify(store, bus) == Verified(audit.BATCH * 2 + 1)
+
+
+async def test_what_finds_no_place_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that is away for long does not fill the memory, and how many records that cost is recorded."""
+    monkeypatch.setattr(audit, "MOST_WAITING", 10)
+    store, bus = MemoryStore(KINDS), MemoryBus()
+    writer = Audit(store, bus, "test")
+    for number in range(13):
+        writer.record("order.completed", "acme", "", f"productOrder/{number}", "done")
+    await writer.stop()
+
+    records = await store.find(KIND.name, {}, [("id", 1)])
+    assert [records[-1].body["what"], records[-1].body["detail"]] == ["audit.lost", {"count": 3}]
+    assert await verify(store, bus) == Verified(11)
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [{"n": 1 << 70}, {"n": float("nan")}, {"words": "half \ud800"}, {"when": Path("x")}, {"words": "nul \0"},
+     {"words": "long " * 20_000}, {"deep": {"\0": [1, {"a": ("b",)}]}}],
+)  # fmt: skip
+async def test_whatever_is_recorded_can_be_stored(detail: dict[str, Any]) -> None:
+    """A record that cannot be written would hold up all that come after it."""
+    store, bus = MemoryStore(KINDS), MemoryBus()
+    writer = Audit(store, bus, "test")
+    writer.record("order.completed", "acme", "vendor", "productOrder/1", "done", **detail)
+    await writer.stop()
+
+    assert await verify(store, bus) == Verified(1)
+
+
+async def test_the_batches_of_an_adapter_are_stored_by_a_worker() -> None:
+    """Once, however often they come, in a chain of the adapter's own."""
+    store, bus = MemoryStore(KINDS), MemoryBus()
+    writer = Audit(None, bus, "netconf")
+    for number in range(audit.CARRIED + 1):
+        writer.record("device.rpc", "acme", "convergedon", "device/pe1", "done", rpc=str(number))
+    await writer.stop()
+    assert (await verify(store, bus)).unstored == audit.CARRIED + 1
+
+    taking = bus.consume(audit.taking(store, bus))
+    async with asyncio.timeout(5):
+        while (await verify(store, bus)).unstored:
+            await asyncio.sleep(0.01)
+    taking.cancel()
+
+    assert await verify(store, bus) == Verified(audit.CARRIED + 1)
+
+
+async def test_workers_make_one_chain_of_checkpoints() -> None:
+    """Who comes second at the same place is refused, and makes the next one."""
+    store, bus = MemoryStore(KINDS), MemoryBus()
+    notaries = [Notary(bus, KEY), Notary(bus, KEY)]
+    for number in range(3):
+        writer = Audit(store, bus, "test")
+        writer.record("order.completed", "acme", "", f"productOrder/{number}", "done")
+        await writer.stop()
+        made = await asyncio.gather(*(notary.attest() for notary in notaries), return_exceptions=True)
+        assert sum(one is True for one in made) == 1
+        assert all(isinstance(one, bool | Stale) for one in made)
+
+    assert await verify(store, bus, KEY.public_key()) == Verified(3, checkpoints=3)
+    assert not await notaries[0].attest()
+
+
+async def test_a_worker_with_another_key_makes_no_checkpoint() -> None:
+    """It says what to set, instead of making a chain that no one key can check."""
+    store, bus = MemoryStore(KINDS), MemoryBus()
+    for key in (KEY, Ed25519PrivateKey.generate()):
+        writer = Audit(store, bus, "test")
+        writer.record("order.completed", "acme", "", "productOrder/1", "done")
+        await writer.stop()
+        await Notary(bus, key).stop()
+
+    assert await verify(store, bus, KEY.public_key()) == Verified(2, checkpoints=1)
+
+
+async def test_a_torn_line_of_the_file_is_written_again(tmp_path: Path) -> None:
+    """Its writer died over it: the next one goes on behind the last whole line."""
+    store, bus, file = MemoryStore(KINDS), MemoryBus(), tmp_path / "anchors"
+    notary = Notary(bus, KEY, file)
+    for _ in range(2):
+        writer = Audit(store, bus, "test")
+        writer.record("order.completed", "acme", "", "productOrder/1", "done")
+        await writer.stop()
+        await notary.attest()
+    file.write_bytes(file.read_bytes()[:-5])
+    assert "ends before checkpoint 2" in (await verify(store, bus, KEY.public_key(), file, late=0)).wrong
+
+    await notary.attest()
+
+    assert await verify(store, bus, KEY.public_key(), file, late=0) == Verified(2, checkpoints=2)
