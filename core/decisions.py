@@ -158,7 +158,7 @@ async def since(bus: Bus, start: float) -> AsyncIterator[Entry]:
     """The decisions that were made from then on until now, in the order in which they were stored."""
     async for message in bus.since("decision.>", start):
         for entry in map(_entry, message.body["decisions"]):
-            if entry.at >= start:
+            if entry.at > start - 0.001:  # ids say milliseconds
                 yield entry
 
 

@@ -16,6 +16,8 @@ from convergedon.core.errors import Misconfigured, Unavailable
 RULE = "data.main.decision"
 UNDEFINED = "<undefined>"
 """What the embedded engine says of a rule that has no value."""
+NO_RULE = "not a valid rule path"
+"""And of one that there is not."""
 
 
 class Engine(Protocol):
@@ -104,7 +106,9 @@ def compiled(bundle: Bundle) -> Embedded:
     try:
         answer = engine.ask(RULE, {})
     except Unavailable as error:
-        raise Misconfigured(str(error)) from error
+        if NO_RULE not in str(error):
+            raise Misconfigured(str(error)) from error
+        answer = None
     if answer is None:
         raise Misconfigured("the policies have no rule main.decision that answers: nothing could be allowed")
     return engine

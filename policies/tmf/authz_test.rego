@@ -59,7 +59,13 @@ test_customer_hears_of_itself if {
 
 test_customer_without_party_is_refused if {
 	nobody := object.remove(customer, ["party"])
-	not main.decision.allow with input as asked(nobody, "list", {"kind": "productOrder", "tenant": "acme"})
+	reasons := main.decision.reasons with input as asked(nobody, "list", {"kind": "productOrder", "tenant": "acme"})
+	reasons == ["a customer's token must name its party"]
+}
+
+test_a_token_without_tenant_reaches_nothing if {
+	reasons := main.decision.reasons with input as asked(object.remove(csr, ["tenant"]), "list", {"kind": "productOrder"})
+	reasons == ["the token names no tenant"]
 }
 
 test_no_role_no_way if {
