@@ -15,6 +15,6 @@ allow if {
 
 reasons := data.tmf.authz.reasons | data.tmf.limits.reasons
 
-filter := {"parties": [input.subject.party]} if data.tmf.authz.own_things_only
+filter := {"parties": [party | party := input.subject.party]} if data.tmf.authz.own_things_only
 
 filter := {} if not data.tmf.authz.own_things_only
