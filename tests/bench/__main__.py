@@ -1,6 +1,6 @@
 """`make bench`: what the gateway costs, side by side with what it is built on and what it replaces.
 
-    python -m tests.bench [post] [read] [order] [fault] [parts] [lists] [--json FILE] [--seconds N] [--rounds N]
+    python -m tests.bench [post] [read] [order] [fault] [parts] [cost] [lists] [--json FILE] [--seconds N] [--rounds N]
     python -m tests.bench lists [--most N] [--store NAME=mongodb://...]
 
 Figures are of this machine in this minute; the ratios are medians over rounds in which all took their turn.
@@ -21,7 +21,7 @@ from rich.table import Table
 from tests.bench import facts
 from tests.bench.rounds import Effort, Result
 
-NAMES = ("post", "read", "order", "fault", "parts", "lists")
+NAMES = ("post", "read", "order", "fault", "parts", "cost", "lists")
 
 
 def main() -> None:

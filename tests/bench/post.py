@@ -71,9 +71,7 @@ async def measure(effort: Effort) -> Result:
                 "memory": {**common, "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics-memory")},
             }
             (folder / "metrics-memory").mkdir()
-            places = {
-                name: await stack.enter_async_context(servers.running(name, envs.get(name))) for name in servers.SERVERS
-            }
+            places = {name: await stack.enter_async_context(servers.running(name, envs.get(name))) for name in LABELS}
 
             async def turn(name: str) -> float:
                 found = await load.measure(places[name], posted(name, token), CONNECTIONS, effort.seconds)
@@ -87,7 +85,7 @@ async def measure(effort: Effort) -> Result:
                     kept_up.append(sum(found["statuses"].values()) / (asked + waited[-1]))
                 return float(found["rate"])
 
-            found = await in_turn({name: lambda name=name: turn(name) for name in servers.SERVERS}, effort.rounds)
+            found = await in_turn({name: lambda name=name: turn(name) for name in LABELS}, effort.rounds)
     for name, rates in found.items():
         result.figures[name] = {
             "rate": rounded(statistics.median(rates)),

@@ -1,6 +1,6 @@
 """The servers that are compared, each one process: our gateway on real or in-memory parts, and what it stands on.
 
-    python -m tests.bench.servers embedded|memory|frame|connexion|starlette|tmf-mock|socket [--profile FILE]
+    python -m tests.bench.servers NAME [--profile FILE]      (the names stand in SERVERS)
 
 Settings come from the environment, as for every role. The address is printed when it is ready.
 """
@@ -58,6 +58,41 @@ async def memory() -> None:
 
     app.connected = twins  # the one seam: all that is built on store and bus stays as it is
     await app.gateway(settings.load(), _announce)
+
+
+async def undecided() -> None:
+    """The same without policy: everything is allowed, and nothing asked. No setting does this; it is measured only."""
+    _decide_nothing()
+    await memory()
+
+
+async def unrecorded() -> None:
+    """The same without audit: nothing is recorded."""
+    _record_nothing()
+    await memory()
+
+
+async def neither() -> None:
+    _decide_nothing()
+    _record_nothing()
+    await memory()
+
+
+def _decide_nothing() -> None:
+    from convergedon.core import policy
+
+    allowed = policy.Decision("1", True, (), {}, "1")
+
+    async def decide(*_: object, **__: object) -> policy.Decision:
+        return allowed
+
+    policy.Policy.decide = decide  # type: ignore[method-assign, assignment]
+
+
+def _record_nothing() -> None:
+    from convergedon.core import audit
+
+    audit.Audit.record = lambda *_, **__: None  # type: ignore[method-assign, assignment]
 
 
 async def connexion() -> None:
@@ -182,6 +217,9 @@ def _announce(address: str) -> None:
 SERVERS: Mapping[str, Callable[[], Any]] = {
     "embedded": embedded,
     "memory": memory,
+    "undecided": undecided,
+    "unrecorded": unrecorded,
+    "neither": neither,
     "frame": frame,
     "connexion": connexion,
     "starlette": starlette,
@@ -193,6 +231,15 @@ SERVERS: Mapping[str, Callable[[], Any]] = {
 @asynccontextmanager
 async def running(name: str, env: Mapping[str, str] | None = None, *options: str) -> AsyncIterator[str]:
     """One of them as a process, ended with the block; its address."""
+    async with process(name, env, *options) as (address, _):
+        yield address
+
+
+@asynccontextmanager
+async def process(
+    name: str, env: Mapping[str, str] | None = None, *options: str
+) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
+    """The same with the process itself."""
     from tests.bench.load import ROOT
 
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("CONVERGEDON_")}
@@ -208,7 +255,7 @@ async def running(name: str, env: Mapping[str, str] | None = None, *options: str
             address = (await process.stdout.readline()).decode().strip()
         if not address:
             raise RuntimeError(f"the server {name} did not start")
-        yield address
+        yield address, process
     finally:
         if process.returncode is None:
             process.terminate()

@@ -1,0 +1,192 @@
+"""What policy and audit cost: a POST with and without them, and decisions by the embedded engine and by a server.
+
+The gateway stands on in-memory twins, so a POST is as short as it can be and the shares are as large: with real
+servers it takes longer, and they take no more. A POST is counted in CPU time of the gateway's process, with all that
+it does for it afterwards (outbox, audit's writes, the log of decisions): others on the machine do not count in that.
+What is switched off is switched off in servers.py, by no setting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import statistics
+import tempfile
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.resources import as_file, files
+from pathlib import Path
+from socket import create_server
+from time import perf_counter
+
+import httpx
+
+from convergedon.core import bundles, settings, tokens
+from convergedon.core.engines import Embedded, Engine, OpaServer
+from convergedon.core.policy import Policy
+from tests.bench import load, servers
+from tests.bench.orders import ORDER, request
+from tests.bench.parts import SUBJECT
+from tests.bench.post import CONNECTIONS, ORDERS
+from tests.bench.rounds import Effort, Result, in_turn, ratios, rounded
+
+POSTS = {
+    "POST: policy and audit": "memory",
+    "POST: no policy": "undecided",
+    "POST: no audit": "unrecorded",
+    "POST: neither": "neither",
+}
+"""contestant -> its server."""
+ON, NEITHER = "POST: policy and audit", "POST: neither"
+OPA = "decisions: OPA server"
+START = 20.0
+"""Seconds an OPA server may take to start."""
+ABOUT = {"api": "/tmf-api/productOrderingManagement/v4", "kind": "productOrder", "tenant": "acme", "id": ""}
+
+
+async def measure(effort: Effort) -> Result:
+    result = Result("what policy and audit cost", "in a second; us of one")
+    answered: dict[str, list[float]] = defaultdict(list)
+    with tempfile.TemporaryDirectory(prefix="convergedon-bench-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        async with AsyncExitStack() as stack:
+            contestants = {
+                **await _posts(folder, stack, effort.seconds, answered),
+                **await _decisions(stack, effort.seconds / 5, result),
+            }
+            found = await in_turn(contestants, effort.rounds)
+    for name, rates in found.items():
+        rate = statistics.median(rates)
+        result.figures[name] = {"rate": rounded(rate), "us": rounded(1e6 / rate)}
+        if name in answered:
+            result.figures[name]["answered"] = rounded(statistics.median(answered[name]))
+    off = [contestant for contestant in POSTS if contestant != ON]
+    result.ratios = ratios(found, *((contestant, ON) for contestant in off))
+    if OPA in found:
+        result.ratios |= ratios(found, ("decisions: embedded", OPA))
+    result.notes += [
+        f"{words}: {_share(found[ON], found[name]):.1f} % of a POST's CPU time" for words, name in _SAVED.items()
+    ]
+    result.notes += [
+        f"POST productOrder over {CONNECTIONS} connections; rate and us are of CPU time, answered of the clock",
+        "store and bus are in memory: with real ones a POST takes longer, policy and audit do not",
+    ]
+    return result
+
+
+_SAVED = {"policy": "POST: no policy", "audit": "POST: no audit", "policy and audit together": NEITHER}
+
+
+def _share(whole: Sequence[float], without: Sequence[float]) -> float:
+    """How much of a POST's time goes when a part is left out, in %: the median over the rounds."""
+    return 100 * statistics.median(1 - one / other for one, other in zip(whole, without, strict=True))
+
+
+async def _posts(
+    folder: Path, stack: AsyncExitStack, seconds: float, answered: Mapping[str, list[float]]
+) -> Mapping[str, Callable[[], Awaitable[float]]]:
+    post = request("POST", ORDERS, tokens.issue(settings.load(data=folder), "acme", "csr"), ORDER)
+
+    def turn(name: str, address: str, process: int) -> Callable[[], Awaitable[float]]:
+        async def one() -> float:
+            before = _spent(process)
+            found = await load.measure(address, post, CONNECTIONS, seconds)
+            if set(found["statuses"]) != {"201"}:
+                raise RuntimeError(f"answers other than 201: {found['statuses']}")
+            answered[name].append(float(found["rate"]))
+            return float(found["statuses"]["201"] / (_spent(process) - before))
+
+        return one
+
+    turns = {}
+    for name, server in POSTS.items():
+        (folder / server).mkdir()
+        env = {
+            "CONVERGEDON_DATA": str(folder),
+            "CONVERGEDON_PORT": "0",
+            "CONVERGEDON_LOG_LEVEL": "warning",
+            "PROMETHEUS_MULTIPROC_DIR": str(folder / server),
+        }
+        address, process = await stack.enter_async_context(servers.process(server, env))
+        turns[name] = turn(name, address, process.pid)
+    return turns
+
+
+def _spent(process: int) -> float:
+    """Seconds of CPU that a process has used, as Linux counts them."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def _decisions(
+    stack: AsyncExitStack, seconds: float, result: Result
+) -> Mapping[str, Callable[[], Awaitable[float]]]:
+    """Decisions one after another, and by the server also some at once: it answers beside its caller."""
+    engine = Embedded(bundles.read())
+    question = {"subject": SUBJECT.document, "action": "create", "resource": ABOUT, "body": ORDER, "before": None}
+    question |= {"channel": "rest", "environment": {"time": 1_770_000_000}}
+
+    async def evaluate() -> None:
+        await engine.evaluate(question)
+
+    turns = {"evaluations: embedded": _rate(evaluate, seconds), "decisions: embedded": _deciding(engine, seconds)}
+    program = shutil.which(os.environ.get("CONVERGEDON_OPA") or "opa") or shutil.which(Path.home() / "go/bin/opa")
+    if program is None:
+        result.notes.append("no Open Policy Agent is installed: its server was not measured")
+        return turns
+    server = await stack.enter_async_context(_serving(program))
+    stack.push_async_callback(server.close)
+    return {**turns, OPA: _deciding(server, seconds), f"{OPA}, 8 at once": _deciding(server, seconds, 8)}
+
+
+def _deciding(engine: Engine, seconds: float, at_once: int = 1) -> Callable[[], Awaitable[float]]:
+    rules = Policy(engine)
+
+    async def decide() -> None:
+        (await rules.decide(SUBJECT, "create", ABOUT, ORDER)).require()
+
+    return _rate(decide, seconds, at_once)
+
+
+def _rate(part: Callable[[], Awaitable[object]], seconds: float, at_once: int = 1) -> Callable[[], Awaitable[float]]:
+    """How many a second."""
+
+    async def turn() -> float:
+        done, begun = 0, perf_counter()
+        while not done or perf_counter() - begun < seconds:
+            await asyncio.gather(*(part() for _ in range(at_once))) if at_once > 1 else await part()
+            done += at_once
+        return done / (perf_counter() - begun)
+
+    return turn
+
+
+@asynccontextmanager
+async def _serving(program: str) -> AsyncIterator[OpaServer]:
+    """An OPA server with our policies."""
+    with create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    quiet = ("--skip-version-check", "--log-level", "error")  # it would ask the world for a newer one
+    with as_file(files("convergedon.policies")) as policies:
+        process = await asyncio.create_subprocess_exec(
+            program, "run", "--server", "--addr", address, *quiet, str(policies)
+        )
+        try:
+            await _answers(f"http://{address}/health", process)
+            yield OpaServer(f"http://{address}")
+        finally:
+            process.kill()
+            await process.wait()
+
+
+async def _answers(url: str, process: asyncio.subprocess.Process) -> None:
+    async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(START):
+        while process.returncode is None:
+            try:
+                if (await client.get(url)).is_success:
+                    return
+            except httpx.TransportError:
+                await asyncio.sleep(0.02)
+    raise RuntimeError("the OPA server did not start")
