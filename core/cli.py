@@ -335,6 +335,24 @@ def demo(json_file: Path | None, url: str | None, data: Path | None) -> None:
         sys.exit(1)
 
 
+@main.group()
+def campaign() -> None:
+    """Trials that count what should not happen."""
+
+
+@campaign.command("escapes")
+@click.option("-n", "number", type=click.IntRange(1), default=200, show_default=True, help="Violations to try.")
+@click.option("--seed", type=int, default=1, show_default=True, help="What chance begins with.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the outcomes here.")
+def campaign_escapes(number: int, seed: int, json_file: Path | None) -> None:
+    """Try to get past the policies on every path, and count what took effect; on systems of its own."""
+    from importlib import import_module
+
+    run = import_module("convergedon.demo.campaign").run
+    if not asyncio.run(_until_told(run(_settings(None), number, seed, json_file))):
+        sys.exit(1)
+
+
 def _settings(data: Path | None, **given: object) -> Settings:
     from convergedon.core import settings
 

@@ -1,0 +1,355 @@
+"""What a campaign acts with and what it sees with: callers of any kind, hands inside the system, and eyes outside it.
+
+The eyes are never the gateway's word about itself: devices are read by plain NETCONF sessions all the time (what was
+there for a while and is gone again counts), resources by their rightful owners, notifications at a listener.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from ipaddress import ip_network
+from typing import Any, TypeVar
+
+import httpx
+import jwt
+import nats
+import orjson
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from nats.js import JetStreamContext
+from nats.js.api import ConsumerInfo
+
+from convergedon.adapters.contract import Intent
+from convergedon.core import audit, tokens, up
+from convergedon.core.bus import STREAMS, NatsBus
+from convergedon.core.errors import Unavailable
+from convergedon.core.policy import Subject
+from convergedon.core.relay import Relay
+from convergedon.core.store import MongoStore
+from convergedon.demo.stage import PATIENCE, Element, Listener, Place, until
+from convergedon.handlers import hub
+from convergedon.handlers.apis import APIS, KINDS
+from convergedon.handlers.resource import Api, Resource, Resources
+from convergedon.mediation import planning
+
+ALL_QUIET = 90.0
+"""Seconds in which everything that is under way must have ended."""
+
+Body = Mapping[str, Any]
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Who:
+    """A caller, as its token says: ``age`` is for how many seconds it has had its roles."""
+
+    name: str
+    tenant: str
+    roles: tuple[str, ...]
+    party: str | None = None
+    age: float = 0
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(self.name, self.tenant, self.roles, self.party, float(int(time.time() - self.age)))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An answer, as much as is judged of it."""
+
+    who: Who
+    status: int
+    text: str
+    headers: Mapping[str, str]
+
+
+class Scene:
+    """A system in play, seen from outside and reached from all sides."""
+
+    def __init__(
+        self,
+        place: Place,
+        client: httpx.AsyncClient,
+        listener: Listener,
+        bus: NatsBus,
+        streams: JetStreamContext,
+        store: MongoStore,
+    ) -> None:
+        self.place, self.listener, self.bus, self.store = place, listener, bus, store
+        self._streams = streams
+        self.resources = Resources(store, APIS, place.gateway)
+        self.products = planning.load(place.settings.products)
+        self.run = secrets.token_hex(3)
+        self._client = client
+        self._tokens: dict[Who, str] = {}
+        self._consoles: dict[Who, httpx.AsyncClient] = {}
+        self._browsers: list[httpx.AsyncClient] = []
+        self._vlans: Counter[str] = Counter()
+        self._ever: dict[str, dict[tuple[str, ...], Mapping[str, str]]] = {name: {} for name in place.devices}
+        self._now: dict[str, Iterable[Mapping[str, str]]] = dict.fromkeys(place.devices, ())
+
+    # --- who speaks
+
+    def secret(self, owner: str) -> str:
+        """A word that stands in all that a tenant or a party owns, and in nothing that others may read."""
+        return f"of-{owner}-alone-{self.run}"
+
+    def token(self, who: Who) -> str:
+        """A token of the local issuer that says what it is told to: an issuer may err, and people change their jobs."""
+        if who not in self._tokens:
+            settings = self.place.settings
+            plain = tokens.issue(settings, who.tenant, "reader")
+            now = int(time.time())
+            claims = jwt.decode(plain, options={"verify_signature": False}) | {
+                "sub": who.name,
+                "roles": list(who.roles),
+                "iat": int(now - who.age),
+                "exp": now + 3600,
+            }
+            claims |= {"party": who.party} if who.party else {}
+            key = load_pem_private_key((settings.data / "keys" / "issuer.pem").read_bytes(), None)
+            headers = jwt.get_unverified_header(plain)
+            self._tokens[who] = jwt.encode(claims, key, algorithm="ES256", headers=headers)  # type: ignore[arg-type]
+        return self._tokens[who]
+
+    async def ask(
+        self,
+        who: Who,
+        method: str,
+        path: str,
+        body: Any = None,
+        media_type: str = "application/json",
+        trace: str = "",
+        **query: str,
+    ) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self.token(who)}"}
+        if body is not None:
+            headers["Content-Type"] = media_type
+        if trace:
+            headers["traceparent"] = f"00-{trace}-{secrets.token_hex(8)}-01"
+        content = None if body is None else orjson.dumps(body)
+        return await self._client.request(method, path, content=content, headers=headers, params=query or None)
+
+    async def must(self, who: Who, method: str, path: str, body: Any = None, **query: str) -> Any:
+        """What somebody who may is answered. Raises Unavailable when it is not given."""
+        answer = await self.ask(who, method, path, body, **query)
+        if not answer.is_success:
+            raise Unavailable(f"{method} {path} as {who.name} answered {answer.status_code}: {answer.text[:300]}")
+        return answer.json() if answer.content else None
+
+    async def console(self, who: Who, path: str, trace: str = "") -> httpx.Response:
+        """A page of the console, in the session of its operator; or why there is no session."""
+        headers = {"traceparent": f"00-{trace}-{secrets.token_hex(8)}-01"} if trace else {}
+        if who not in self._consoles:
+            browser = httpx.AsyncClient(base_url=self.place.gateway, timeout=3 * PATIENCE, trust_env=False)
+            self._browsers.append(browser)
+            page = await browser.get("/console/login")
+            form = re.search(r'name="form" value="([^"]*)"', page.text)
+            given = {"form": form[1] if form else "", "token": self.token(who)}
+            entered = await browser.post("/console/login", data=given, headers=headers)
+            if not entered.is_redirect:
+                return entered
+            self._consoles[who] = browser
+        return await self._consoles[who].get(path, headers=headers)
+
+    async def close(self) -> None:
+        for browser in self._browsers:
+            await browser.aclose()
+
+    # --- hands inside: what no door saw
+
+    async def write(self, resource: Resource, who: Who, body: Body, **facts: Any) -> str:
+        """A resource and its event past the APIs; the id."""
+        known = {"owner": who.subject.document, **facts}
+        return (await self.resources.create(resource, who.tenant, body, known)).id
+
+    async def subscribe(self, api: Api, who: Who, name: str) -> None:
+        """A listener that was taken long ago, when its owner might have been somebody else."""
+        callback = {"callback": f"{self.listener.url}/{name}"}
+        await hub.register(self.store, hub.subscription(api, who.subject, callback))
+
+    async def intend(self, intent: Intent, about: Body, trace: str) -> None:
+        """An intent on the bus past the orchestrator."""
+        body = {"intent": asdict(intent), "reply": "network.0.outcome", "about": about}
+        headers = {"traceparent": f"00-{trace}-{secrets.token_hex(8)}-01"}
+        await self.bus.publish(f"intent.netconf.{intent.device}", body, intent.key, headers)
+
+    # --- what is ordered
+
+    def port(self, tenant: str, site: str) -> Mapping[str, Any]:
+        """The device, interface and network of a site."""
+        return self.products.sites[tenant][site]
+
+    def vlan(self, tenant: str, site: str) -> int:
+        """One that nobody else in this campaign orders at the site's port."""
+        port = self.port(tenant, site)
+        name = f"{port['device']}/{port['interface']}"
+        self._vlans[name] += 1
+        return 100 + self._vlans[name]
+
+    def values(self, tenant: str, site: str, vlan: int, bandwidth: int) -> dict[str, Any]:
+        """What a device is told of an access."""
+        port = self.port(tenant, site)
+        address = str(ip_network(port["network"])[vlan])
+        return {"interface": port["interface"], "vlan": vlan, "bandwidth": bandwidth, "address": address}
+
+    # --- eyes
+
+    async def look(self) -> None:
+        """Read all devices, and keep whatever was ever seen on them."""
+        for name, device in self.place.devices.items():
+            self._now[name] = (await Element(device).read()).config.values()
+            for access in self._now[name]:
+                self._ever[name][tuple(f"{leaf}={text}" for leaf, text in sorted(access.items()))] = access
+
+    async def watch(self) -> None:
+        """Look again and again, until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except Unavailable:
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(1)
+
+    def was_on(self, tenant: str, site: str, vlan: int, **leaves: str) -> bool:
+        """Whether an access was ever seen on the port of a site."""
+        return self._stands(self._ever[self.port(tenant, site)["device"]].values(), tenant, site, vlan, leaves)
+
+    def is_on(self, tenant: str, site: str, vlan: int) -> bool:
+        """Whether it was there when the devices were last read."""
+        return self._stands(self._now[self.port(tenant, site)["device"]], tenant, site, vlan, {})
+
+    def _stands(
+        self, accesses: Iterable[Mapping[str, str]], tenant: str, site: str, vlan: int, leaves: Mapping[str, str]
+    ) -> bool:
+        wanted = {"interface": self.port(tenant, site)["interface"], "vlan-id": str(vlan), **leaves}
+        return any(wanted.items() <= access.items() for access in accesses)
+
+    async def until(self, words: str, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Wait for what must happen. Raises Unavailable."""
+        answer = await until(ask)
+        if not answer:
+            raise Unavailable(f"it did not happen within {PATIENCE:g} s that {words}")
+        return answer
+
+    def heard(self, name: str, word: str) -> bool:
+        """Whether a listener was sent a word."""
+        return any(one.who == name and word in str(one.event) for one in list(self.listener.heard))
+
+    async def ready(self) -> None:
+        """Wait until the gateway says that all of it can work."""
+
+        async def all_ready() -> bool:
+            return (await self._client.get("/readyz")).status_code == 200
+
+        await self.until("the system is ready again after its policy engine", all_ready)
+
+    async def quiet(self) -> None:
+        """Wait until nothing is under way: no event unsent, no message of the bus unanswered. Raises Unavailable."""
+        end, calm, left = time.monotonic() + ALL_QUIET, 0, ""
+        while calm < 2:  # what is between outbox and bus is in neither
+            left = await self._under_way()
+            calm = 0 if left else calm + 1
+            if time.monotonic() > end:
+                raise Unavailable(f"after {ALL_QUIET:g} s there is still under way: {left}")
+            await asyncio.sleep(0.1)
+        await self.look()
+
+    async def _under_way(self) -> str:
+        """What is, in words; empty when nothing is."""
+        if unsent := await self.store.unsent(0):
+            return f"{len(unsent)} records with unsent events"
+        for stream in STREAMS:
+            for consumer in await self._consumers(stream):
+                if not consumer.config.durable_name:
+                    continue  # somebody reads, and takes nothing away
+                if under_way := (consumer.num_pending or 0) + (consumer.num_ack_pending or 0):
+                    return f"{under_way} messages for {consumer.name}"
+        return ""
+
+    async def _consumers(self, stream: str) -> list[ConsumerInfo]:
+        """All of a stream's, which come in pages."""
+        found: list[ConsumerInfo] = []
+        while page := await self._streams.consumers_info(stream, offset=len(found)):
+            found += page
+        return found
+
+    async def records(self, traces: Sequence[str]) -> dict[str, list[Body]]:
+        """The audit records of each trace."""
+        found: dict[str, list[Body]] = {trace: [] for trace in traces}
+        for first in range(0, len(traces), 200):
+            some = list(traces[first : first + 200])
+            for record in await self.store.find(audit.KIND.name, {"body.trace": {"$in": some}}):
+                found[record.body["trace"]].append(record.body)
+        return found
+
+
+@dataclass
+class Deed:
+    """One attempt under way: a word and a trace that are its alone, and the answers that it was given."""
+
+    scene: Scene
+    mark: str
+    trace: str = field(default_factory=lambda: secrets.token_hex(16))
+    seen: list[Seen] = field(default_factory=list)
+
+    async def ask(self, who: Who, method: str, path: str, body: Any = None, **more: Any) -> Seen:
+        """Ask as somebody; what is answered is judged."""
+        return self._keep(who, await self.scene.ask(who, method, path, body, trace=self.trace, **more))
+
+    async def console(self, who: Who, path: str) -> Seen:
+        return self._keep(who, await self.scene.console(who, path, self.trace))
+
+    def _keep(self, who: Who, answer: httpx.Response) -> Seen:
+        self.seen.append(Seen(who, answer.status_code, answer.text, answer.headers))
+        return self.seen[-1]
+
+    def told(self, owner: str) -> bool:
+        """Whether a byte of what a tenant or party alone may read was in an answer."""
+        return any(self.scene.secret(owner) in one.text for one in self.seen)
+
+    @property
+    def succeeded(self) -> bool:
+        return bool(self.seen) and all(200 <= one.status < 300 for one in self.seen)
+
+    @property
+    def withheld(self) -> bool:
+        """Whether nobody could decide."""
+        return any(one.status == 503 for one in self.seen)
+
+
+@asynccontextmanager
+async def staged(place: Place) -> AsyncIterator[Scene]:
+    """The scene on a system, with its eyes open."""
+    found = up.find(place.settings.data)
+    if found is None:
+        raise Unavailable(f"no system runs in {place.settings.data}")
+    async with AsyncExitStack() as stack:
+        bus = await NatsBus(found.nats, "convergedon-campaign").open()
+        stack.push_async_callback(bus.close)
+        watcher = await nats.connect(found.nats)
+        stack.push_async_callback(watcher.close)
+        store = await MongoStore(found.mongodb, place.settings.database, [*KINDS, audit.KIND]).open()
+        stack.push_async_callback(store.close)
+        relay = Relay(store, bus)
+        await relay.start()
+        stack.push_async_callback(relay.stop)
+        listener = stack.enter_context(Listener().open())
+        client = await stack.enter_async_context(
+            httpx.AsyncClient(base_url=place.gateway, timeout=3 * PATIENCE, trust_env=False)
+        )
+        scene = Scene(place, client, listener, bus, watcher.jetstream(), store)
+        stack.push_async_callback(scene.close)
+        watching = asyncio.create_task(scene.watch())
+        try:
+            yield scene
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
