@@ -145,7 +145,7 @@ def lab(data: Path | None) -> None:
 
 @main.command()
 @click.option("--tenant", required=True, help="Tenant the token is for.")
-@click.option("--role", required=True, help="csr, noc, mediation, billing, customer, reader or admin.")
+@click.option("--role", required=True, help="csr, noc, mediation, billing, customer, reader, auditor or admin.")
 @click.option("--party", help="Party the token is for: a customer sees its own things alone.")
 @data_option
 def token(tenant: str, role: str, party: str | None, data: Path | None) -> None:

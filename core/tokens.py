@@ -33,7 +33,7 @@ LONGEST = 8192
 COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 TYPES = ("jwt", "at+jwt", "application/at+jwt")
 """What a token may say it is (RFC 9068, 4): not one for logging out, nor a proof of possession."""
-ROLES = ("csr", "noc", "mediation", "billing", "customer", "reader", "admin")
+ROLES = ("csr", "noc", "mediation", "billing", "customer", "reader", "auditor", "admin")
 GUESSES = 10
 """How many seconds' worth of failures an address may have at once."""
 

@@ -7,6 +7,7 @@ from convergedon.core.store import Kind
 from convergedon.handlers import (
     alarms,
     alarms_v5,
+    audit_records,
     customer_bills,
     customer_notifications,
     product_ordering,
@@ -27,6 +28,7 @@ APIS: tuple[Api, ...] = (
     service_inventory.API,
     resource_inventory.API,
     customer_notifications.API,
+    audit_records.API,
 )
 
 OWN = {kind.name: kind for kind in audit.KINDS}

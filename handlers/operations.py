@@ -26,6 +26,7 @@ from convergedon.core.errors import (
     Stale,
     Unprocessable,
 )
+from convergedon.core.persons import Persons
 from convergedon.core.policy import Decision, Policy, Subject
 from convergedon.core.settings import Settings
 from convergedon.core.store import Record
@@ -83,6 +84,7 @@ class Call:
 class Operations:
     def __init__(self, resources: Resources, policy: Policy, audit: Audit, settings: Settings) -> None:
         self._resources, self._store = resources, resources.store
+        self._persons = Persons(resources.store)
         self._policy, self._audit, self._settings = policy, audit, settings
         self.public_url = settings.url if settings.public_url else ""
         self.shares = Shares(settings.rate_limit)
@@ -122,12 +124,21 @@ class Operations:
             return self._resources.present(record, call.url, call.api)
         return self._resources.present_to(parties, call.resource, record, call.url, call.api)
 
+    async def _in_clear(self, call: Call, found: Sequence[Record]) -> Sequence[Record]:
+        """The records with persons by name, as far as they are known still."""
+        if not call.resource.told_of_persons:
+            return found
+        told = await self._persons.told(call.subject.tenant, [record.body for record in found])
+        return [replace(record, body=body) for record, body in zip(found, told, strict=True)]
+
     async def list(self, call: Call) -> Response:
         decision = await self._allowed(call, "list")
         asked = query.parse(call.parameters, call.shape, call.translation)
         if "parties" in decision.filter and asked.about(call.resource.viewed):
             raise Invalid(f"only who sees all of {', '.join(call.resource.viewed)} can ask for it")
         where = {"$and": [self._visible(call, decision), asked.where]} if asked.where else self._visible(call, decision)
+        if call.resource.told_of_persons:
+            where = await self._persons.asked(call.subject.tenant, where)
         limit = self._most(asked)
         found = await self._store.find(call.resource.name, where, asked.sort, asked.offset, limit) if limit else []
         total = asked.offset + len(found)
@@ -135,6 +146,7 @@ class Operations:
             raise Invalid(f"more than {limit - 1} match: narrow the list, or ask for pages with limit and offset")
         if len(found) == limit or (asked.offset and not found):
             total = await self._store.count(call.resource.name, where)
+        found = await self._in_clear(call, found)
         content = [query.select(self._present(call, decision, record), asked.fields) for record in found]
         self._record(call, "list", call.resource.name, "done", decision, count=len(found))
         headers = {"X-Total-Count": str(total), "X-Result-Count": str(len(found))}
@@ -152,7 +164,7 @@ class Operations:
 
     async def retrieve(self, call: Call) -> Response:
         decision = await self._allowed(call, "retrieve")
-        record = await self._read(call, decision)
+        (record,) = await self._in_clear(call, [await self._read(call, decision)])
         wanted = query.fields(call.parameters, call.shape)
         content = query.select(self._present(call, decision, record), wanted)
         self._record(call, "retrieve", f"{call.resource.name}/{call.id}", "done", decision)

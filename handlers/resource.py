@@ -45,7 +45,8 @@ class Resource:
     who sees a part cannot ask by them. ``untold`` are members that are too large for an event.
     ``states`` are the lifecycles of further members that are states too (X.731 has several).
     ``ours`` are, from the facts, the members that only the gateway's own work changes; while there are any, no client
-    deletes the resource. ``dated`` are date-times that only another version than the one of the records declares.
+    deletes the resource. ``told_of_persons`` says that it holds references to persons (core/persons.py), which are read
+    and asked for by name. ``dated`` are date-times that only another version than the one of the records declares.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Resource:
     states: tuple[Lifecycle, ...] = ()
     ours: Callable[[Body], Collection[str]] = lambda _: ()
     dated: tuple[str, ...] = ()
+    told_of_persons: bool = False
 
     @property
     def lifecycles(self) -> tuple[Lifecycle, ...]:

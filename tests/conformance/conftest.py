@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from declared import as_declared
 
 from convergedon.core import logs, policy, settings
-from convergedon.core.audit import KIND, Audit
+from convergedon.core.audit import KINDS as AUDIT_KINDS
+from convergedon.core.audit import Audit
 from convergedon.core.memory import MemoryBus, MemoryStore
 from convergedon.core.policy import Embedded, Policy
 from convergedon.core.relay import Relay
@@ -34,7 +35,7 @@ from convergedon.handlers.resource import Resources
 
 URL = "http://gateway.example"
 LIMIT = 65_536
-STORE_KINDS = [*KINDS, KIND]
+STORE_KINDS = KINDS
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def build(store: Store, data: Path, **changed: Any) -> Built:
     given = settings.load(data=data, **told)
     bus, resources = MemoryBus(), Resources(store, APIS, URL)
     operations = Operations(
-        resources, Policy(Embedded(policy.read())), Audit(MemoryStore([KIND]), bus, "gateway"), given
+        resources, Policy(Embedded(policy.read())), Audit(MemoryStore(AUDIT_KINDS), bus, "gateway"), given
     )
 
     async def readiness() -> tuple[bool, Mapping[str, Any]]:

@@ -91,6 +91,7 @@ def found() -> list[Operation]:
 
 OPERATIONS = found()
 RESOURCES = [one for one in OPERATIONS if one.action == "list" and not one.is_hub]
+TOLD = [one for one in RESOURCES if "/hub" in openapi.document(one.api.document)["paths"]]
 CREATABLE = [one for one in OPERATIONS if one.action == "create" and not one.is_hub]
 PATCHED = [one for one in OPERATIONS if one.action == "patch"]
 DELETED = [one for one in OPERATIONS if one.action == "delete" and not one.is_hub]

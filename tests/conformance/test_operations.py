@@ -15,6 +15,7 @@ from contract import (
     OPERATIONS,
     PATCHED,
     RESOURCES,
+    TOLD,
     Operation,
     about_party,
     check,
@@ -306,7 +307,7 @@ async def test_what_was_deleted_is_gone(gateway: Gateway, operation: Operation) 
 # events
 
 
-@each(RESOURCES)
+@each(TOLD)
 async def test_every_change_is_told_as_the_document_says(gateway: Gateway, operation: Operation) -> None:
     """The events of creating, changing and deleting exist in the document and are valid; each has an id of its own."""
     body = await made(gateway, operation)
