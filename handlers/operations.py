@@ -136,7 +136,8 @@ class Operations:
         asked = query.parse(call.parameters, call.shape, call.translation)
         if "parties" in decision.filter and asked.about(call.resource.viewed):
             raise Invalid(f"only who sees all of {', '.join(call.resource.viewed)} can ask for it")
-        where = {"$and": [self._visible(call, decision), asked.where]} if asked.where else self._visible(call, decision)
+        visible = self._visible(call, decision)
+        where: Mapping[str, Any] = {"$and": [visible, asked.where]} if asked.where else visible
         if call.resource.told_of_persons:
             where = await self._persons.asked(call.subject.tenant, where)
         limit = self._most(asked)
@@ -146,8 +147,8 @@ class Operations:
             raise Invalid(f"more than {limit - 1} match: narrow the list, or ask for pages with limit and offset")
         if len(found) == limit or (asked.offset and not found):
             total = await self._store.count(call.resource.name, where)
-        found = await self._in_clear(call, found)
-        content = [query.select(self._present(call, decision, record), asked.fields) for record in found]
+        told = await self._in_clear(call, found)
+        content = [query.select(self._present(call, decision, record), asked.fields) for record in told]
         self._record(call, "list", call.resource.name, "done", decision, count=len(found))
         headers = {"X-Total-Count": str(total), "X-Result-Count": str(len(found))}
         if asked.limit is not None:
