@@ -133,7 +133,7 @@ async def _policy(settings: Settings, bus: Bus, role: str) -> AsyncIterator[Poli
 
 async def gateway(settings: Settings, ready: Ready) -> None:
     """Answer HTTP until cancelled."""
-    import uvicorn
+    from convergedon.handlers.connections import configuration
 
     _begin(settings, "gateway")
     verifier = tokens.Verifier(settings)
@@ -143,18 +143,7 @@ async def gateway(settings: Settings, ready: Ready) -> None:
         _recording(store, bus, "gateway") as (writer, _),
     ):
         application = _application(settings, store, bus, rules, writer, verifier)
-        config = uvicorn.Config(
-            application,
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            lifespan="off",
-            timeout_graceful_shutdown=3,
-            timeout_keep_alive=30,
-            h11_max_incomplete_event_size=65_536,
-        )
+        config = configuration(settings, application)
         _settle()
         await _serve(config, ready)
 
@@ -178,6 +167,7 @@ def _application(
         readiness,
         settings.body_limit,
         _console(settings, store, bus, rules, verifier, writer),
+        metrics_token=settings.metrics_token.get_secret_value(),
     )
 
 

@@ -8,12 +8,15 @@ ConvergedonError
 │   ├── NotFound             404
 │   ├── MethodNotAllowed     405
 │   ├── NotAcceptable        406
+│   ├── TooSlow              408  a request that does not come to its end
 │   ├── Conflict             409  it exists already, or its lifecycle has no such move
 │   ├── PreconditionFailed   412
 │   ├── TooLarge             413
+│   ├── TooLong              414  the URL
 │   ├── UnsupportedMediaType 415
 │   ├── Unprocessable        422  well formed, but contradicts what was asked before
 │   ├── TooManyRequests      429  the caller's share is used up for now
+│   ├── HeadersTooLarge      431
 │   └── Unsupported          501  the standard has it, this gateway has not
 ├── Stale                somebody else changed the record first: read it again
 ├── Unavailable          503  may succeed later: a caller retries, a message comes back with a delay
@@ -76,6 +79,11 @@ class NotAcceptable(Refused):
     reason = "Not Acceptable"
 
 
+class TooSlow(Refused):
+    status = 408
+    reason = "Request Timeout"
+
+
 class Conflict(Refused):
     status = 409
     reason = "Conflict"
@@ -89,6 +97,11 @@ class PreconditionFailed(Refused):
 class TooLarge(Refused):
     status = 413
     reason = "Content Too Large"
+
+
+class TooLong(Refused):
+    status = 414
+    reason = "URI Too Long"
 
 
 class UnsupportedMediaType(Refused):
@@ -110,6 +123,11 @@ class TooManyRequests(Refused):
     def __init__(self, message: str, wait: float) -> None:
         super().__init__(message)
         self.wait = wait
+
+
+class HeadersTooLarge(Refused):
+    status = 431
+    reason = "Request Header Fields Too Large"
 
 
 class Unsupported(Refused):

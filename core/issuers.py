@@ -42,13 +42,17 @@ STALE = 3600.0
 """Seconds since they were fetched after which keys are not used any more, though the issuer is away."""
 PAUSE = 5.0
 """Seconds between the end of one fetch and the beginning of the next."""
-PATIENCE = 5.0
-"""Seconds that a whole fetch may take."""
-GRACE = 1.0
-"""Seconds that a caller waits for fresh keys when there are older ones."""
 LIMIT = 262_144
 MOST_KEYS = 100
 RSA_BITS = range(2048, 8193)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds: that a whole fetch may take, and that a caller waits for fresh keys when there are older ones."""
+
+    fetch: float = 5.0
+    fresh: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -138,13 +142,14 @@ class Issuer:
         jwks_url: str = "",
         context: ssl.SSLContext | None = None,
         clock: Callable[[], float] = monotonic,
+        patience: Patience = Patience(),
     ) -> None:
         self.name = name
         self._jwks_url = checked(jwks_url, "CONVERGEDON_JWKS_URL") if jwks_url else ""
         if not jwks_url:
             self._discovery = f"{checked(name, 'CONVERGEDON_ISSUER').rstrip('/')}/.well-known/openid-configuration"
         self._context = context or encryption.context("CONVERGEDON_JWKS")
-        self._clock = clock
+        self._clock, self._patience = clock, patience
         self._keys: tuple[SigningKey, ...] = ()
         self._fetched = self._next = -STALE
         self._reason = ""
@@ -165,7 +170,7 @@ class Issuer:
     async def keys(self) -> tuple[SigningKey, ...]:
         """Those that hold now. Raises Unavailable."""
         if self._age() >= FRESH:
-            await self._renew(GRACE if self._age() < STALE else None)
+            await self._renew(self._patience.fresh if self._age() < STALE else None)
         if self._age() >= STALE:
             raise self._unavailable()
         return self._keys
@@ -189,13 +194,20 @@ class Issuer:
         try:
             self._keys, self._fetched, self._reason = await self._asked(), self._clock(), ""
         except (httpx.HTTPError, OSError, ValueError, Misconfigured) as error:
-            self._reason = _words(error)
+            self._reason = self._words(error)
             log.warning("keys of the issuer cannot be fetched", issuer=self.name, reason=self._reason)
         finally:
             self._next = self._clock() + PAUSE
 
+    def _words(self, error: Exception) -> str:
+        if isinstance(error, TimeoutError):
+            return f"it does not answer within {self._patience.fetch:g} s"
+        if isinstance(error, ValueError | Misconfigured):
+            return str(error)
+        return encryption.why(error) or f"it does not answer ({type(error).__name__})"
+
     async def _asked(self) -> tuple[SigningKey, ...]:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(self._patience.fetch):
             return signing_keys(await _json(self._jwks_url or await self._discovered(), self._context))
 
     async def _discovered(self) -> str:
@@ -207,9 +219,12 @@ class Issuer:
 
 
 async def _json(url: str, context: ssl.SSLContext) -> Any:
-    """Read a small document. No proxy, no redirect, no compression: what is asked is what answers."""
+    """Read a small document. No proxy, no redirect, no compression: what is asked is what answers.
+
+    How long it may take is for the caller to say: a time-out between two bytes would wait for ever for many.
+    """
     headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
-    client = httpx.AsyncClient(verify=context, trust_env=False, follow_redirects=False, timeout=PATIENCE)
+    client = httpx.AsyncClient(verify=context, trust_env=False, follow_redirects=False, timeout=None)
     async with client, client.stream("GET", url, headers=headers) as answer:
         if answer.is_redirect:
             raise ValueError("it answers with a redirect, which is not followed")
@@ -224,11 +239,3 @@ async def _json(url: str, context: ssl.SSLContext) -> Any:
         return orjson.loads(content)
     except ValueError:
         raise ValueError("it answers with something that is not JSON") from None
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, TimeoutError | httpx.TimeoutException):
-        return f"it does not answer within {PATIENCE:g} s"
-    if isinstance(error, ValueError | Misconfigured):
-        return str(error)
-    return encryption.why(error) or f"it does not answer ({type(error).__name__})"

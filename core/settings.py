@@ -26,6 +26,20 @@ class Settings(BaseSettings):
     public_url: str = Field(
         "", description="URL under which clients reach the gateway, used in href; empty: from the request."
     )
+    proxies: str = Field(
+        "127.0.0.1",
+        description="Reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, comma-separated; "
+        "addresses or networks.",
+    )
+    tls_cert: Path | None = Field(None, description="Certificate chain (PEM) by which the gateway serves https alone.")
+    tls_key: Path | None = Field(None, description="Key of that certificate, if it is in another file.")
+    tls_client_ca: Path | None = Field(
+        None, description="Authorities of clients' certificates; set: who shows none is not let in."
+    )
+    connections: int = Field(512, ge=1, description="Connections that one gateway process takes at once.")
+    metrics_token: SecretStr = Field(
+        SecretStr(""), description="Bearer token for /metrics; empty: it is read on this machine alone."
+    )
     mongodb_url: SecretStr = Field(SecretStr(""), description="MongoDB to use; empty: the embedded store.")
     database: str = Field("convergedon", description="Name of the database in MongoDB.")
     nats_url: SecretStr = Field(
@@ -118,7 +132,11 @@ class Settings(BaseSettings):
     def url(self) -> str:
         """Where clients reach the gateway, without a slash at the end."""
         found = (self.public_url or f"{self.host}:{self.port}").rstrip("/")
-        return found if "://" in found else f"http://{found}"
+        return found if "://" in found else f"{self.scheme}://{found}"
+
+    @property
+    def scheme(self) -> str:
+        return "https" if self.tls_cert else "http"
 
     @cached_property
     def communities(self) -> frozenset[bytes]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import zip_longest
 from math import isfinite
 from pathlib import Path
-from time import time
+from time import monotonic, time
 from typing import Any
 from uuid import uuid4
 
@@ -82,11 +82,16 @@ class Verifier:
     An address from which too many bad tokens come is not listened to for a while, save for tokens that are remembered.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._audience = settings.audience
+    def __init__(
+        self,
+        settings: Settings,
+        monotonic: Callable[[], float] = monotonic,
+        wall: Callable[[], float] = time,
+    ) -> None:
+        self._audience, self._wall = settings.audience, wall
         self._known: OrderedDict[str, tuple[float, Subject]] = OrderedDict()
-        self._failures = Buckets(settings.failure_limit, GUESSES * settings.failure_limit)
-        self._issuers = {issuer.name: issuer for issuer in _issuers(settings)}
+        self._failures = Buckets(settings.failure_limit, GUESSES * settings.failure_limit, monotonic)
+        self._issuers = {issuer.name: issuer for issuer in _issuers(settings, monotonic)}
         self._clients = clients.load(settings.clients, list(self._issuers)) if settings.clients else None
         if not self._issuers:
             self._local = SigningKey(None, ("ES256",), _key(settings.data).public_key())
@@ -96,7 +101,7 @@ class Verifier:
         TooManyRequests when too many tokens from the address were bad.
         """
         known = self._known.get(token)
-        if known and known[0] > time():
+        if known and known[0] > self._wall():
             return known[1]
         if wait := self._failures.wait(address):
             raise TooManyRequests("too many bearer tokens from this address were not valid", wait)
@@ -106,7 +111,7 @@ class Verifier:
         except Unauthenticated:
             self._failures.take(address)
             raise
-        self._known[token] = (min(float(claims["exp"]), time() + REMEMBERED), subject)
+        self._known[token] = (min(float(claims["exp"]), self._wall() + REMEMBERED), subject)
         if len(self._known) > KEPT:
             self._known.popitem(last=False)
         return subject
@@ -151,7 +156,7 @@ class Verifier:
         return _subject({**claims, "tenant": tenant, "roles": roles, "party": party})
 
 
-def _issuers(settings: Settings) -> list[Issuer]:
+def _issuers(settings: Settings, clock: Callable[[], float]) -> list[Issuer]:
     """Those that the settings name; none: the local one. Raises Misconfigured."""
     names = [name.strip() for name in settings.issuer.split(",") if name.strip()]
     urls = [url.strip() for url in settings.jwks_url.split(",") if url.strip()]
@@ -162,7 +167,7 @@ def _issuers(settings: Settings) -> list[Issuer]:
     if len(names) > 1 and not settings.clients:
         raise Misconfigured("several issuers need CONVERGEDON_CLIENTS: without it each could give any tenant's roles")
     context = encryption.context("CONVERGEDON_JWKS", settings.jwks_ca) if names else None
-    return [Issuer(name, url, context) for name, url in zip_longest(names, urls, fillvalue="")]
+    return [Issuer(name, url, context, clock) for name, url in zip_longest(names, urls, fillvalue="")]
 
 
 def _opened(token: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -229,7 +229,8 @@ def _connection(settings: Settings, running: Supervisor) -> Connection:
     addresses = {name: component.address for name, component in running.components.items()}
     nats, mongodb = addresses.get("nats"), addresses.get("mongodb")
     return Connection(
-        gateway="http://" + addresses["gateway"].replace("0.0.0.0", embedded.HOST),  # every address is no address
+        gateway=f"{settings.scheme}://"
+        + addresses["gateway"].replace("0.0.0.0", embedded.HOST),  # every address is no address
         nats=f"nats://{nats}" if nats else settings.nats_url.get_secret_value(),
         mongodb=embedded.mongodb_url(mongodb) if mongodb else settings.mongodb_url.get_secret_value(),
         trap=addresses.get("snmp", ""),

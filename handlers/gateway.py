@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -28,16 +29,19 @@ from convergedon.core import errors, trace
 from convergedon.core.tokens import Verifier
 from convergedon.handlers import api_page, documents
 from convergedon.handlers.answers import answer, refusal
+from convergedon.handlers.guard import Guard
 from convergedon.handlers.operations import Operations
 from convergedon.handlers.resolver import ShapeResolver
 from convergedon.handlers.resource import Api
-from convergedon.handlers.security import security_map
+from convergedon.handlers.security import address, bearer_token, is_loopback, security_map
 from convergedon.handlers.serving import ServingMiddleware
 from convergedon.openapi import document
 
 log = structlog.get_logger()
 
 Readiness = Callable[[], Awaitable[tuple[bool, Mapping[str, Any]]]]
+
+FORWARDED = frozenset({"forwarded", "x-forwarded-for", "x-real-ip"})
 
 # What a request needs. Swagger UI fails on recursive schemas and responses are checked in tests, so neither is here;
 # serving.py says why it ends in a middleware of ours.
@@ -52,6 +56,7 @@ def application(
     body_limit: int,
     mounts: Sequence[BaseRoute] = (),
     lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]] | None = None,
+    metrics_token: str = "",
 ) -> ASGIApp:
     app = AsyncApp(
         "convergedon.handlers",
@@ -77,14 +82,14 @@ def application(
     routes: list[BaseRoute] = [
         Route("/healthz", healthz),
         Route("/readyz", readyz),
-        Route("/metrics", _metrics),
+        Route("/metrics", _Metrics(metrics_token)),
         *(Route(f"{api.base}/openapi.json", _document(api)) for api in apis),
         *(Route(f"{api.base}/ui", _page(api)) for api in apis),
         *mounts,
     ]
     limited = _Limited(app, body_limit)
     beside = Starlette(routes=[*routes, Mount("/", limited)], lifespan=lifespan)
-    return _Front(apis, limited, beside)
+    return Guard(_Front(apis, limited, beside))
 
 
 class _Front:
@@ -120,13 +125,38 @@ def _page(api: Api) -> Callable[[Request], Awaitable[Response]]:
     return serve
 
 
-async def _metrics(_: Request) -> Response:
+class _Metrics:
+    """/metrics, for who knows the token; without one for this machine alone, and no proxy on it."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self._admit(Request(scope))
+            answered = Response(_measured(), media_type=CONTENT_TYPE_LATEST)
+        except errors.ConvergedonError as error:
+            answered = refusal(error)
+            answered.headers["X-Trace-Id"] = _trace_id(Request(scope).headers)
+        await answered(scope, receive, send)
+
+    def _admit(self, request: Request) -> None:
+        if request.method not in ("GET", "HEAD"):
+            raise errors.MethodNotAllowed("metrics are read by GET")
+        if self._token:
+            if not hmac.compare_digest(bearer_token(request.headers).encode(), self._token):
+                raise errors.Unauthenticated("this is not the token of CONVERGEDON_METRICS_TOKEN")
+        elif not is_loopback(address(request.scope)) or not FORWARDED.isdisjoint(request.headers.keys()):
+            raise errors.Unauthenticated("metrics are read on this machine, or with CONVERGEDON_METRICS_TOKEN")
+
+
+def _measured() -> bytes:
     """Of all processes that share PROMETHEUS_MULTIPROC_DIR, else of this one."""
     registry = REGISTRY
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    return generate_latest(registry)
 
 
 class _Answer:

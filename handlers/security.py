@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from ipaddress import ip_address
 from typing import Any
 
 from connexion.lifecycle import ConnexionRequest
@@ -27,6 +28,13 @@ def bearer_token(headers: Mapping[str, str]) -> str:
 def address(scope: Scope) -> str:
     """Where a request comes from, as far as is known."""
     return (scope.get("client") or ("",))[0]
+
+
+def is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 def security_map(verifier: Verifier) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from time import time
 from typing import Any
 
 import jwt
@@ -15,7 +16,7 @@ from issuer import DISCOVERY, KEYS, Answer, SigningIssuer, as_json, plain, publi
 
 from convergedon.core import issuers, settings, tokens
 from convergedon.core.errors import Misconfigured, TooManyRequests, Unauthenticated, Unavailable
-from convergedon.core.issuers import FRESH, PAUSE, STALE, Issuer, choose, signing_keys
+from convergedon.core.issuers import FRESH, PAUSE, STALE, Issuer, Patience, choose, signing_keys
 from convergedon.core.tokens import Verifier
 
 
@@ -39,8 +40,8 @@ def clock() -> Clock:
     return Clock()
 
 
-def known(real: SigningIssuer, clock: Clock) -> Issuer:
-    return Issuer(real.url, real.url + KEYS, clock=clock)
+def known(real: SigningIssuer, clock: Clock, patience: Patience = Patience()) -> Issuer:  # noqa: B008 - frozen
+    return Issuer(real.url, real.url + KEYS, clock=clock, patience=patience)
 
 
 def verifier(real: SigningIssuer, tmp_path: Path, **given: Any) -> Verifier:
@@ -205,18 +206,18 @@ async def flood(writer: asyncio.StreamWriter) -> None:
     ],
 )
 async def test_an_answer_that_is_no_key_set_changes_nothing(
-    real: SigningIssuer, clock: Clock, monkeypatch: pytest.MonkeyPatch, answer: Answer, words: str
+    real: SigningIssuer, clock: Clock, answer: Answer, words: str
 ) -> None:
     """Junk, too much, too slow, or elsewhere: the keys of before hold, and without any the reason is said."""
-    monkeypatch.setattr(issuers, "PATIENCE", 0.5)
-    issuer = known(real, clock)
+    hasty = Patience(fetch=0.5)
+    issuer = known(real, clock, hasty)
     before = await issuer.keys()
     real.pages[KEYS] = answer
     clock.now += FRESH
 
     assert await issuer.keys() == before
     with pytest.raises(Unavailable, match=words):
-        await known(real, clock).keys()
+        await known(real, clock, hasty).keys()
 
 
 async def test_a_redirect_is_not_followed(real: SigningIssuer, clock: Clock) -> None:
@@ -228,12 +229,9 @@ async def test_a_redirect_is_not_followed(real: SigningIssuer, clock: Clock) -> 
     assert real.asked == [KEYS]
 
 
-async def test_a_slow_issuer_does_not_slow_every_request(
-    real: SigningIssuer, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_slow_issuer_does_not_slow_every_request(real: SigningIssuer, clock: Clock) -> None:
     """While keys may still be used a caller waits a moment for newer ones, and the fetch goes on without it."""
-    monkeypatch.setattr(issuers, "GRACE", 0.05)
-    issuer, gate, served = known(real, clock), asyncio.Event(), real.pages[KEYS]
+    issuer, gate, served = known(real, clock, Patience(fresh=0.05)), asyncio.Event(), real.pages[KEYS]
     await issuer.keys()
 
     async def slow(writer: asyncio.StreamWriter) -> None:
@@ -340,18 +338,18 @@ async def test_local_tokens_are_worth_nothing_beside_a_real_issuer(real: Signing
             await checking.verify(token)
 
 
-async def test_a_remembered_token_ends_with_its_key(
-    real: SigningIssuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What was checked once is checked again after a minute."""
-    checking, token = verifier(real, tmp_path), real.token("one")
+async def test_a_remembered_token_ends_with_its_key(real: SigningIssuer, tmp_path: Path, clock: Clock) -> None:
+    """What was checked once is checked again after a minute, and its key is gone then."""
+    wall = Clock()
+    wall.now = time()
+    checking = Verifier(settings.load(data=tmp_path, issuer=real.url), monotonic=clock, wall=wall)
+    token = real.token("one")
     await checking.verify(token)
     real.has("two")
-    monkeypatch.setattr(issuers, "FRESH", 0.0)
-    monkeypatch.setattr(issuers, "PAUSE", 0.0)
-    checking._issuers[real.url]._next = 0.0
-    checking._known = type(checking._known)((known, (0.0, who)) for known, (_, who) in checking._known.items())
 
+    clock.now += FRESH
+    assert await checking.verify(token)
+    wall.now += tokens.REMEMBERED
     with pytest.raises(Unauthenticated, match="does not have"):
         await checking.verify(token)
 
