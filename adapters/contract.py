@@ -9,6 +9,7 @@ ITU-T X.733, which TMF642 took over word for word.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -92,6 +93,30 @@ class Observation:
     object: str = ""
     key: str = ""
     attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rpc:
+    """One call of a device, for the audit record: its name and how it ended, never what was said in it.
+
+    done: the device did it. refused: it answered with an error. failed: it did not answer.
+    """
+
+    device: str
+    name: str
+    outcome: Literal["done", "refused", "failed"]
+    seconds: float
+
+
+witness: ContextVar[Callable[[Rpc], None]] = ContextVar("witness")
+"""Who is told of calls while an intent is performed; it goes along into tasks, and into threads with their context."""
+
+
+def tell(rpc: Rpc) -> None:
+    """Have a call of a device recorded; an adapter that does not tell works all the same. From any thread."""
+    told = witness.get(None)
+    if told:
+        told(rpc)
 
 
 Report = Callable[[Observation], Awaitable[None]]

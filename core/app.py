@@ -96,6 +96,17 @@ async def _recording(store: Store, bus: Bus, role: str) -> AsyncIterator[tuple[A
 
 
 @asynccontextmanager
+async def _carrying(bus: Bus, role: str) -> AsyncIterator[Audit]:
+    """An audit writer of a process without a store."""
+    writer = Audit(None, bus, role)
+    await writer.start()
+    try:
+        yield writer
+    finally:
+        await writer.stop()
+
+
+@asynccontextmanager
 async def _attesting(settings: Settings, bus: Bus) -> AsyncIterator[None]:
     """Checkpoints of the audit record, which every worker makes."""
     notary = Notary(bus, checkpoints.signing_key(settings), settings.audit_anchor_file)
@@ -244,8 +255,8 @@ async def adapter(settings: Settings, name: str, ready: Ready) -> None:
     made = known[name](settings, devices)
     bus = await _patiently(_bus(settings, name).open)
     try:
-        async with _policy(settings, bus, name):
-            role = AdapterRole(made, bus, devices)
+        async with _policy(settings, bus, name), _carrying(bus, name) as writer:
+            role = AdapterRole(made, bus, devices, writer)
             ready(await role.start())
             await _until_cancelled(role.stop)
     finally:

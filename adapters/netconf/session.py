@@ -12,10 +12,12 @@ import base64
 import binascii
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from time import perf_counter
+from typing import Any, Literal
 
 import paramiko  # type: ignore[import-untyped]
 from lxml import etree  # type: ignore[import-untyped]
@@ -31,6 +33,7 @@ from ncclient.transport.errors import (  # type: ignore[import-untyped]
 from ncclient.transport.session import NetconfBase  # type: ignore[import-untyped]
 from ncclient.transport.ssh import SSHSession  # type: ignore[import-untyped]
 
+from convergedon.adapters.contract import Rpc, tell
 from convergedon.core import trace
 from convergedon.core.errors import Misconfigured, Unavailable
 from convergedon.core.metrics import RPC_SECONDS
@@ -159,12 +162,17 @@ class Connection:
         Raises Denied when the device answers with errors, Unavailable when it does not answer.
         """
         self._manager.timeout = within
+        asked = rpc.replace("_", "-")
         try:
-            with trace.span(f"netconf {rpc}"), RPC_SECONDS.labels("netconf", rpc).time():
+            with (
+                _told(self._access.device, "confirm" if "persist_id" in named and rpc == "commit" else asked) as told,
+                trace.span(f"netconf {rpc}"),
+                RPC_SECONDS.labels("netconf", rpc).time(),
+            ):
                 reply = getattr(self._manager, rpc)(*arguments, **named)
+                told(any(error.severity != "warning" for error in reply.errors))
         except (*BROKEN, etree.LxmlError) as error:
             self.close()
-            asked = rpc.replace("_", "-")
             raise Unavailable(
                 f"{self._access.device}: no answer to {asked} ({_reason(error)}); it is asked again later"
             ) from error
@@ -188,11 +196,31 @@ class Connection:
             self.close()
 
 
+@contextmanager
+def _told(device: str, rpc: str) -> Iterator[Callable[[bool], None]]:
+    """Tell of a call when it has ended; the function that is given is told whether the device refused."""
+    begun, refused = perf_counter(), list[bool]()
+    try:
+        yield refused.append
+    finally:
+        outcome: Literal["done", "refused", "failed"] = "failed"
+        if refused:
+            outcome = "refused" if refused[0] else "done"
+        tell(Rpc(device, rpc, outcome, perf_counter() - begun))
+
+
 def dial(access: Access, dialled: Callable[[Callable[[], None]], None], within: float) -> Connection:
     """Open a session. Raises Unavailable with what to do; takes no longer than ``within`` however silent the peer.
 
     ``dialled`` is given a function that any thread may call to cut the link: what waits for the peer fails at once.
     """
+    with _told(access.device, "connect") as told:
+        connection = _dial(access, dialled, within)
+        told(False)
+    return connection
+
+
+def _dial(access: Access, dialled: Callable[[Callable[[], None]], None], within: float) -> Connection:
     where = f"{access.device} ({access.host}:{access.port})"
     try:
         link = socket.create_connection((access.host, access.port), timeout=within)

@@ -13,7 +13,7 @@ from ncclient.manager import Manager, make_device_handler
 from ncclient.operations import TimeoutExpiredError
 from ncclient.transport.ssh import SSHSession
 
-from convergedon.adapters.contract import Device, Intent, Outcome
+from convergedon.adapters.contract import Device, Intent, Outcome, Rpc, witness
 from convergedon.adapters.netconf import NetconfAdapter, create
 from convergedon.adapters.netconf.lab import CAPABILITIES, Element, Fault, running
 from convergedon.adapters.netconf.session import Access, Connection, dial
@@ -99,6 +99,37 @@ class TestNetconf(AdapterContract):
     @pytest.fixture
     def impossible(self) -> Intent:
         return intent({**GOLD, "vlan": 5000}, key="order-2")
+
+
+# --- what is told of it
+
+
+async def test_each_call_of_the_device_is_told_and_nothing_of_its_content(
+    adapter: NetconfAdapter, element: Element
+) -> None:
+    """By name, in order, with how it ended; a refusal and a silent device too, and never a payload or a secret."""
+    told: list[Rpc] = []
+    before = witness.set(told.append)
+    await adapter.perform(intent(GOLD))
+    done = [(rpc.name, rpc.outcome) for rpc in told]
+    told.clear()
+    await adapter.perform(intent({**GOLD, "interface": "ge-9/9/9"}, key="order-2", instance="acc-2"))
+    refused = [rpc.name for rpc in told if rpc.outcome == "refused"]
+    await element.stop()
+    told.clear()
+    with pytest.raises(Unavailable):
+        await adapter.perform(intent(GOLD, key="order-3", instance="acc-3"))
+    witness.reset(before)
+
+    names = [name for name, _ in done]
+    steps = ["connect", "lock", "discard-changes", "edit-config", "commit", "confirm", "unlock"]
+    assert [name for name in names if name in steps] == steps
+    assert "get-config" in names
+    assert {outcome for name, outcome in done if name != "cancel-commit"} == {"done"}
+    assert "edit-config" in refused
+    assert told[-1].outcome == "failed"
+    assert all(rpc.device == "pe1" and 0 <= rpc.seconds < 60 for rpc in told)
+    assert "s3cret" not in repr(told)
 
 
 # --- what becomes of an intent
