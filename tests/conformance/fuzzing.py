@@ -33,6 +33,7 @@ EXPLAINED = {
     r"alarmPattern\.\d+ names no attribute": "it would match every alarm",
     r"\w+ must name its alarm by id or href": "one of two members is needed",
     r"ackState is ": "the official document has no enumeration of it",
+    r".* is not a \"uri\"": "shortest texts are tried, also where a format has none that is empty",
     r".*callback": "where a listener may be is more than a form",
 }
 
