@@ -183,6 +183,7 @@ def test_a_jsonpath_filter_chooses(expression: str, ids: str) -> None:
         ("filter=" + "!" * 60 + "@.state", "nests deeper"),
         ("filter=" + "x" * 5000, "at most 4096 characters"),
         ("filter=@.state[?(@.x=='y')]", "state"),
+        ("filter=$", "must have a filter selector"),
         ("state=" + "a," * 1001, "more than 1000 values"),
         ("sort=" + ",".join(sorted(ORDER.creatable)), "at most 8"),
         (f"{VALUE}.$where=1", "no attribute"),
@@ -199,7 +200,6 @@ def test_what_cannot_be_read_is_refused_by_name(text: str, said: str) -> None:
 @pytest.mark.parametrize(
     "expression",
     [
-        "$",
         "$..state",
         "$[0]",
         "$[?(@.state=='held')].id",
