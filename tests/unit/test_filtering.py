@@ -156,6 +156,14 @@ def test_a_jsonpath_filter_chooses(expression: str, ids: str) -> None:
     assert chosen(f"filter={quote(expression)}&state=held") == ("a" if "a" in ids else "")
 
 
+@pytest.mark.parametrize(("sign", "ids"), [("||", "a"), ("&&", "")])
+def test_a_long_row_of_conditions_is_not_deep(sign: str, ids: str) -> None:
+    """Alternatives stand beside each other, also where the library nests them one in another."""
+    tests = [*(f"@.state=='x{number}'" for number in range(150)), "@.state=='held'"]
+
+    assert chosen(f"filter={quote(f'$[?({sign.join(tests)})]')}") == ids
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
