@@ -27,6 +27,7 @@ from contract import (
     retrieving,
     schema_of,
     sent,
+    target,
 )
 
 from convergedon import openapi
@@ -79,7 +80,28 @@ async def test_a_path_says_which_methods_it_takes(gateway: Gateway, operation: O
         answer = await gateway.ask(method, operation.path())
 
         refused(operation, answer, 405)
-        assert set(answer.headers["allow"].split(", ")) == {name.upper() for name in METHODS if name in item}
+        taken = {name.upper() for name in METHODS if name in item}
+        assert set(answer.headers["allow"].split(", ")) == taken | ({"HEAD"} if "GET" in taken else set())
+
+
+@each([one for one in OPERATIONS if one.method == "get"])
+async def test_what_is_read_has_a_head(gateway: Gateway, operation: Operation) -> None:
+    """HEAD is answered as GET is, without the body (RFC 9110, 9.3.2): Allow may name it."""
+    path = await target(gateway, operation)
+    whole, head = await gateway.ask("GET", path), await gateway.ask("HEAD", path)
+
+    assert head.status_code == whole.status_code
+    assert head.headers["content-length"] == whole.headers["content-length"]
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", *(f"{api.base}/openapi.json" for api in APIS)])
+async def test_pages_beside_the_operations_are_only_read(gateway: Gateway, path: str) -> None:
+    """405 that says so, not 404: the page is there."""
+    answer = await gateway.client.post(path)
+
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "GET, HEAD"
+    assert answer.json()["code"] == "ERR405"
 
 
 # what is not there
