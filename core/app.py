@@ -83,8 +83,6 @@ async def _policy(settings: Settings) -> AsyncIterator[Policy]:
 
 async def gateway(settings: Settings, ready: Ready) -> None:
     """Answer HTTP until cancelled."""
-    import uvicorn
-
     _begin(settings, "gateway")
     verifier = tokens.Verifier(settings)
     async with (
@@ -93,20 +91,28 @@ async def gateway(settings: Settings, ready: Ready) -> None:
         _recording(store, bus, "gateway") as (writer, _),
     ):
         application = _application(settings, store, bus, rules, writer, verifier)
-        config = uvicorn.Config(
-            application,
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            lifespan="off",
-            timeout_graceful_shutdown=3,
-            timeout_keep_alive=30,
-            h11_max_incomplete_event_size=65_536,
-        )
         _settle()
-        await _serve(config, ready)
+        await _serve(_http(settings, application), ready)
+
+
+def _http(settings: Settings, application: Any) -> Any:
+    """How uvicorn serves the gateway."""
+    import uvicorn
+
+    from convergedon.handlers.wire import Wire
+
+    return uvicorn.Config(
+        application,
+        host=settings.host,
+        port=settings.port,
+        http=Wire,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        timeout_graceful_shutdown=3,
+        timeout_keep_alive=30,
+    )
 
 
 def _application(
