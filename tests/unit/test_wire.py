@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from starlette.responses import JSONResponse
 
-from convergedon.core import settings
-from convergedon.core.app import _http, _serve
+from convergedon.core.app import _http, _listen, _serve
 
 WEBSOCKET = (
     b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -20,11 +18,10 @@ WEBSOCKET = (
 
 
 @pytest.fixture
-async def address(tmp_path: Path) -> AsyncIterator[tuple[str, int]]:
+async def address() -> AsyncIterator[tuple[str, int]]:
     """Where an application that answers everything with ``{}`` is served as the gateway is."""
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    given = settings.load(data=tmp_path, port=0)
-    serving = asyncio.create_task(_serve(_http(given, JSONResponse({})), ready.set_result))
+    serving = asyncio.create_task(_serve(_http(JSONResponse({})), _listen("127.0.0.1", 0), ready.set_result))
     host, _, port = (await ready).rpartition(":")
     yield host, int(port)
     serving.cancel()
