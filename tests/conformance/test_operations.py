@@ -33,6 +33,7 @@ from contract import (
 from convergedon import openapi
 from convergedon.core import policy
 from convergedon.handlers.apis import APIS
+from convergedon.handlers.documents import shape
 from convergedon.handlers.resource import Api
 
 # who may call
@@ -330,7 +331,8 @@ async def test_what_was_deleted_is_gone(gateway: Gateway, operation: Operation) 
 
 @each(RESOURCES)
 async def test_every_change_is_told_as_the_document_says(gateway: Gateway, operation: Operation) -> None:
-    """The events of creating, changing and deleting exist in the document and are valid; each has an id of its own."""
+    """The events of creating, changing and deleting exist in the document, are valid and say nothing that it has not;
+    each has an id of its own."""
     body = await made(gateway, operation)
     patch, delete = other(operation, "patch", True), other(operation, "delete", True)
     if patch:
@@ -350,6 +352,7 @@ async def test_every_change_is_told_as_the_document_says(gateway: Gateway, opera
     for event in events:
         assert event["eventType"] in declared
         check(operation.api, event["eventType"], event)
+        assert [name for name in event if not shape(operation.api.document, event["eventType"]).has(name)] == []
         assert event["event"][operation.name]["id"] == body["id"]
         assert event["eventTime"].endswith("Z")
     assert len({event["eventId"] for event in events}) == len(events)
