@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
-from convergedon.core.errors import NotAcceptable, TooManyRequests
+from convergedon.core.errors import NotAcceptable, TooManyRequests, UnsupportedMediaType
 from convergedon.core.policy import Subject
 
 CALLERS = 10_000
@@ -44,6 +44,13 @@ class Shares:
         if bucket.left < 1:
             raise TooManyRequests(f"{self._rate:g} requests a second are taken", (1 - bucket.left) / self._rate)
         bucket.left -= 1
+
+
+def check_encoding(encoding: str | None) -> None:
+    """Refuse a body that is compressed (RFC 9110, 15.5.16): it would be read as broken JSON. Raises
+    UnsupportedMediaType."""
+    if encoding and encoding.strip().lower() != "identity":
+        raise UnsupportedMediaType(f"a body is sent as it is here, without Content-Encoding: {encoding[:100]}")
 
 
 def check_acceptable(accept: str | None) -> None:

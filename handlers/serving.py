@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from convergedon.core import metrics, trace
 from convergedon.core.errors import ConvergedonError, Invalid, UnsupportedMediaType
 from convergedon.core.policy import Subject
-from convergedon.handlers.admission import Shares, check_acceptable
+from convergedon.handlers.admission import Shares, check_acceptable, check_encoding
 from convergedon.handlers.answers import refusal
 from convergedon.handlers.operations import Call
 from convergedon.handlers.resource import Api, Resource
@@ -61,6 +61,7 @@ class Service:
     async def _admitted(self, request: Request, subject: Subject, takes: frozenset[str]) -> Response:
         self._shares.take(subject)
         check_acceptable(request.headers.get("accept"))
+        check_encoding(request.headers.get("content-encoding") if takes else None)
         type_ = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if takes and type_ not in takes:
             raise UnsupportedMediaType(f"a body is {' or '.join(sorted(takes))} here, not {type_}")
