@@ -42,7 +42,7 @@ from convergedon.core.engines import Closed, OpaServer
 from convergedon.core.errors import ConvergedonError, Findings, Misconfigured, Unavailable
 from convergedon.core.policy import Policy
 from convergedon.core.relay import Relay
-from convergedon.core.settings import Settings
+from convergedon.core.settings import Settings, address
 from convergedon.core.store import MongoStore, Store
 
 log = structlog.get_logger()
@@ -147,16 +147,18 @@ async def gateway(settings: Settings, ready: Ready) -> None:
     from convergedon.handlers.connections import configuration
 
     _begin(settings, "gateway")
-    verifier = tokens.Verifier(settings)
-    async with (
-        connected(settings, "gateway") as (store, bus),
-        _policy(settings, bus, "gateway") as rules,
-        _recording(store, bus, "gateway") as (writer, _),
-    ):
-        application = _application(settings, store, bus, rules, writer, verifier)
-        config = configuration(settings, application)
-        _settle()
-        await _serve(config, ready)
+    with _listen(settings.host, settings.port) as listening:
+        # events say where resources are: on a free port, that is known only now
+        settings = settings.model_copy(update={"port": listening.getsockname()[1]})
+        verifier = tokens.Verifier(settings)
+        async with (
+            connected(settings, "gateway") as (store, bus),
+            _policy(settings, bus, "gateway") as rules,
+            _recording(store, bus, "gateway") as (writer, _),
+        ):
+            application = _application(settings, store, bus, rules, writer, verifier)
+            _settle()
+            await _serve(configuration(settings, application), listening, ready)
 
 
 def _application(
@@ -455,25 +457,22 @@ async def hub_replay(settings: Settings, id: str, start: datetime) -> str:
     return f"{count} events since {start.isoformat()} are queued again for hub {id}"
 
 
-async def _serve(config: Any, ready: Ready) -> None:
+async def _serve(config: Any, listening: socket.socket, ready: Ready) -> None:
     """Serve until cancelled, on a socket of our own: a taken port is one sentence, a free one is known before."""
     import uvicorn
 
-    listening = _listen(config.host, config.port)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server._serve([listening]))
     try:
         while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has a flag, not an event
             await asyncio.sleep(0.01)
         if not serving.done():
-            ready("{}:{}".format(*listening.getsockname()[:2]))
+            ready(address(*listening.getsockname()[:2]))
         await asyncio.shield(serving)
     except asyncio.CancelledError:
         server.should_exit = True
         await serving
         raise
-    finally:
-        listening.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:

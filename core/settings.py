@@ -131,7 +131,7 @@ class Settings(BaseSettings):
     @property
     def url(self) -> str:
         """Where clients reach the gateway, without a slash at the end."""
-        found = (self.public_url or f"{self.host}:{self.port}").rstrip("/")
+        found = (self.public_url or address(self.host, self.port)).rstrip("/")
         return found if "://" in found else f"{self.scheme}://{found}"
 
     @property
@@ -141,6 +141,11 @@ class Settings(BaseSettings):
     @cached_property
     def communities(self) -> frozenset[bytes]:
         return frozenset(name.strip().encode() for name in self.trap_communities.get_secret_value().split(","))
+
+
+def address(host: str, port: int) -> str:
+    """A place in a URL; an IPv6 address has brackets there."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def load(**given: object) -> Settings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import monotonic
 
-from convergedon.core.errors import NotAcceptable, TooManyRequests
+from convergedon.core.errors import NotAcceptable, TooManyRequests, UnsupportedMediaType
 from convergedon.core.policy import Subject
 from convergedon.core.shares import Buckets
 
@@ -25,6 +25,13 @@ class Shares:
         """Raises TooManyRequests, saying when to come again."""
         if wait := self._buckets.take((subject.tenant, subject.id)):
             raise TooManyRequests(f"{self._rate:g} requests a second are taken", wait)
+
+
+def check_encoding(encoding: str | None) -> None:
+    """Refuse a body that is compressed (RFC 9110, 15.5.16): it would be read as broken JSON. Raises
+    UnsupportedMediaType."""
+    if encoding and encoding.strip().lower() != "identity":
+        raise UnsupportedMediaType(f"a body is sent as it is here, without Content-Encoding: {encoding[:100]}")
 
 
 def check_acceptable(accept: str | None) -> None:

@@ -112,7 +112,14 @@ class PatientProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(Invalid("this is no HTTP request that can be read"))
+        self._refuse(Invalid("this cannot be read as an HTTP/1.1 request with a known method"))
+
+    def _should_upgrade(self) -> bool:
+        """A client that would like to go on in WebSocket is answered in HTTP (RFC 9110, 7.8)."""
+        return False
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """It is not worth a warning: the answer says what is served."""
 
     def pause_writing(self) -> None:
         self._unread = monotonic()

@@ -42,6 +42,7 @@ log = structlog.get_logger()
 Readiness = Callable[[], Awaitable[tuple[bool, Mapping[str, Any]]]]
 
 FORWARDED = frozenset({"forwarded", "x-forwarded-for", "x-real-ip"})
+READING = ("GET", "HEAD")
 
 # What a request needs. Swagger UI fails on recursive schemas and responses are checked in tests, so neither is here;
 # serving.py says why it ends in a middleware of ours.
@@ -79,30 +80,37 @@ def application(
         ready, components = await readiness()
         return answer({"ready": ready, "components": components}, 200 if ready else 503)
 
-    routes: list[BaseRoute] = [
+    pages = [
         Route("/healthz", healthz),
         Route("/readyz", readyz),
         Route("/metrics", _Metrics(metrics_token)),
         *(Route(f"{api.base}/openapi.json", _document(api)) for api in apis),
         *(Route(f"{api.base}/ui", _page(api)) for api in apis),
-        *mounts,
     ]
     limited = _Limited(app, body_limit)
-    beside = Starlette(routes=[*routes, Mount("/", limited)], lifespan=lifespan)
-    return Guard(_Front(apis, limited, beside))
+    refusing = {HTTPException: _refused_beside, Exception: _refused_beside}
+    beside = Starlette(routes=[*pages, *mounts, Mount("/", limited)], lifespan=lifespan, exception_handlers=refusing)
+    return Guard(_Front(apis, limited, beside, frozenset(page.path for page in pages)))
 
 
 class _Front:
-    """Sends what is below an API's base straight there; the pages beside it, and all else, are looked for in a list."""
+    """Sends what is below an API's base straight there; pages, which are only read, and all else go by a list."""
 
-    def __init__(self, apis: Sequence[Api], api: ASGIApp, beside: ASGIApp) -> None:
-        self._api, self._beside = api, beside
+    def __init__(self, apis: Sequence[Api], api: ASGIApp, beside: ASGIApp, pages: frozenset[str]) -> None:
+        self._api, self._beside, self._pages = api, beside, pages
         self._bases = tuple(f"{api.base}/" for api in apis)
-        self._pages = frozenset(f"{api.base}/{page}" for api in apis for page in ("openapi.json", "ui"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
-        straight = scope["type"] == "http" and path.startswith(self._bases) and path not in self._pages
+        if path in self._pages:
+            if scope["type"] == "http" and scope["method"] not in READING:
+                refused = _refused_early(scope, errors.MethodNotAllowed(f"{path} is only read"))
+                refused.headers["Allow"] = ", ".join(READING)
+                await refused(scope, receive, send)
+                return
+            await self._beside(scope, receive, send)
+            return
+        straight = scope["type"] == "http" and path.startswith(self._bases)
         await (self._api if straight else self._beside)(scope, receive, send)
 
 
@@ -177,12 +185,13 @@ class _Answer:
         )
 
     def _methods(self, path: str) -> list[str]:
-        """What a path takes. Starlette names only the first of the routes that share it."""
+        """What a path takes. Starlette names only the first of the routes that share it, and answers HEAD for GET."""
         for api in self._apis:
             if path.startswith(f"{api.base}/"):
                 name, _, rest = path.removeprefix(f"{api.base}/").rstrip("/").partition("/")
                 item = document(api.document)["paths"].get(f"/{name}/{{id}}" if rest else f"/{name}", {})
-                return sorted(m.upper() for m in item if m in ("get", "post", "patch", "put", "delete"))
+                taken = {name.upper() for name in item if name in ("get", "post", "patch", "put", "delete")}
+                return sorted(taken | {"HEAD"} if "GET" in taken else taken)
         return []
 
 
@@ -198,7 +207,8 @@ class _Limited:
             return
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if length.isdigit() and int(length) > self._limit:
-            await _refuse(scope, receive, send, self._limit)
+            refused = _refused_early(scope, errors.TooLarge(f"a body has at most {self._limit} bytes"))
+            await refused(scope, receive, send)
             return
         seen = 0
 
@@ -213,10 +223,17 @@ class _Limited:
         await self._app(scope, counted, send)
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, limit: int) -> None:
-    refused = refusal(errors.TooLarge(f"a body has at most {limit} bytes"))
+def _refused_early(scope: Scope, error: Exception) -> Response:
+    refused = refusal(error)
     refused.headers["X-Trace-Id"] = _trace_id(Request(scope).headers)
-    await refused(scope, receive, send)
+    return refused
+
+
+async def _refused_beside(request: Request, error: Exception) -> Response:
+    """What goes wrong beside the APIs: a path such as ``*`` that nothing has, a page that fails."""
+    if not isinstance(error, HTTPException):
+        log.error("request failed", path=request.url.path, exc_info=error)
+    return _refused_early(request.scope, error)
 
 
 def _trace_id(headers: Mapping[str, str]) -> str:

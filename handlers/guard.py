@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from convergedon.core import trace
-from convergedon.core.errors import ConvergedonError, HeadersTooLarge, Invalid, TooLong, UnsupportedMediaType
+from convergedon.core.errors import ConvergedonError, HeadersTooLarge, Invalid, TooLong
 from convergedon.handlers.answers import refusal
 
 MOST_HEADERS = 100
@@ -57,7 +57,7 @@ class Guard:
 
 
 def check(headers: Headers, path: int, query: bytes) -> None:
-    """Raises TooLong, HeadersTooLarge, Invalid or UnsupportedMediaType."""
+    """Raises TooLong, HeadersTooLarge or Invalid."""
     if path + len(query) > URL_BYTES:
         raise TooLong(f"a URL has at most {URL_BYTES} bytes")
     if query.count(b"&") >= MOST_PARAMETERS:
@@ -68,7 +68,3 @@ def check(headers: Headers, path: int, query: bytes) -> None:
         raise HeadersTooLarge(f"the headers of a request have at most {HEADER_BYTES} bytes")
     if [name for name, _ in headers].count(b"host") > 1:
         raise Invalid("a request has one Host header")
-    for name, value in headers:
-        # what is small when compressed may be large beyond all limits
-        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
-            raise UnsupportedMediaType("a body is sent as it is, without Content-Encoding")

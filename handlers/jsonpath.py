@@ -40,7 +40,7 @@ def parse(text: str) -> Condition:
 
 
 def _nothing() -> tuple[Condition, ...]:
-    raise Unsupported("filter: an expression must have a filter selector, [?(...)]")
+    raise Invalid("filter: an expression must have a filter selector, [?(...)]")
 
 
 def _whole(text: str) -> str:
@@ -82,13 +82,15 @@ def _condition(node: Any, depth: int) -> Condition:
 
 
 def _logical(node: Any, depth: int) -> Condition:
-    """``a && b && c`` is one conjunction, however long."""
-    parts, way = [], node.operator
-    while isinstance(node, tree.InfixExpression) and node.operator == way:
-        parts.append(_condition(node.right, depth - 1))
-        node = node.left
-    parts.append(_condition(node, depth - 1))
-    return (All if way == "&&" else Either)(tuple(reversed(parts)))
+    """``a && b && c`` is one conjunction, however long and from whichever side the library nests it."""
+    way, parts, left = node.operator, [], [node]
+    while left:
+        node = left.pop()
+        if isinstance(node, tree.InfixExpression) and node.operator == way:
+            left += [node.right, node.left]
+        else:
+            parts.append(_condition(node, depth - 1))
+    return (All if way == "&&" else Either)(tuple(parts))
 
 
 def _comparison(node: Any) -> Condition:

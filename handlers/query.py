@@ -235,6 +235,14 @@ def check_event_query(query: str, shapes: Sequence[Shape] = ()) -> None:
     listening = compiled(query)
     for condition in listening.condition.parts:
         _check(condition, shapes)
+    for path in _leaves(listening.fields or {}):
+        if shapes and not any(shape.has(path) for shape in shapes):
+            raise Invalid(f"there is no attribute {path[:200]}")
+
+
+def _leaves(fields: Fields, above: str = "") -> Iterator[str]:
+    for name, below in fields.items():
+        yield from _leaves(below, f"{above}{name}.") if below else (f"{above}{name}",)
 
 
 def _check(condition: Condition, shapes: Sequence[Shape]) -> None:

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from convergedon.core import metrics, trace
 from convergedon.core.errors import ConvergedonError, Invalid, UnsupportedMediaType
 from convergedon.core.policy import Subject
-from convergedon.handlers.admission import Shares, check_acceptable
+from convergedon.handlers.admission import Shares, check_acceptable, check_encoding
 from convergedon.handlers.answers import refusal
 from convergedon.handlers.operations import Call
 from convergedon.handlers.resource import Api, Resource
@@ -69,6 +69,7 @@ class Service:
     async def _admitted(self, call: Call, takes: frozenset[str]) -> Response:
         self._shares.take(call.subject)
         check_acceptable(call.request.headers.get("accept"))
+        check_encoding(call.request.headers.get("content-encoding") if takes else None)
         if takes and call.media_type not in takes:
             raise UnsupportedMediaType(f"a body is {' or '.join(sorted(takes))} here, not {call.media_type}")
         return await self._serve(call)

@@ -33,9 +33,11 @@ def told(about: Mapping[str, Any], base: str) -> Event | None:
     type_ = _type(event, about["kind"], api)
     if type_ not in document(api.document)["components"]["schemas"]:
         return None
+    fourth = not documents.shape(api.document, "Event").always
+    if fourth:
+        event = _declared(event, documents.shape(api.document, type_))
     if about["kind"] not in api.translations:
         return event
-    fourth = not documents.shape(api.document, "Event").always
     if fourth and about.get("news") and not event.get("fieldPath", "all"):
         return None
     kept, word = event["event"][about["kind"]], api.word(about["kind"])
@@ -44,6 +46,11 @@ def told(about: Mapping[str, Any], base: str) -> Event | None:
     said = api.translation(about["kind"]).outward(body, about.get(BEYOND) or {})
     worded = {**event, "event": {word: {"id": kept["id"], "href": href, **said}}}
     return worded if fourth else _fifth({**worded, "eventType": type_, "title": type_}, href, about, word)
+
+
+def _declared(event: Event, shape: documents.Shape) -> Event:
+    """The envelope as the document has it: the events of usage and services do not say id and href beside it."""
+    return {name: value for name, value in event.items() if shape.has(name)}
 
 
 def _type(event: Event, kind: str, api: Api) -> str:

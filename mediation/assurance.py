@@ -153,7 +153,10 @@ def _details(seen: Observation, count: int) -> str:
 
 async def tell_affected(work: Work, message: Message) -> None:
     """An AlarmCreateEvent: one notification to each customer whose service the alarm touches."""
-    alarm = await work.store.get(ALARM.name, message.body["tenant"], message.body["id"])
+    try:
+        alarm = await work.store.get(ALARM.name, message.body["tenant"], message.body["id"])
+    except NotFound:
+        return  # deleted since: nothing would ever tell its end
     for customer, services in (await _by_customer(work, alarm)).items():
         since = alarm.body["alarmRaisedTime"]
         text = f"{_named(services)} has been disturbed since {since}: {alarm.body['specificProblem'] or 'a fault'}."
@@ -168,7 +171,7 @@ async def tell_restored(work: Work, message: Message) -> None:
     """An AlarmStateChangeEvent: when it is cleared, the all-clear to those who heard of the fault."""
     if message.body["event"]["event"][ALARM.name]["state"] != "cleared":
         return
-    alarm = await work.store.get(ALARM.name, message.body["tenant"], message.body["id"])
+    alarm = await _told_of(work, ALARM.name, message)
     for customer, services in (await _by_customer(work, alarm)).items():
         await _wait_for_the_bad_news(work, alarm, customer)
         cleared = alarm.body["alarmClearedTime"]
@@ -176,6 +179,15 @@ async def tell_restored(work: Work, message: Message) -> None:
             "serviceRestored", alarm, customer, services, f"{_named(services)} works again since {cleared}."
         )
         await notify(work, alarm, customer, {**body, "restoredAt": cleared})
+
+
+async def _told_of(work: Work, kind: str, message: Message) -> Record:
+    """What an event is about: as the event has it where it was deleted since, since its customers hear all the same."""
+    tenant, id, event = message.body["tenant"], message.body["id"], message.body["event"]
+    try:
+        return await work.store.get(kind, tenant, id)
+    except NotFound:
+        return Record(kind, id, tenant, event["event"][kind], {"trace": event["correlationId"]})
 
 
 async def _wait_for_the_bad_news(work: Work, alarm: Record, customer: str) -> None:
@@ -263,7 +275,7 @@ async def tell_order_ended(work: Work, message: Message) -> None:
     }
     if order["state"] not in types:
         return
-    record = await work.store.get("productOrder", message.body["tenant"], message.body["id"])
+    record = await _told_of(work, "productOrder", message)
     notes = [note["text"] for note in order.get("note") or [] if note.get("author") == "ConvergedON"]
     text = f"Order {order['id']} is {order['state']}." + (f" {' '.join(notes)}" if notes else "")
     for customer in inventory.customers(order):

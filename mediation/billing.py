@@ -15,7 +15,7 @@ from uuid import NAMESPACE_URL, uuid5
 from convergedon.adapters.contract import Observation
 from convergedon.core import metrics
 from convergedon.core.bus import Message
-from convergedon.core.errors import Conflict, Invalid
+from convergedon.core.errors import Conflict, Invalid, NotFound
 from convergedon.core.store import Record
 from convergedon.handlers.customer_bills import APPLIED_CUSTOMER_BILLING_RATE, CUSTOMER_BILL, CUSTOMER_BILL_ON_DEMAND
 from convergedon.handlers.resource import now
@@ -76,8 +76,8 @@ def _usage(seen: Observation, address: str, total: Mapping[str, float]) -> dict[
 
 async def guide(work: Work, message: Message) -> None:
     """A UsageCreateEvent: find whose it is, by its address; a usage without a customer is rejected with the reason."""
-    usage = await work.store.get(USAGE.name, message.body["tenant"], message.body["id"])
-    if usage.body["status"] != "received":
+    usage = await _found(work, message)
+    if usage is None or usage.body["status"] != "received":
         return
     given = {c["name"]: c["value"] for c in usage.body.get("usageCharacteristic") or []}
     try:
@@ -93,12 +93,20 @@ async def guide(work: Work, message: Message) -> None:
     await work.resources.change(USAGE, usage, {"status": "guided", "relatedParty": parties}, {"service": service.id})
 
 
+async def _found(work: Work, message: Message) -> Record | None:
+    """The usage of an event, unless it was deleted since."""
+    try:
+        return await work.store.get(USAGE.name, message.body["tenant"], message.body["id"])
+    except NotFound:
+        return None
+
+
 async def rate(work: Work, message: Message) -> None:
     """A UsageStateChangeEvent: price what was guided."""
     if message.body["event"]["event"][USAGE.name]["status"] != "guided":
         return
-    usage = await work.store.get(USAGE.name, message.body["tenant"], message.body["id"])
-    if usage.body["status"] != "guided":
+    usage = await _found(work, message)
+    if usage is None or usage.body["status"] != "guided":
         return
     service = usage.facts.get("service")
     try:

@@ -97,8 +97,6 @@ DIFFERENCES = [
     ("* *Event required:  -> event eventId eventTime eventType", "every event we send has them"),
     ("* *Event.eventType: string -> string enum *", "an event names the schema it follows"),
     ("* *EventPayload required:  -> *", "an event without its resource tells nothing"),
-    ("TMF63[58] *Event.id: absent -> string", "said as in the other APIs"),
-    ("TMF63[58] *Event.href: absent -> string", "said as in the other APIs"),
     # version 5: its names for what the others have too, and what goes without saying
     ("*v5 DELETE /hub/{id} operationId: hubDelete -> unregisterListener", "said as in the other APIs"),
     ("*v5 POST /hub operationId: createHub -> registerListener", "said as in the other APIs"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -34,6 +35,20 @@ async def test_an_unknown_media_type_is_refused(gateway: Gateway, operation: Ope
     )
 
     refused(operation, answer, 415)
+
+
+@each(WITH_BODY)
+async def test_a_body_that_is_compressed_is_refused_as_such(gateway: Gateway, operation: Operation) -> None:
+    """415 that names the encoding; who reads that its JSON is broken looks for a fault that is not there."""
+    answer = await gateway.ask(
+        operation.method,
+        await target(gateway, operation),
+        headers={"Content-Type": "application/json", "Content-Encoding": "gzip"},
+        content=gzip.compress(json.dumps(sent(operation)["json"]).encode()),
+    )
+
+    refused(operation, answer, 415)
+    assert "gzip" in answer.json()["message"]
 
 
 @each(WITH_BODY)

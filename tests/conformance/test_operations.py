@@ -28,11 +28,13 @@ from contract import (
     retrieving,
     schema_of,
     sent,
+    target,
 )
 
 from convergedon import openapi
 from convergedon.core import policy
 from convergedon.handlers.apis import APIS
+from convergedon.handlers.documents import shape
 from convergedon.handlers.resource import Api
 
 # who may call
@@ -80,7 +82,28 @@ async def test_a_path_says_which_methods_it_takes(gateway: Gateway, operation: O
         answer = await gateway.ask(method, operation.path())
 
         refused(operation, answer, 405)
-        assert set(answer.headers["allow"].split(", ")) == {name.upper() for name in METHODS if name in item}
+        taken = {name.upper() for name in METHODS if name in item}
+        assert set(answer.headers["allow"].split(", ")) == taken | ({"HEAD"} if "GET" in taken else set())
+
+
+@each([one for one in OPERATIONS if one.method == "get"])
+async def test_what_is_read_has_a_head(gateway: Gateway, operation: Operation) -> None:
+    """HEAD is answered as GET is, without the body (RFC 9110, 9.3.2): Allow may name it."""
+    path = await target(gateway, operation)
+    whole, head = await gateway.ask("GET", path), await gateway.ask("HEAD", path)
+
+    assert head.status_code == whole.status_code
+    assert head.headers["content-length"] == whole.headers["content-length"]
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", *(f"{api.base}/openapi.json" for api in APIS)])
+async def test_pages_beside_the_operations_are_only_read(gateway: Gateway, path: str) -> None:
+    """405 that says so, not 404: the page is there."""
+    answer = await gateway.client.post(path)
+
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "GET, HEAD"
+    assert answer.json()["code"] == "ERR405"
 
 
 # what is not there
@@ -309,7 +332,8 @@ async def test_what_was_deleted_is_gone(gateway: Gateway, operation: Operation) 
 
 @each(TOLD)
 async def test_every_change_is_told_as_the_document_says(gateway: Gateway, operation: Operation) -> None:
-    """The events of creating, changing and deleting exist in the document and are valid; each has an id of its own."""
+    """The events of creating, changing and deleting exist in the document, are valid and say nothing that it has not;
+    each has an id of its own."""
     body = await made(gateway, operation)
     patch, delete = other(operation, "patch", True), other(operation, "delete", True)
     if patch:
@@ -329,6 +353,7 @@ async def test_every_change_is_told_as_the_document_says(gateway: Gateway, opera
     for event in events:
         assert event["eventType"] in declared
         check(operation.api, event["eventType"], event)
+        assert [name for name in event if not shape(operation.api.document, event["eventType"]).has(name)] == []
         assert event["event"][operation.name]["id"] == body["id"]
         assert event["eventTime"].endswith("Z")
     assert len({event["eventId"] for event in events}) == len(events)

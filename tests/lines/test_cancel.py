@@ -419,6 +419,20 @@ async def test_an_order_that_is_removed_ends_its_cancellation(still: Scene) -> N
     await denied(still, asked, f"there is no product order {id}")
 
 
+async def test_a_customer_hears_of_an_order_that_was_removed_after_its_end(still: Scene) -> None:
+    """It was cancelled and removed before the worker came to tell; nothing is parked."""
+    id = await still.order(item(**INCOMPLETE))
+    await still.pump()
+    await still.resources.change(PRODUCT_ORDER, await order(still, id), {"state": "cancelled"})
+    await still.resources.delete(PRODUCT_ORDER, await order(still, id))
+    await still.pump()
+
+    (told,) = await still.find("customerNotification")
+    assert told.body["notificationType"] == "orderCancelled"
+    assert told.body["productOrder"][0]["id"] == id
+    assert await still.bus.parked() == []
+
+
 async def test_an_order_on_hold_is_taken_back_too(still: Scene) -> None:
     """Nothing of ours puts an order on hold; one that is there is not called cancelled while it stands on a device."""
     id = await still.order(item(**PROTECTED))

@@ -235,6 +235,34 @@ async def test_an_alarm_that_a_person_deleted_does_not_hold_up_the_next(still: S
     assert [alarm["state"] for alarm in await alarms(still)] == ["raised"]
 
 
+async def test_an_alarm_that_is_deleted_at_once_is_told_to_nobody(still: Scene) -> None:
+    """Nothing would ever tell that it is over."""
+    await still.ended(await still.order(item(**BERLIN)))
+    (service,) = await still.find("service")
+    body = {"state": "raised", "specificProblem": "loss of light", "affectedService": [{"id": service.id}]}
+    record = await still.resources.create(ALARM, "acme", {**body, "alarmRaisedTime": "2026-05-01T12:00:00Z"})
+    await still.resources.delete(ALARM, record)
+    await still.pump()
+
+    assert await told(still, "serviceAffected") == []
+    assert await still.bus.parked() == []
+
+
+async def test_who_heard_of_a_fault_hears_of_its_end_though_the_alarm_was_deleted(still: Scene) -> None:
+    """A person cleared it and removed it at once."""
+    await still.ended(await still.order(item(**BERLIN)))
+    await still.say("fault")
+    await still.settled()
+    (record,) = await still.find("alarm")
+    record = await still.resources.change(ALARM, record, {"state": "cleared"})
+    await still.resources.delete(ALARM, record)
+    await still.pump()
+
+    assert len(await told(still, "serviceAffected")) == 1
+    assert len(await told(still, "serviceRestored")) == 1
+    assert await still.bus.parked() == []
+
+
 async def test_second_delivery_changes_nothing(still: Scene) -> None:
     """Faults, repetitions, clears and what follows from them come twice; the count stays exact."""
     await still.ended(await still.order(item(**BERLIN)))

@@ -59,6 +59,19 @@ async def check_bill(scene: Scene, asked: str) -> tuple[float, list[str]]:
     return bill["taxExcludedAmount"]["value"], sorted(billed)
 
 
+async def test_usage_that_was_deleted_is_not_looked_for(still: Scene) -> None:
+    """Nobody has to look at a parked message because a client took back what it had sent, before or after guiding."""
+    for status in ("received", "guided"):
+        record = await still.resources.create(USAGE, "acme", {"usageSpecification": {"id": "x"}})
+        if status == "guided":
+            record = await still.resources.change(USAGE, record, {"status": status})
+        await still.resources.delete(USAGE, record)
+    await still.pump()
+
+    assert await still.find("usage") == []
+    assert await still.bus.parked() == []
+
+
 async def test_from_a_datagram_to_the_bill(scene: Scene) -> None:
     """A datagram that is sent twice is one usage; the customer's bill leads back to it."""
     await scene.ended(await scene.order(item(**BERLIN)))

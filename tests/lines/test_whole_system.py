@@ -10,7 +10,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from queue import Queue
+from threading import Thread
+from typing import Any
 
 import httpx
 import pytest
@@ -70,6 +74,42 @@ def test_all_is_ready_and_a_signal_ends_all(tmp_path: Path) -> None:
     assert took < 10
     assert have_ended(watched)
     assert not (tmp_path / "run" / "connection.json").exists()
+
+
+class Listener(BaseHTTPRequestHandler):
+    """Takes every event, and lets the server that it serves keep it."""
+
+    def do_POST(self) -> None:
+        self.server.events.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))  # type: ignore[attr-defined]
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@contextmanager
+def listener() -> Iterator[tuple[str, Queue[dict[str, Any]]]]:
+    """A callback of our own, and what comes there."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Listener) as server:
+        server.events = Queue()  # type: ignore[attr-defined]
+        Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}/", server.events  # type: ignore[attr-defined]
+        server.shutdown()
+
+
+def test_an_event_says_where_its_resource_is(tmp_path: Path) -> None:
+    """A listener reads the resource at the event's href, also if the gateway was given any free port."""
+    order = {"productOrderItem": [{"id": "1", "action": "add", "productOffering": {"id": "internet-access"}}]}
+    with up(tmp_path) as (_, printed), listener() as (callback, events):
+        command = [sys.executable, "-P", "-m", "convergedon.core.cli", "token", "--tenant", "acme", "--role", "admin"]
+        token = subprocess.run([*command, "--data", str(tmp_path)], capture_output=True, text=True, check=True).stdout
+        base = f"{printed['gateway']}/tmf-api/productOrderingManagement/v4"
+        with httpx.Client(headers={"Authorization": f"Bearer {token.strip()}"}) as client:
+            assert client.post(f"{base}/hub", json={"callback": callback}).status_code == 201
+            href = client.post(f"{base}/productOrder", json=order).headers["Location"]
+            told = [events.get(timeout=20)["event"]["productOrder"]["href"] for _ in range(2)]
+
+    assert told == [href, href], "by the gateway that took the order, and by the worker that took it up"
 
 
 @pytest.mark.crash

@@ -156,6 +156,14 @@ def test_a_jsonpath_filter_chooses(expression: str, ids: str) -> None:
     assert chosen(f"filter={quote(expression)}&state=held") == ("a" if "a" in ids else "")
 
 
+@pytest.mark.parametrize(("sign", "ids"), [("||", "a"), ("&&", "")])
+def test_a_long_row_of_conditions_is_not_deep(sign: str, ids: str) -> None:
+    """Alternatives stand beside each other, also where the library nests them one in another."""
+    tests = [*(f"@.state=='x{number}'" for number in range(150)), "@.state=='held'"]
+
+    assert chosen(f"filter={quote(f'$[?({sign.join(tests)})]')}") == ids
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -183,6 +191,7 @@ def test_a_jsonpath_filter_chooses(expression: str, ids: str) -> None:
         ("filter=" + "!" * 60 + "@.state", "nests deeper"),
         ("filter=" + "x" * 5000, "at most 4096 characters"),
         ("filter=@.state[?(@.x=='y')]", "state"),
+        ("filter=$", "must have a filter selector"),
         ("state=" + "a," * 1001, "more than 1000 values"),
         ("sort=" + ",".join(sorted(ORDER.creatable)), "at most 8"),
         (f"{VALUE}.$where=1", "no attribute"),
@@ -199,7 +208,6 @@ def test_what_cannot_be_read_is_refused_by_name(text: str, said: str) -> None:
 @pytest.mark.parametrize(
     "expression",
     [
-        "$",
         "$..state",
         "$[0]",
         "$[?(@.state=='held')].id",
@@ -317,7 +325,16 @@ def test_a_listener_hears_what_its_query_says(query: str, passes: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["description.regex=(", "filter=@.x==", "colour=red", "serviceAffecting=maybe", "alarmRaisedTime.gt=soon"]
+    "query",
+    [
+        "description.regex=(",
+        "filter=@.x==",
+        "colour=red",
+        "serviceAffecting=maybe",
+        "alarmRaisedTime.gt=soon",
+        "fields=colour",
+        "fields=state,event.alarm.comment.colour",
+    ],
 )
 def test_a_listener_that_could_hear_nothing_is_told_so(query: str) -> None:
     """At registration, when somebody reads the answer, and not at every event."""
@@ -325,7 +342,18 @@ def test_a_listener_that_could_hear_nothing_is_told_so(query: str) -> None:
         check_event_query(query, [ALARM, shape("TMF642-Alarm-v4", "AlarmCreateEvent")])
 
 
-@pytest.mark.parametrize("query", ["", "eventType=AlarmCreateEvent", "event.alarm.state=raised", "state.ne=cleared"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "eventType=AlarmCreateEvent",
+        "event.alarm.state=raised",
+        "state.ne=cleared",
+        "fields=state",
+        "fields=none",
+        "fields=event.alarm.comment.userId",
+    ],
+)
 def test_a_listener_may_name_the_event_and_its_resource(query: str) -> None:
     check_event_query(query, [ALARM, shape("TMF642-Alarm-v4", "AlarmCreateEvent")])
 

@@ -90,6 +90,7 @@ def test_every_setting_says_what_it_is() -> None:
 @pytest.mark.parametrize(
     ("given", "url"),
     [
+        ({"host": "::1"}, "http://[::1]:8080"),
         ({}, "http://127.0.0.1:8080"),
         ({"port": 9000}, "http://127.0.0.1:9000"),
         ({"public_url": "https://gw.example/"}, "https://gw.example"),
