@@ -35,7 +35,7 @@ from convergedon.core import (
 )
 from convergedon.core.activation import Following
 from convergedon.core.audit import Audit
-from convergedon.core.bus import Bus, NatsBus
+from convergedon.core.bus import Bus, Keep, NatsBus
 from convergedon.core.checkpoints import Notary
 from convergedon.core.decisions import DecisionLog
 from convergedon.core.engines import Closed, OpaServer
@@ -68,8 +68,8 @@ async def connected(settings: Settings, role: str) -> AsyncIterator[tuple[Store,
 
 def _bus(settings: Settings, role: str) -> NatsBus:
     """A command leaves the streams as the system's settings have them: it may have been told others."""
-    age = None if role == COMMAND else settings.decision_age
-    return NatsBus(settings.nats_url.get_secret_value(), f"convergedon-{role}", age)
+    keep = None if role == COMMAND else Keep(settings.decision_age, settings.decision_bytes)
+    return NatsBus(settings.nats_url.get_secret_value(), f"convergedon-{role}", keep)
 
 
 async def _patiently(open_: Callable[[], Awaitable[Opened]]) -> Opened:
@@ -311,8 +311,8 @@ async def audit_key(settings: Settings) -> str:
     return checkpoints.pem(checkpoints.public_key(settings)).rstrip()
 
 
-async def policy_test(settings: Settings) -> str:
-    results = checking.run_tests(bundles.read(settings.policies))
+async def policy_test(settings: Settings, folder: Path | None = None) -> str:
+    results = checking.run_tests(bundles.read(folder or settings.policies))
     failed = [name for name, passed in results if not passed]
     if failed or not results:
         raise ConvergedonError(f"{len(failed)} of {len(results)} policy tests failed: {', '.join(failed)}")
@@ -330,6 +330,15 @@ async def policy_check(settings: Settings, folder: Path | None) -> str:
     strange = checking.strange_roles(bundle, bundles.read().data["roles"])
     more = f"; tokens must come with the roles {', '.join(strange)} that do not ship" if strange else ""
     return f"revision {bundle.revision}: nothing to be mended{more}"
+
+
+async def policy_export(settings: Settings, folder: Path) -> str:
+    """Raises Misconfigured for a folder that holds something."""
+    async with _reached(settings) as bus:
+        newest = await activation.newest(bus)
+    bundle = (newest.bundle if newest else None) or bundles.read(settings.policies)
+    bundles.write(bundle, folder)
+    return f"revision {bundle.revision} is in {folder}"
 
 
 async def policy_explain(settings: Settings, id: str) -> str:

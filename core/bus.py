@@ -59,7 +59,9 @@ STREAMS: Mapping[str, StreamConfig] = {
     # the bundles that were put in force, and which of them each process runs
     "POLICIES": StreamConfig(subjects=["policy.>"], max_msgs=50),
     "RUNNING": StreamConfig(subjects=["running.>"], max_msgs_per_subject=1, max_age=3600, storage=StorageType.MEMORY),
-    "DECISIONS": StreamConfig(subjects=["decision.>"], max_bytes=2 << 30, compression=StoreCompression.S2),
+    "DECISIONS": StreamConfig(
+        subjects=["decision.>"], max_age=7 * DAY, max_bytes=2 << 30, compression=StoreCompression.S2
+    ),
 }
 
 
@@ -260,13 +262,20 @@ class Bus(Protocol):
     async def close(self) -> None: ...
 
 
-class NatsBus:
-    """``decision_age`` is how long decisions are kept (seconds); None leaves that as another process has set it."""
+class Keep(NamedTuple):
+    """How long (seconds) and how much (bytes) a stream keeps at most."""
 
-    def __init__(self, url: str, name: str, decision_age: float | None = None) -> None:
+    age: float
+    bytes: int
+
+
+class NatsBus:
+    """``decisions`` says how many of them are kept; None leaves that as another process has set it."""
+
+    def __init__(self, url: str, name: str, decisions: Keep | None = None) -> None:
         self._servers = [server.strip() for server in url.split(",")]
         self._name = name
-        self._decision_age = decision_age
+        self._decisions = decisions
         self._client = Client()
         self._epochs: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -296,12 +305,12 @@ class NatsBus:
 
     async def _make(self, name: str, config: StreamConfig) -> None:
         wanted = config.evolve(name=name, duplicate_window=120)
-        if name == "DECISIONS":
-            wanted = wanted.evolve(max_age=self._decision_age or 7 * DAY)
+        if name == "DECISIONS" and self._decisions:
+            wanted = wanted.evolve(max_age=self._decisions.age, max_bytes=self._decisions.bytes)
         try:
             await self._stream.add_stream(wanted)
         except BadRequestError:
-            if name != "DECISIONS" or self._decision_age:
+            if name != "DECISIONS" or self._decisions:
                 await self._stream.update_stream(wanted)
 
     async def _epoch(self, stream: str) -> str:

@@ -90,6 +90,9 @@ class Settings(BaseSettings):
     decision_age: float = Field(
         604_800, ge=3_600, description="Seconds for which policy decisions are kept with their questions."
     )
+    decision_bytes: int = Field(
+        2_147_483_648, ge=1_048_576, description="Bytes that kept decisions may have; the oldest go first."
+    )
     audit_signing_key_file: Path | None = Field(
         None,
         description="File of the Ed25519 key (PEM) that signs audit checkpoints, the same for all workers; empty: one "

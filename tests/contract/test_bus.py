@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from convergedon.core.bus import Bus, Consumer, Message, NatsBus, delay, end
+from convergedon.core.bus import Bus, Consumer, Keep, Message, NatsBus, delay, end
 from convergedon.core.errors import Invalid, Stale, Unavailable
 from convergedon.core.memory import MemoryBus
 
@@ -240,15 +240,16 @@ async def test_a_stream_keeps_as_many_messages_as_it_should(bus: Bus, tenant: st
 
 async def test_how_long_decisions_are_kept_is_left_to_those_who_were_told(nats_url: str) -> None:
     """A command that knows nothing of the setting of the gateway does not shorten it."""
-    told = await NatsBus(nats_url, "test", 30 * 86_400).open()
+    told = await NatsBus(nats_url, "test", Keep(30 * 86_400, 1 << 30)).open()
     untold = await NatsBus(nats_url, "test").open()
-    kept = (await untold._stream.stream_info("DECISIONS")).config.max_age
-    again = await NatsBus(nats_url, "test", 86_400).open()
-    later = (await untold._stream.stream_info("DECISIONS")).config.max_age
+    kept = (await untold._stream.stream_info("DECISIONS")).config
+    again = await NatsBus(nats_url, "test", Keep(86_400, 2 << 30)).open()
+    later = (await untold._stream.stream_info("DECISIONS")).config
     for one in (told, untold, again):
         await one.close()
 
-    assert (kept, later) == (30 * 86_400, 86_400)
+    assert (kept.max_age, kept.max_bytes) == (30 * 86_400, 1 << 30)
+    assert (later.max_age, later.max_bytes) == (86_400, 2 << 30)
 
 
 async def test_a_message_may_be_bound_to_the_one_before(bus: Bus, tenant: str) -> None:
