@@ -209,7 +209,7 @@ async def test_the_newest_message_of_a_subject_can_be_asked_for(bus: Bus, tenant
 
 async def test_an_erased_message_is_gone(bus: Bus, tenant: str) -> None:
     """The others stay; what is gone already may be erased again."""
-    mine = f"decision.{tenant}"
+    mine = f"policy.{tenant}"
     for n in range(3):
         await bus.publish(mine, {"n": n}, f"{tenant}-{n}")
     read = [message async for message in bus.since(mine, 0)]
