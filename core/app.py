@@ -255,8 +255,8 @@ async def adapter(settings: Settings, name: str, ready: Ready) -> None:
     made = known[name](settings, devices)
     bus = await _patiently(_bus(settings, name).open)
     try:
-        async with _policy(settings, bus, name), _carrying(bus, name) as writer:
-            role = AdapterRole(made, bus, devices, writer)
+        async with _policy(settings, bus, name) as rules, _carrying(bus, name) as writer:
+            role = AdapterRole(made, bus, devices, rules, writer)
             ready(await role.start())
             await _until_cancelled(role.stop)
     finally:

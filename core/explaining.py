@@ -176,7 +176,7 @@ class _Trial:
         if entry.question is None:
             raise Unavailable("the question was too large to be kept")
         answer = self._apart.decision(entry.question)
-        if not is_decision(answer):
+        if not is_decision(answer, entry.question):
             raise Unavailable("the policies give no decision")
         if answer["allow"] and not entry.allow:
             return "refused -> allowed", *self._causes(self._before(entry.revision), entry.question, entry.reasons)
