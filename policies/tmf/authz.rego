@@ -14,7 +14,7 @@ granting_roles contains role if {
 
 # Look-ups, not a search of all pairs: this runs at every call.
 grants(given, action, kind) if {
-	some granted_action in array.concat(object.get(given, kind, []), object.get(given, "*", []))
+	some granted_action in array.concat(object.get(given, [kind], []), object.get(given, "*", []))
 	granted_action in {action, "*"}
 }
 

@@ -6,7 +6,7 @@ import data.tmf.orders
 
 served := found if {
 	data.geography.served != {}
-	found := object.get(data.geography.served, input.subject.tenant, object.get(data.geography.served, "*", null))
+	found := object.get(data.geography.served, [input.subject.tenant], object.get(data.geography.served, "*", null))
 	found != null
 }
 

@@ -28,11 +28,11 @@ sites contains input.resource.site if input.resource.site != ""
 
 places := sites if count(sites) > 0
 
-places := object.keys(object.get(data.windows, input.resource.tenant, {})) if count(sites) == 0
+places := object.keys(object.get(data.windows, [input.resource.tenant], {})) if count(sites) == 0
 
 windows(site) := found if {
-	its := object.get(data.windows, input.resource.tenant, {})
-	found := object.get(its, site, object.get(its, "*", null))
+	its := object.get(data.windows, [input.resource.tenant], {})
+	found := object.get(its, [site], object.get(its, "*", null))
 	found != null
 }
 
