@@ -28,6 +28,7 @@ from convergedon.core import (
     explaining,
     keys,
     logs,
+    peers,
     policy,
     tokens,
     trace,
@@ -55,13 +56,14 @@ COMMAND = "command"
 
 @asynccontextmanager
 async def connected(settings: Settings, role: str) -> AsyncIterator[tuple[Store, Bus]]:
-    """Store and bus of the system, closed at the end; waits half a minute for them. Raises TimeoutError."""
+    """Store and bus of the system, closed at the end; waits half a minute for them. Raises Unavailable."""
     from convergedon.handlers.apis import KINDS
 
     async with AsyncExitStack() as stack:
         bus = await _patiently(_bus(settings, role).open)
         stack.push_async_callback(bus.close)
-        store = await _patiently(MongoStore(settings.mongodb_url.get_secret_value(), settings.database, KINDS).open)
+        url, options = settings.mongodb_url.get_secret_value(), peers.mongodb_options(settings)
+        store = await _patiently(MongoStore(url, settings.database, KINDS, options=options).open)
         stack.push_async_callback(store.close)
         yield store, bus
 
@@ -69,17 +71,24 @@ async def connected(settings: Settings, role: str) -> AsyncIterator[tuple[Store,
 def _bus(settings: Settings, role: str) -> NatsBus:
     """A command leaves the streams as the system's settings have them: it may have been told others."""
     keep = None if role == COMMAND else Keep(settings.decision_age, settings.decision_bytes)
-    return NatsBus(settings.nats_url.get_secret_value(), f"convergedon-{role}", keep)
+    url = settings.nats_url.get_secret_value()
+    return NatsBus(url, f"convergedon-{role}", keep, peers.nats_options(settings))
 
 
 async def _patiently(open_: Callable[[], Awaitable[Opened]]) -> Opened:
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            try:
-                return await open_()
-            except Unavailable as error:
-                log.info("waiting", reason=str(error))
-                await asyncio.sleep(0.5)
+    """Try again for half a minute. Raises Unavailable with the last reason."""
+    last: Unavailable | None = None
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    return await open_()
+                except Unavailable as error:
+                    last = error
+                    log.info("waiting", reason=str(error))
+                    await asyncio.sleep(0.5)
+    except TimeoutError as error:
+        raise last or Unavailable(f"no answer within {PATIENCE:g} s") from error
 
 
 @asynccontextmanager
@@ -125,7 +134,7 @@ def _begin(settings: Settings, role: str) -> None:
 @asynccontextmanager
 async def _policy(settings: Settings, bus: Bus, role: str) -> AsyncIterator[Policy]:
     """The policies in force, followed when others are activated, with every decision logged."""
-    server = OpaServer(settings.opa_url) if settings.opa_url else None
+    server = OpaServer(settings.opa_url, **peers.opa_options(settings)) if settings.opa_url else None
     if server is None:
         engines.require_embedded()
     decided = DecisionLog(bus)

@@ -19,7 +19,6 @@ from zlib import crc32
 
 import orjson
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeout
@@ -35,13 +34,16 @@ from nats.js.api import (
 )
 from nats.js.errors import BadRequestError, NotFoundError
 
-from convergedon.core import metrics, trace
-from convergedon.core.errors import ConvergedonError, NotFound, Stale, Unavailable
+from convergedon.core import encryption, metrics, trace
+from convergedon.core.errors import ConvergedonError, Misconfigured, NotFound, Stale, Unavailable
+from convergedon.core.peers import NatsClient
 
 log = structlog.get_logger()
 
 PARTITIONS = 16
 DAY = 86_400
+PATIENCE = 5
+"""Seconds that the servers have to let us in, or to answer; one of them has less, so that another is tried."""
 NOT_THERE = 10043
 """How the server says that it has no message of that sequence."""
 WRONG_LAST = 10071
@@ -272,33 +274,49 @@ class Keep(NamedTuple):
 class NatsBus:
     """``decisions`` says how many of them are kept; None leaves that as another process has set it."""
 
-    def __init__(self, url: str, name: str, decisions: Keep | None = None) -> None:
+    def __init__(
+        self, url: str, name: str, decisions: Keep | None = None, options: Mapping[str, Any] | None = None
+    ) -> None:
         self._servers = [server.strip() for server in url.split(",")]
         self._name = name
         self._decisions = decisions
-        self._client = Client()
+        self._client, self._options = NatsClient(), options or {}
         self._epochs: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> NatsBus:
-        """Connect and make the streams. Raises Unavailable when no server answers within five seconds."""
+        """Connect and make the streams. Raises Unavailable, with the reason, when no server has let us in within five
+        seconds.
+        """
         try:
-            await self._client.connect(
-                servers=self._servers,
-                name=self._name,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=0.2,  # type: ignore[arg-type]  # only slept
-                connect_timeout=5,
-                allow_reconnect=True,
-                error_cb=self._report,
-                pending_size=16 << 20,
-            )
-            self._stream = self._client.jetstream(timeout=5)
-            for name, config in STREAMS.items():
-                await self._make(name, config)
+            async with asyncio.timeout(PATIENCE):
+                await self._connect()
         except (NatsError, OSError, NatsTimeout, TimeoutError) as error:
-            raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
+            reason = (self._client.last_error if isinstance(error, TimeoutError) else None) or error
+            await self._client.close()
+            self._client = NatsClient()
+            words = encryption.why(reason) or str(reason) or type(reason).__name__
+            raise Unavailable(f"NATS does not answer: {' '.join(words.split())}") from error
+        except ValueError as error:
+            raise Misconfigured(f"CONVERGEDON_NATS_URL cannot be used: {type(error).__name__}") from error
         return self
+
+    async def _connect(self) -> None:
+        """The client tries its servers one after the other, and again from the first, for as long as it may."""
+        await self._client.connect(
+            servers=self._servers,
+            name=self._name,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.2,  # type: ignore[arg-type]  # only slept
+            connect_timeout=2,
+            allow_reconnect=True,
+            error_cb=self._report,
+            pending_size=16 << 20,
+            **self._options,
+        )
+        self._stream = self._client.jetstream(timeout=PATIENCE)
+        for name, config in STREAMS.items():
+            await self._make(name, config)
 
     async def _report(self, error: Exception) -> None:
         log.warning("bus", reason=str(error) or type(error).__name__)
@@ -537,7 +555,8 @@ class NatsBus:
 
     async def ping(self) -> None:
         if not self._client.is_connected:
-            raise Unavailable("NATS is not connected")
+            reason = encryption.why(self._client.last_error) if self._client.last_error else ""
+            raise Unavailable(f"NATS is not connected{reason and ': '}{reason}")
         try:
             await self._stream.account_info()
         except (NatsError, OSError, TimeoutError) as error:
