@@ -32,7 +32,7 @@ from nats.js.api import (
     StoreCompression,
     StreamConfig,
 )
-from nats.js.errors import BadRequestError, NotFoundError
+from nats.js.errors import BadRequestError, NotFoundError, ServerError
 
 from convergedon.core import encryption, metrics, trace
 from convergedon.core.errors import ConvergedonError, Misconfigured, NotFound, Stale, Unavailable
@@ -46,6 +46,8 @@ PATIENCE = 5
 """Seconds that the servers have to let us in, or to answer; one of them has less, so that another is tried."""
 NOT_THERE = 10043
 """How the server says that it has no message of that sequence."""
+NO_ROOM = 10047
+"""And that a stream may grow larger than its storage."""
 WRONG_LAST = 10071
 """The server's code for a message that was to stand after another than the last."""
 
@@ -327,6 +329,13 @@ class NatsBus:
             wanted = wanted.evolve(max_age=self._decisions.age, max_bytes=self._decisions.bytes)
         try:
             await self._stream.add_stream(wanted)
+        except ServerError as error:
+            if error.err_code != NO_ROOM:
+                raise
+            raise Misconfigured(
+                f"NATS has no room for the {wanted.max_bytes:,} bytes of its stream {name}: give it more storage"
+                + (", or lower CONVERGEDON_DECISION_BYTES" if name == "DECISIONS" else "")
+            ) from error
         except BadRequestError:
             if name != "DECISIONS" or self._decisions:
                 await self._stream.update_stream(wanted)

@@ -283,6 +283,12 @@ async def test_messages_are_read_from_a_place_on(bus: Bus, tenant: str) -> None:
     assert [one.body["n"] async for one in bus.since(own, 0, places[3])] == []
 
 
+async def test_a_log_larger_than_the_storage_is_one_sentence(nats_url: str) -> None:
+    """It names the setting, so that the operator can lower it."""
+    with pytest.raises(Misconfigured, match="no room for .* DECISIONS.* or lower CONVERGEDON_DECISION_BYTES"):
+        await NatsBus(nats_url, "test", Keep(86_400, 1 << 60)).open()
+
+
 async def test_a_watcher_sees_what_is_published_from_now_on(bus: Bus, tenant: str) -> None:
     await bus.publish(subject(tenant), {"n": 0}, f"{tenant}-0")
     async with bus.listen("event.>") as queue:
