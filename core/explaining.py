@@ -184,8 +184,9 @@ class _Trial:
             return "allowed -> refused", *self._causes(self._apart, entry.question, answer["reasons"])
         if not entry.allow:
             return None
-        for name, before in (("filter", entry.filter), ("obligations", entry.obligations)):
-            after = answer.get(name) or {}
+        own = {"tenant": entry.question["subject"]["tenant"]}
+        for name, before, always in (("filter", entry.filter, own), ("obligations", entry.obligations, {})):
+            after = {**always, **(answer.get(name) or {})}
             if after != before:
                 return f"other {name}", "", f"{_shape(before)} -> {_shape(after)}"
         return None
