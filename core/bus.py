@@ -299,6 +299,9 @@ class NatsBus:
             self._client = NatsClient()
             words = encryption.why(reason) or str(reason) or type(reason).__name__
             raise Unavailable(f"NATS does not answer: {' '.join(words.split())}") from error
+        except Misconfigured:
+            await self._client.close()
+            raise
         except ValueError as error:
             raise Misconfigured(f"CONVERGEDON_NATS_URL cannot be used: {type(error).__name__}") from error
         return self

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from convergedon.core.bus import Bus, Consumer, Keep, Message, NatsBus, delay, end
-from convergedon.core.errors import Invalid, Misconfigured, Unavailable
+from convergedon.core.errors import Invalid, Misconfigured, Stale, Unavailable
 from convergedon.core.memory import MemoryBus
 
 
