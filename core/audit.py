@@ -25,23 +25,15 @@ import structlog
 from convergedon.core import metrics, persons, trace
 from convergedon.core.bus import Bus, Consumer, Message, token
 from convergedon.core.errors import ConvergedonError
+from convergedon.core.matching import conjuncts
 from convergedon.core.persons import NOBODY, Name, Persons
-from convergedon.core.policy import Decision
+from convergedon.core.policy import Decision, made
 from convergedon.core.store import Kind, Record, Store
 
 log = structlog.get_logger()
 
-KIND = Kind(
-    "audit",
-    (
-        "body.trace",
-        "body.on",
-        "body.decision",
-        "body.subject",
-        ("body.what", "facts.at.time", "id"),
-        ("facts.at.time", "id"),
-    ),
-)
+KIND = Kind("audit", ("body.trace", "body.on", "body.subject", ("facts.at.time", "id")))
+"""Each index costs as much as the record itself on the embedded store, and there is a record of each call."""
 KINDS = (KIND, persons.KIND)
 HEADS = "audit.head"
 START = "0" * 64
@@ -50,10 +42,25 @@ CARRIED = 200
 """Records in one message: far below the size that a bus takes."""
 GATHER = 0.1
 """Seconds in which records gather into one write; so much of the record a killed process may take with it."""
+EARLY, LATE = 60.0, 3600.0
+"""Seconds before and after a decision within which the records of what was done by it are looked for."""
 LONGEST = 32_768
 """Bytes of one record; what is longer is cut."""
 MOST_WAITING = 100_000
 """Records that wait for a store or bus that is away; what comes on top is counted, and the number recorded."""
+
+
+def narrowed(where: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A filter that names a decision, with the span of time that follows from the decision's id.
+
+    So records are found by a decision without an index of its own.
+    """
+    named = next((part["body.decision"] for part in conjuncts(where) if "body.decision" in part), None)
+    at = made(named) if isinstance(named, str) else None
+    if at is None:
+        return where
+    span = {"$gte": int((at - EARLY) * 1_000_000), "$lte": int((at + LATE) * 1_000_000)}
+    return {"$and": [where, {"facts.at.time": span}]}
 
 
 def canonical(body: Mapping[str, Any]) -> bytes:

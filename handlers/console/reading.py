@@ -148,7 +148,8 @@ class Desk:
         except Forbidden as error:
             return Part(hidden=str(error))
         persons = Persons(self.store)
-        where = await persons.asked(self.operator.tenant, {**self._seen(decision), **asked.where})
+        wanted = audit.narrowed({**self._seen(decision), **asked.where})
+        where = await persons.asked(self.operator.tenant, wanted)
         found: list[Record] = []
         for span in (None,) if asked.narrow or asked.since else SPANS:
             since = {"$and": [where, {"facts.at.time": {"$gte": int((time() - span) * 1_000_000)}}]} if span else where
