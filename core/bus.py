@@ -331,7 +331,11 @@ class NatsBus:
         if name == "DECISIONS" and self._decisions:
             wanted = wanted.evolve(max_age=self._decisions.age, max_bytes=self._decisions.bytes)
         try:
-            await self._stream.add_stream(wanted)
+            try:
+                await self._stream.add_stream(wanted)
+            except BadRequestError:  # it is there, and otherwise
+                if name != "DECISIONS" or self._decisions:
+                    await self._stream.update_stream(wanted)
         except ServerError as error:
             if error.err_code != NO_ROOM:
                 raise
@@ -339,9 +343,6 @@ class NatsBus:
                 f"NATS has no room for the {wanted.max_bytes:,} bytes of its stream {name}: give it more storage"
                 + (", or lower CONVERGEDON_DECISION_BYTES" if name == "DECISIONS" else "")
             ) from error
-        except BadRequestError:
-            if name != "DECISIONS" or self._decisions:
-                await self._stream.update_stream(wanted)
 
     async def _epoch(self, stream: str) -> str:
         """When the stream was made: sequences begin again if it is made anew."""
