@@ -38,6 +38,10 @@ class Intent:
     ``service`` names an entry of the adapter's mapping.yaml; ``instance`` is the name of this one service on the
     device; ``values`` are its characteristics (bandwidth in Mbit/s, vlan, interface ...), ``None`` when the service
     must not be there. ``deadline`` is seconds since the epoch: after it the answer is of no use.
+
+    The rest is what policies judge by before anything is done: ``purpose`` (order; undo: taking back what failed or
+    was cancelled; remediation), for which ``order`` and ``site``, ``owner`` (whoever asked for it, as its subject
+    says), and for a remediation the ``workflow`` and its ``approval``: {by, time, decision}.
     """
 
     key: str
@@ -47,6 +51,12 @@ class Intent:
     instance: str
     values: Mapping[str, Any] | None
     deadline: float
+    purpose: str = "order"
+    order: str = ""
+    site: str = ""
+    owner: Mapping[str, Any] | None = None
+    workflow: str = ""
+    approval: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

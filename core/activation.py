@@ -267,6 +267,12 @@ async def _require_followers(bus: Bus) -> None:
         )
 
 
+async def newest(bus: Bus) -> Activation | None:
+    """What is in force. Raises Misconfigured when it is damaged."""
+    message = await bus.last(SUBJECT)
+    return _activation(message) if message else None
+
+
 async def history(bus: Bus) -> list[Activation]:
     """What was put in force, oldest first, as far as it is kept; what is damaged is left out."""
     found = []

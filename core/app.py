@@ -28,6 +28,7 @@ from convergedon.core import (
     explaining,
     keys,
     logs,
+    peers,
     policy,
     tokens,
     trace,
@@ -35,7 +36,7 @@ from convergedon.core import (
 )
 from convergedon.core.activation import Following
 from convergedon.core.audit import Audit
-from convergedon.core.bus import Bus, NatsBus
+from convergedon.core.bus import Bus, Keep, NatsBus
 from convergedon.core.checkpoints import Notary
 from convergedon.core.decisions import DecisionLog
 from convergedon.core.engines import Closed, OpaServer
@@ -55,31 +56,39 @@ COMMAND = "command"
 
 @asynccontextmanager
 async def connected(settings: Settings, role: str) -> AsyncIterator[tuple[Store, Bus]]:
-    """Store and bus of the system, closed at the end; waits half a minute for them. Raises TimeoutError."""
+    """Store and bus of the system, closed at the end; waits half a minute for them. Raises Unavailable."""
     from convergedon.handlers.apis import KINDS
 
     async with AsyncExitStack() as stack:
         bus = await _patiently(_bus(settings, role).open)
         stack.push_async_callback(bus.close)
-        store = await _patiently(MongoStore(settings.mongodb_url.get_secret_value(), settings.database, KINDS).open)
+        url, options = settings.mongodb_url.get_secret_value(), peers.mongodb_options(settings)
+        store = await _patiently(MongoStore(url, settings.database, KINDS, options=options).open)
         stack.push_async_callback(store.close)
         yield store, bus
 
 
 def _bus(settings: Settings, role: str) -> NatsBus:
     """A command leaves the streams as the system's settings have them: it may have been told others."""
-    age = None if role == COMMAND else settings.decision_age
-    return NatsBus(settings.nats_url.get_secret_value(), f"convergedon-{role}", age)
+    keep = None if role == COMMAND else Keep(settings.decision_age, settings.decision_bytes)
+    url = settings.nats_url.get_secret_value()
+    return NatsBus(url, f"convergedon-{role}", keep, peers.nats_options(settings))
 
 
 async def _patiently(open_: Callable[[], Awaitable[Opened]]) -> Opened:
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            try:
-                return await open_()
-            except Unavailable as error:
-                log.info("waiting", reason=str(error))
-                await asyncio.sleep(0.5)
+    """Try again for half a minute. Raises Unavailable with the last reason."""
+    last: Unavailable | None = None
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    return await open_()
+                except Unavailable as error:
+                    last = error
+                    log.info("waiting", reason=str(error))
+                    await asyncio.sleep(0.5)
+    except TimeoutError as error:
+        raise last or Unavailable(f"no answer within {PATIENCE:g} s") from error
 
 
 @asynccontextmanager
@@ -125,7 +134,7 @@ def _begin(settings: Settings, role: str) -> None:
 @asynccontextmanager
 async def _policy(settings: Settings, bus: Bus, role: str) -> AsyncIterator[Policy]:
     """The policies in force, followed when others are activated, with every decision logged."""
-    server = OpaServer(settings.opa_url) if settings.opa_url else None
+    server = OpaServer(settings.opa_url, **peers.opa_options(settings)) if settings.opa_url else None
     if server is None:
         engines.require_embedded()
     decided = DecisionLog(bus)
@@ -257,8 +266,8 @@ async def adapter(settings: Settings, name: str, ready: Ready) -> None:
     made = known[name](settings, devices)
     bus = await _patiently(_bus(settings, name).open)
     try:
-        async with _policy(settings, bus, name), _carrying(bus, name) as writer:
-            role = AdapterRole(made, bus, devices, writer)
+        async with _policy(settings, bus, name) as rules, _carrying(bus, name) as writer:
+            role = AdapterRole(made, bus, devices, rules, writer)
             ready(await role.start())
             await _until_cancelled(role.stop)
     finally:
@@ -313,8 +322,8 @@ async def audit_key(settings: Settings) -> str:
     return checkpoints.pem(checkpoints.public_key(settings)).rstrip()
 
 
-async def policy_test(settings: Settings) -> str:
-    results = checking.run_tests(bundles.read(settings.policies))
+async def policy_test(settings: Settings, folder: Path | None = None) -> str:
+    results = checking.run_tests(bundles.read(folder or settings.policies))
     failed = [name for name, passed in results if not passed]
     if failed or not results:
         raise ConvergedonError(f"{len(failed)} of {len(results)} policy tests failed: {', '.join(failed)}")
@@ -332,6 +341,15 @@ async def policy_check(settings: Settings, folder: Path | None) -> str:
     strange = checking.strange_roles(bundle, bundles.read().data["roles"])
     more = f"; tokens must come with the roles {', '.join(strange)} that do not ship" if strange else ""
     return f"revision {bundle.revision}: nothing to be mended{more}"
+
+
+async def policy_export(settings: Settings, folder: Path) -> str:
+    """Raises Misconfigured for a folder that holds something."""
+    async with _reached(settings) as bus:
+        newest = await activation.newest(bus)
+    bundle = (newest.bundle if newest else None) or bundles.read(settings.policies)
+    bundles.write(bundle, folder)
+    return f"revision {bundle.revision} is in {folder}"
 
 
 async def policy_explain(settings: Settings, id: str) -> str:

@@ -12,10 +12,11 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
+from math import isfinite
 from time import time
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import uuid4
 
 import orjson
@@ -24,23 +25,15 @@ import structlog
 from convergedon.core import metrics, persons, trace
 from convergedon.core.bus import Bus, Consumer, Message, token
 from convergedon.core.errors import ConvergedonError
+from convergedon.core.matching import conjuncts
 from convergedon.core.persons import NOBODY, Name, Persons
-from convergedon.core.policy import Decision
+from convergedon.core.policy import Decision, made
 from convergedon.core.store import Kind, Record, Store
 
 log = structlog.get_logger()
 
-KIND = Kind(
-    "audit",
-    (
-        "body.trace",
-        "body.on",
-        "body.decision",
-        "body.subject",
-        ("body.what", "facts.at.time", "id"),
-        ("facts.at.time", "id"),
-    ),
-)
+KIND = Kind("audit", ("body.trace", "body.on", "body.subject", ("facts.at.time", "id")))
+"""Each index costs as much as the record itself on the embedded store, and there is a record of each call."""
 KINDS = (KIND, persons.KIND)
 HEADS = "audit.head"
 START = "0" * 64
@@ -49,10 +42,25 @@ CARRIED = 200
 """Records in one message: far below the size that a bus takes."""
 GATHER = 0.1
 """Seconds in which records gather into one write; so much of the record a killed process may take with it."""
+EARLY, LATE = 60.0, 3600.0
+"""Seconds before and after a decision within which the records of what was done by it are looked for."""
 LONGEST = 32_768
 """Bytes of one record; what is longer is cut."""
 MOST_WAITING = 100_000
 """Records that wait for a store or bus that is away; what comes on top is counted, and the number recorded."""
+
+
+def narrowed(where: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A filter that names a decision, with the span of time that follows from the decision's id.
+
+    So records are found by a decision without an index of its own.
+    """
+    named = next((part["body.decision"] for part in conjuncts(where) if "body.decision" in part), None)
+    at = made(named) if isinstance(named, str) else None
+    if at is None:
+        return where
+    span = {"$gte": int((at - EARLY) * 1_000_000), "$lte": int((at + LATE) * 1_000_000)}
+    return {"$and": [where, {"facts.at.time": span}]}
 
 
 def canonical(body: Mapping[str, Any]) -> bytes:
@@ -76,11 +84,16 @@ def record_of(body: Mapping[str, Any]) -> Record:
 
 
 def _micros(text: str) -> int:
-    return round(datetime.fromisoformat(text).timestamp() * 1000) * 1000
+    """A time that ``written`` wrote, as microseconds since the epoch. Raises ValueError."""
+    return _since_epoch(text[:19]) * 1_000_000 + int(text[20:23]) * 1000
 
 
-@dataclass(frozen=True)
-class Entry:
+@lru_cache(1024)
+def _since_epoch(second: str) -> int:
+    return int(datetime.fromisoformat(f"{second}+00:00").timestamp())
+
+
+class Entry(NamedTuple):
     """What was recorded, before it is a record."""
 
     time: float
@@ -94,23 +107,40 @@ class Entry:
     detail: Mapping[str, Any]
 
     @property
-    def names(self) -> set[Name]:
-        return {(self.tenant, name) for name in persons.spoken(self.detail) | ({self.subject} - NOBODY)}
+    def names(self) -> set[str]:
+        """The persons in it: who did it, and whom the detail names."""
+        names = persons.spoken(self.detail)
+        if self.subject not in NOBODY:
+            names.add(self.subject)
+        return names
 
-    def body(self, known: Mapping[Name, str], **chain: Any) -> dict[str, Any]:
-        mine = {name: known[self.tenant, name] for _, name in self.names}
+    def body(self, known: Mapping[str, str], writer: str, sequence: int, previous: str) -> dict[str, Any]:
+        """The record's body with references in the place of names, but for its hash."""
         return {
-            "time": datetime.fromtimestamp(self.time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "time": written(self.time),
             "trace": self.trace,
             "tenant": self.tenant,
-            "subject": mine.get(self.subject, self.subject),
+            "subject": known.get(self.subject, self.subject),
             "what": self.what,
             "on": self.on,
             "outcome": self.outcome,
             "decision": self.decision,
-            "detail": persons.referred(self.detail, mine) if mine else self.detail,
-            **chain,
+            "detail": persons.referred(self.detail, known) if known else self.detail,
+            "writer": writer,
+            "sequence": sequence,
+            "previous": previous,
         }
+
+
+def written(time: float) -> str:
+    """A time as all of ours are written: UTC, milliseconds, ending in Z."""
+    seconds, milliseconds = divmod(round(time * 1000), 1000)
+    return f"{_second(seconds)}.{milliseconds:03d}Z"
+
+
+@lru_cache(4)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 class Keeping(Protocol):
@@ -252,29 +282,39 @@ class Audit:
                 self.record("audit.lost", "", "convergedon", f"audit/{self.writer}", "failed", count=lost)
 
     async def _chain(self) -> None:
+        """Make records of what has waited longest. Nothing is changed if the persons in it cannot be asked for."""
         batch = self._waiting[: self._keeping.most]
-        known = await self._keeping.references({name for entry in batch for name in entry.names})
-        chained = [self._linked(entry, known) for entry in batch]
+        named = [(entry, entry.names) for entry in batch]
+        known = await self._keeping.references({(entry.tenant, name) for entry, names in named for name in names})
+        self._chained = [
+            self._linked(entry, {name: known[entry.tenant, name] for name in names}) for entry, names in named
+        ]
         del self._waiting[: len(batch)]
-        self._chained = chained
 
-    def _linked(self, entry: Entry, known: Mapping[Name, str]) -> Record:
+    def _linked(self, entry: Entry, known: Mapping[str, str]) -> Record:
         self._sequence += 1
-        text = _text(entry.body(known, writer=self.writer, sequence=self._sequence, previous=self._previous))
-        body = orjson.loads(text)  # what is stored is what the hash was taken of, whatever was handed in
+        body, text = _storable(entry.body(known, self.writer, self._sequence, self._previous))
         self._previous = body["hash"] = digest(self._previous, text)
         return record_of(body)
 
 
-def _text(body: dict[str, Any]) -> bytes:
+def _storable(body: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """A body and its text. What is stored is what the hash is taken of, whatever was handed in."""
     try:
         text = _dumped(body)
     except TypeError:
-        text = _dumped(_plain(body))
+        body = _plain(body)
+        text = _dumped(body)
     if len(text) > LONGEST or b"\\u0000" in text:
         words = text.decode().replace("\\u0000", "")
-        text = _dumped({**body, "on": str(body["on"])[:1000], "detail": {"cut": words[: LONGEST // 4]}})
-    return text
+        body = {**body, "on": str(body["on"]).replace("\0", "")[:1000], "detail": {"cut": words[: LONGEST // 4]}}
+        text = _dumped(body)
+    return (body if all(map(_same_anywhere, body["detail"].values())) else orjson.loads(text)), text
+
+
+def _same_anywhere(value: Any) -> bool:
+    """Whether a value is the same in the store as in its text; most are, and the way through the text takes time."""
+    return type(value) in (str, int, bool) or (type(value) is float and isfinite(value))
 
 
 def _dumped(body: Mapping[str, Any]) -> bytes:

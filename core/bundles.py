@@ -64,3 +64,20 @@ def _texts(folder: Any, prefix: str = "") -> Sequence[tuple[str, str]]:
         elif path.endswith(".rego"):
             found.append((path, entry.read_text()))
     return found
+
+
+def write(bundle: Bundle, folder: Path) -> None:
+    """Lay a bundle into an empty folder. Raises Misconfigured."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise Misconfigured(f"{folder} is not empty: name a new folder")
+        for path, text in bundle.policies.items():
+            file = folder / path
+            if not file.resolve().is_relative_to(folder.resolve()):
+                raise Misconfigured(f"the bundle has a file outside of its folder: {path}")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        (folder / "data.json").write_text(json.dumps(bundle.data, indent=2) + "\n")
+    except OSError as error:
+        raise Misconfigured(f"{folder} cannot be written: {error.strerror}") from error

@@ -19,7 +19,6 @@ from zlib import crc32
 
 import orjson
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeout
@@ -33,17 +32,22 @@ from nats.js.api import (
     StoreCompression,
     StreamConfig,
 )
-from nats.js.errors import BadRequestError, NotFoundError
+from nats.js.errors import BadRequestError, NotFoundError, ServerError
 
-from convergedon.core import metrics, trace
-from convergedon.core.errors import ConvergedonError, NotFound, Stale, Unavailable
+from convergedon.core import encryption, metrics, trace
+from convergedon.core.errors import ConvergedonError, Misconfigured, NotFound, Stale, Unavailable
+from convergedon.core.peers import NatsClient
 
 log = structlog.get_logger()
 
 PARTITIONS = 16
 DAY = 86_400
+PATIENCE = 5
+"""Seconds that the servers have to let us in, or to answer; one of them has less, so that another is tried."""
 NOT_THERE = 10043
 """How the server says that it has no message of that sequence."""
+NO_ROOM = 10047
+"""And that a stream may grow larger than its storage."""
 WRONG_LAST = 10071
 """The server's code for a message that was to stand after another than the last."""
 
@@ -59,7 +63,9 @@ STREAMS: Mapping[str, StreamConfig] = {
     # the bundles that were put in force, and which of them each process runs
     "POLICIES": StreamConfig(subjects=["policy.>"], max_msgs=50),
     "RUNNING": StreamConfig(subjects=["running.>"], max_msgs_per_subject=1, max_age=3600, storage=StorageType.MEMORY),
-    "DECISIONS": StreamConfig(subjects=["decision.>"], max_bytes=2 << 30, compression=StoreCompression.S2),
+    "DECISIONS": StreamConfig(
+        subjects=["decision.>"], max_age=7 * DAY, max_bytes=2 << 30, compression=StoreCompression.S2
+    ),
 }
 
 
@@ -260,49 +266,83 @@ class Bus(Protocol):
     async def close(self) -> None: ...
 
 
-class NatsBus:
-    """``decision_age`` is how long decisions are kept (seconds); None leaves that as another process has set it."""
+class Keep(NamedTuple):
+    """How long (seconds) and how much (bytes) a stream keeps at most."""
 
-    def __init__(self, url: str, name: str, decision_age: float | None = None) -> None:
+    age: float
+    bytes: int
+
+
+class NatsBus:
+    """``decisions`` says how many of them are kept; None leaves that as another process has set it."""
+
+    def __init__(
+        self, url: str, name: str, decisions: Keep | None = None, options: Mapping[str, Any] | None = None
+    ) -> None:
         self._servers = [server.strip() for server in url.split(",")]
         self._name = name
-        self._decision_age = decision_age
-        self._client = Client()
+        self._decisions = decisions
+        self._client, self._options = NatsClient(), options or {}
         self._epochs: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> NatsBus:
-        """Connect and make the streams. Raises Unavailable when no server answers within five seconds."""
+        """Connect and make the streams. Raises Unavailable, with the reason, when no server has let us in within five
+        seconds.
+        """
         try:
-            await self._client.connect(
-                servers=self._servers,
-                name=self._name,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=0.2,  # type: ignore[arg-type]  # only slept
-                connect_timeout=5,
-                allow_reconnect=True,
-                error_cb=self._report,
-                pending_size=16 << 20,
-            )
-            self._stream = self._client.jetstream(timeout=5)
-            for name, config in STREAMS.items():
-                await self._make(name, config)
+            async with asyncio.timeout(PATIENCE):
+                await self._connect()
         except (NatsError, OSError, NatsTimeout, TimeoutError) as error:
-            raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
+            reason = (self._client.last_error if isinstance(error, TimeoutError) else None) or error
+            await self._client.close()
+            self._client = NatsClient()
+            words = encryption.why(reason) or str(reason) or type(reason).__name__
+            raise Unavailable(f"NATS does not answer: {' '.join(words.split())}") from error
+        except Misconfigured:
+            await self._client.close()
+            raise
+        except ValueError as error:
+            raise Misconfigured(f"CONVERGEDON_NATS_URL cannot be used: {type(error).__name__}") from error
         return self
+
+    async def _connect(self) -> None:
+        """The client tries its servers one after the other, and again from the first, for as long as it may."""
+        await self._client.connect(
+            servers=self._servers,
+            name=self._name,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.2,  # type: ignore[arg-type]  # only slept
+            connect_timeout=2,
+            allow_reconnect=True,
+            error_cb=self._report,
+            pending_size=16 << 20,
+            **self._options,
+        )
+        self._stream = self._client.jetstream(timeout=PATIENCE)
+        for name, config in STREAMS.items():
+            await self._make(name, config)
 
     async def _report(self, error: Exception) -> None:
         log.warning("bus", reason=str(error) or type(error).__name__)
 
     async def _make(self, name: str, config: StreamConfig) -> None:
         wanted = config.evolve(name=name, duplicate_window=120)
-        if name == "DECISIONS":
-            wanted = wanted.evolve(max_age=self._decision_age or 7 * DAY)
+        if name == "DECISIONS" and self._decisions:
+            wanted = wanted.evolve(max_age=self._decisions.age, max_bytes=self._decisions.bytes)
         try:
-            await self._stream.add_stream(wanted)
-        except BadRequestError:
-            if name != "DECISIONS" or self._decision_age:
-                await self._stream.update_stream(wanted)
+            try:
+                await self._stream.add_stream(wanted)
+            except BadRequestError:  # it is there, and otherwise
+                if name != "DECISIONS" or self._decisions:
+                    await self._stream.update_stream(wanted)
+        except ServerError as error:
+            if error.err_code != NO_ROOM:
+                raise
+            raise Misconfigured(
+                f"NATS has no room for the {wanted.max_bytes:,} bytes of its stream {name}: give it more storage"
+                + (", or lower CONVERGEDON_DECISION_BYTES" if name == "DECISIONS" else "")
+            ) from error
 
     async def _epoch(self, stream: str) -> str:
         """When the stream was made: sequences begin again if it is made anew."""
@@ -528,7 +568,8 @@ class NatsBus:
 
     async def ping(self) -> None:
         if not self._client.is_connected:
-            raise Unavailable("NATS is not connected")
+            reason = encryption.why(self._client.last_error) if self._client.last_error else ""
+            raise Unavailable(f"NATS is not connected{reason and ': '}{reason}")
         try:
             await self._stream.account_info()
         except (NatsError, OSError, TimeoutError) as error:

@@ -12,7 +12,7 @@ from convergedon.core.engines import Embedded, compiled
 from convergedon.core.errors import Unavailable
 from convergedon.core.rules import REASONS, Rule
 
-ACTIONS = frozenset({"create", "list", "retrieve", "patch", "delete", "receive", "perform"})
+ACTIONS = frozenset({"create", "list", "retrieve", "patch", "delete", "receive", "perform", "run", "fulfil", "tell"})
 """What can be asked for, beside ``*``."""
 BEYOND = {
     "time.now_ns": "use input.environment.time, or a decision could not be tried again",

@@ -184,12 +184,23 @@ def policy() -> None:
 
 
 @policy.command("test")
+@click.argument("folder", type=FOLDER, required=False)
 @data_option
-def policy_test(data: Path | None) -> None:
-    """Run the tests beside the policies."""
+def policy_test(folder: Path | None, data: Path | None) -> None:
+    """Run the tests beside the policies of FOLDER, or beside those that are set."""
     from convergedon.core import app
 
-    _show(_ask(app.policy_test(_settings(data))))
+    _show(_ask(app.policy_test(_settings(data), folder)))
+
+
+@policy.command("export")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@data_option
+def policy_export(folder: Path, data: Path | None) -> None:
+    """Write the policies that are in force to a new FOLDER."""
+    from convergedon.core import app
+
+    _show(_ask(app.policy_export(_connected(data), folder)))
 
 
 @policy.command("check")

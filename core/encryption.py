@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 from convergedon.core.errors import Misconfigured
+
+VERIFY = re.compile(r"certificate verify failed: ([^\n(\[]+)")
 
 
 def context(setting: str, ca: Path | None = None, cert: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
@@ -37,11 +40,13 @@ def server_context(setting: str, cert: Path, key: Path | None, clients: Path | N
 def why(error: BaseException) -> str:
     """What is wrong with a connection's TLS, out of the error that a library wraps it in; empty when nothing is."""
     for cause in _causes(error):
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its certificate is not accepted: {cause.verify_message}"
-        if isinstance(cause, ssl.SSLError):
+        # aiohttp's own kind of it has no words, the one within has
+        if words := getattr(cause, "verify_message", ""):
+            return f"its certificate is not accepted: {words}"
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLCertVerificationError):
             return f"TLS with it failed: {(cause.reason or str(cause)).replace('_', ' ').lower()}"
-    return ""
+    found = VERIFY.search(str(error))  # some libraries keep the words alone
+    return f"its certificate is not accepted: {found[1].strip()}" if found else ""
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Protocol
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from convergedon.core import encryption
 from convergedon.core.bundles import Bundle
 from convergedon.core.errors import Misconfigured, Unavailable
 
@@ -121,12 +123,12 @@ class OpaServer:
     address that is none. The revision is that of the server's bundles, where it has any.
     """
 
-    def __init__(self, url: str, wait: float = 2.0) -> None:
-        from opa_client.opa_async import AsyncOpaClient
+    def __init__(self, url: str, wait: float = 2.0, context: ssl.SSLContext | None = None, token: str = "") -> None:
+        from convergedon.core.opa import Client
 
         host, port, secure = _address(url)
         self._address = self.revision = f"server {host}:{port}"
-        self._client = AsyncOpaClient(host=host, port=port, ssl=secure, timeout=wait)
+        self._client = Client(context, host=host, port=port, ssl=secure, timeout=wait, token=token or None)
         self._open = AsyncExitStack()
         self._opened = False
         self._wait = wait
@@ -142,7 +144,8 @@ class OpaServer:
         except TimeoutError as error:
             raise Unavailable(f"the policy server does not answer within {self._wait:g} s") from error
         except Exception as error:
-            raise Unavailable(f"the policy server does not answer: {type(error).__name__}") from error
+            reason = encryption.why(error) or type(error).__name__
+            raise Unavailable(f"the policy server does not answer: {reason}") from error
         if not isinstance(answer, Mapping):
             return None
         self.revision = _bundles(answer.get("provenance")) or self._address

@@ -176,7 +176,7 @@ class _Trial:
         if entry.question is None:
             raise Unavailable("the question was too large to be kept")
         answer = self._apart.decision(entry.question)
-        if not is_decision(answer):
+        if not is_decision(answer, entry.question):
             raise Unavailable("the policies give no decision")
         if answer["allow"] and not entry.allow:
             return "refused -> allowed", *self._causes(self._before(entry.revision), entry.question, entry.reasons)
@@ -184,8 +184,9 @@ class _Trial:
             return "allowed -> refused", *self._causes(self._apart, entry.question, answer["reasons"])
         if not entry.allow:
             return None
-        for name, before in (("filter", entry.filter), ("obligations", entry.obligations)):
-            after = answer.get(name) or {}
+        own = {"tenant": entry.question["subject"]["tenant"]}
+        for name, before, always in (("filter", entry.filter, own), ("obligations", entry.obligations, {})):
+            after = {**always, **(answer.get(name) or {})}
             if after != before:
                 return f"other {name}", "", f"{_shape(before)} -> {_shape(after)}"
         return None

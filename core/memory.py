@@ -86,7 +86,8 @@ class MemoryStore:
 
     async def append(self, records: Sequence[Record]) -> None:
         for record in records:
-            kept = _Kept(_copied(record, revision=1))
+            body, facts = _json(record.body), _json(record.facts)
+            kept = _Kept(Record(record.kind, record.id, record.tenant, body, facts, 1))
             self._kept[record.kind].setdefault(record.id, kept)
 
     async def walk(self, kind: str) -> AsyncIterator[Sequence[Mapping[str, Any]]]:

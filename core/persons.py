@@ -192,7 +192,9 @@ PERSONAL = frozenset(("party", "parties", "owner", "callback", "client", "custom
 
 def spoken(detail: Mapping[str, Any]) -> set[str]:
     """The names that a detail holds by themselves."""
-    return {text for member in PERSONAL & detail.keys() for text in _texts(detail[member])} - NOBODY
+    if PERSONAL.isdisjoint(detail):
+        return set()
+    return {text for member in PERSONAL.intersection(detail) for text in _texts(detail[member])} - NOBODY
 
 
 def referred(value: Any, known: Mapping[str, str], own: bool = False) -> Any:
@@ -200,12 +202,20 @@ def referred(value: Any, known: Mapping[str, str], own: bool = False) -> Any:
     sentence quotes one.
     """
     if isinstance(value, str):
-        if own:
-            return known.get(value, value)
-        for name, told in known.items():
-            if name in value:
-                value = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", told, value)
-        return value
-    if isinstance(value, Mapping):
-        return {name: referred(part, known, name in PERSONAL) for name, part in value.items()}
+        return known.get(value, value) if own else _quoting(value, known)
+    if isinstance(value, dict):
+        return {
+            name: part if type(part) in UNSPOKEN else referred(part, known, name in PERSONAL)
+            for name, part in value.items()
+        }
     return [referred(part, known, own) for part in value] if isinstance(value, list | tuple) else value
+
+
+UNSPOKEN = frozenset((int, float, bool, type(None)))
+
+
+def _quoting(text: str, known: Mapping[str, str]) -> str:
+    for name, told in known.items():
+        if name in text:
+            text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", told, text)
+    return text

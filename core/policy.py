@@ -22,6 +22,7 @@ from convergedon.core.bundles import Bundle, read
 from convergedon.core.checking import run_tests
 from convergedon.core.engines import RULE, Closed, Embedded, Engine, OpaServer
 from convergedon.core.errors import Forbidden, Unavailable
+from convergedon.core.store import Record
 
 __all__ = [
     "OBLIGATIONS",
@@ -37,14 +38,19 @@ __all__ = [
     "known",
     "made",
     "read",
+    "recalled",
     "run_tests",
     "system",
 ]
 
-OBLIGATIONS: frozenset[str] = frozenset()
-"""Those that the gateway can carry out."""
+OBLIGATIONS: Mapping[str, frozenset[str]] = {
+    "receive": frozenset({"redact", "mask"}),
+    "tell": frozenset({"redact", "mask"}),
+    "fulfil": frozenset({"notBefore"}),
+}
+"""Those that the gateway can carry out, by action: nothing else that a policy obliges to is understood."""
 
-OTHER_KINDS = frozenset({"intent", "hub", "event", "console", "readiness"})
+OTHER_KINDS = frozenset({"intent", "hub", "event", "step", "console", "readiness"})
 """Kinds of resources that are asked about and are none of an API."""
 
 
@@ -69,6 +75,12 @@ class Subject:
         return named | {name: value for name, value in more.items() if value is not None}
 
 
+def recalled(document: Mapping[str, Any], allow: bool) -> Decision:
+    """A decision that another process made, from what it told of it: its id and ``Decision.told``."""
+    seconds = document["ms"] / 1000
+    return Decision(document["id"], allow, (), {}, document["revision"], {}, document["input"], seconds)
+
+
 def known(document: Mapping[str, Any]) -> Subject:
     """The subject that a document tells of."""
     return Subject(
@@ -86,7 +98,8 @@ def system(tenant: str) -> Subject:
 
 @dataclass(frozen=True)
 class Decision:
-    """``filter`` narrows what may be seen: {"parties": [...]} lets through only what concerns one of them.
+    """``filter`` narrows what may be seen: to the subject's tenant ({"tenant": ...}) always, and by {"parties": [...]}
+    to what concerns one of them.
 
     ``obligations`` are what whoever goes on must do besides; what it cannot do it must not go on with. ``input`` is the
     keyed hash of the question, ``seconds`` how long the answer took.
@@ -105,6 +118,18 @@ class Decision:
     def told(self) -> dict[str, Any]:
         """What an audit record says of it beside its id."""
         return {"revision": self.revision, "input": self.input, "ms": round(1000 * self.seconds, 3)}
+
+    @property
+    def where(self) -> dict[str, Any]:
+        """The records that it lets through, for the store."""
+        parties = self.filter.get("parties")
+        return {"tenant": self.filter["tenant"]} | ({} if parties is None else {"facts.parties": {"$in": [*parties]}})
+
+    def sees(self, record: Record) -> bool:
+        """Whether it lets a record through."""
+        parties = self.filter.get("parties")
+        concerned = parties is None or set(parties) & set(record.facts.get("parties", []))
+        return record.tenant == self.filter["tenant"] and bool(concerned)
 
     def require(self) -> Decision:
         """Raise Forbidden with the reasons unless it is allowed."""
@@ -165,7 +190,7 @@ class Policy:
         begun, engine = perf_counter(), self._engine
         answer = await engine.evaluate(question)
         revision = engine.revision  # at once: after the next wait it may be that of another answer
-        if not is_decision(answer):
+        if not is_decision(answer, question):
             raise Unavailable("the policy gave no decision")
         metrics.DECISIONS.labels(channel, str(answer["allow"]).lower()).inc()
         content = orjson.dumps(question, option=orjson.OPT_SORT_KEYS)
@@ -173,7 +198,7 @@ class Policy:
             _id(now),
             answer["allow"],
             tuple(answer.get("reasons", ())),
-            answer.get("filter") or {},
+            {"tenant": subject.tenant, **(answer.get("filter") or {})},
             revision,
             answer.get("obligations") or {},
             hmac.digest(self._key, content, "sha256").hex(),
@@ -211,21 +236,30 @@ def _public(body: Any) -> Any:
     return {**body, "callback": f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"}
 
 
-def is_decision(answer: Any) -> bool:
-    """Whether an answer has the form that is agreed: a filter that is not understood would show too much, and an
-    obligation that is not would be left undone.
+def is_decision(answer: Any, question: Mapping[str, Any]) -> bool:
+    """Whether an answer has the form that is agreed: a filter that is not understood, or another tenant's, would show
+    too much, and an obligation that is not would be left undone.
     """
     if not isinstance(answer, Mapping) or not isinstance(answer.get("allow"), bool):
         return False
     found, obliged = answer.get("filter") or {}, answer.get("obligations") or {}
+    tenant = question["subject"]["tenant"]
     return (
         isinstance(obliged, Mapping)
-        and not obliged.keys() - OBLIGATIONS
+        and not obliged.keys() - OBLIGATIONS.get(question["action"], frozenset())
+        and all(_is_obligation(name, value) for name, value in obliged.items())
         and _is_texts(answer.get("reasons", []))
         and isinstance(found, Mapping)
-        and not found.keys() - {"parties"}
+        and not found.keys() - {"tenant", "parties"}
+        and found.get("tenant", tenant) == tenant
         and _is_texts(found.get("parties", []))
     )
+
+
+def _is_obligation(name: str, value: Any) -> bool:
+    if name == "notBefore":
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return _is_texts(value)
 
 
 def _is_texts(value: Any) -> bool:

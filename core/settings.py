@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from convergedon.core.errors import Misconfigured
+
+
+class SecretFiles(PydanticBaseSettingsSource):
+    """Secrets in files: CONVERGEDON_X_FILE names the one that holds CONVERGEDON_X, which goes before it."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Raises Misconfigured for a file that cannot be read."""
+        variable = f"CONVERGEDON_{field_name.upper()}_FILE"
+        named = os.environ.get(variable) if field.annotation is SecretStr else None
+        if not named:
+            return None, field_name, False
+        try:
+            return Path(named).read_text(encoding="utf-8").strip(), field_name, False
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise Misconfigured(f"setting {variable}: {named} cannot be read: {reason}") from None
+
+    def __call__(self) -> dict[str, Any]:
+        found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 class Settings(BaseSettings):
@@ -41,11 +63,24 @@ class Settings(BaseSettings):
         SecretStr(""), description="Bearer token for /metrics; empty: it is read on this machine alone."
     )
     mongodb_url: SecretStr = Field(SecretStr(""), description="MongoDB to use; empty: the embedded store.")
+    mongodb_ca: Path | None = Field(
+        None, description="Authorities of MongoDB's certificate; set: it is reached by TLS alone."
+    )
+    mongodb_cert: Path | None = Field(None, description="Certificate and key, in one file, that MongoDB is shown.")
     database: str = Field("convergedon", description="Name of the database in MongoDB.")
     nats_url: SecretStr = Field(
         SecretStr(""), description="NATS servers to use, comma-separated; empty: the embedded one."
     )
+    nats_ca: Path | None = Field(
+        None, description="Authorities of the NATS servers' certificates; set: they are reached by TLS alone."
+    )
+    nats_cert: Path | None = Field(None, description="Certificate that NATS servers are shown.")
+    nats_key: Path | None = Field(None, description="Key of that certificate, if it is in another file.")
+    nats_creds: Path | None = Field(None, description="Credentials file for NATS (.creds: a user's JWT and seed).")
+    nats_seed: Path | None = Field(None, description="File with the seed of a user's NKey for NATS.")
     opa_url: str = Field("", description="Open Policy Agent server to ask; empty: the Rego engine in the process.")
+    opa_ca: Path | None = Field(None, description="Authorities of that server's certificate; empty: the system's.")
+    opa_token: SecretStr = Field(SecretStr(""), description="Bearer token that the Open Policy Agent server is shown.")
     policies: Path | None = Field(None, description="Folder of Rego policies instead of the ones that ship.")
     devices: Path | None = Field(None, description="YAML file of devices, their tenants and how to reach them.")
     mappings: Path | None = Field(
@@ -90,6 +125,9 @@ class Settings(BaseSettings):
     decision_age: float = Field(
         604_800, ge=3_600, description="Seconds for which policy decisions are kept with their questions."
     )
+    decision_bytes: int = Field(
+        2_147_483_648, ge=1_048_576, description="Bytes that kept decisions may have; the oldest go first."
+    )
     audit_signing_key_file: Path | None = Field(
         None,
         description="File of the Ed25519 key (PEM) that signs audit checkpoints, the same for all workers; empty: one "
@@ -112,6 +150,17 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     otlp_endpoint: str = Field("", description="OpenTelemetry collector to send spans to; empty: none are sent.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, SecretFiles(settings_cls)
 
     @field_validator("callback_networks", mode="before")
     @classmethod

@@ -30,6 +30,7 @@ from pymongo.errors import (
     PyMongoError,
 )
 
+from convergedon.core import encryption
 from convergedon.core.errors import Conflict, Invalid, NotFound, Stale, Unavailable
 from convergedon.core.matching import Where as Where
 from convergedon.core.matching import conjunction, conjuncts, matches
@@ -305,13 +306,20 @@ class MongoStore:
     does: the embedded store reads every match for them.
     """
 
-    def __init__(self, url: str, database: str, kinds: Iterable[Kind], threads: int = 16) -> None:
+    def __init__(
+        self,
+        url: str,
+        database: str,
+        kinds: Iterable[Kind],
+        threads: int = 16,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.written: Written = lambda _: None
         self._alias = f"{database}-{id(self)}"
         self._kinds = {kind.name: kind for kind in kinds}
         self._documents = {name: _declare(kind, self._alias) for name, kind in self._kinds.items()}
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="store")
-        self._url, self._database = url, database
+        self._url, self._database, self._options = url, database, options or {}
 
     async def open(self) -> MongoStore:
         """Connect and make the indexes. Raises Unavailable when the server does not answer."""
@@ -328,6 +336,7 @@ class MongoStore:
             socketTimeoutMS=20000,
             uuidRepresentation="standard",
             maxPoolSize=32,
+            **self._options,
         )
         for document in self._documents.values():
             document.ensure_indexes()
@@ -343,7 +352,8 @@ class MongoStore:
         except (BSONError, OverflowError, DocumentTooLarge) as error:
             raise Invalid(f"cannot be stored: {error}") from error
         except AutoReconnect as error:
-            raise Unavailable(f"the store does not answer: {type(error).__name__}") from error
+            reason = encryption.why(error) or type(error).__name__
+            raise Unavailable(f"the store does not answer: {reason}") from error
         except ExecutionTimeout as error:
             raise Unavailable("the store took too long: ask for less, or with a narrower filter") from error
         except PyMongoError as error:

@@ -11,15 +11,16 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from convergedon.core import embedded
+from convergedon.core import embedded, encryption, peers
 from convergedon.core.engines import OpaServer
 from convergedon.core.errors import Misconfigured, Unavailable
 from convergedon.core.settings import Settings
@@ -148,44 +149,49 @@ async def probe(settings: Settings, patience: float = 5.0) -> None:
     """
     asked = []
     if url := settings.nats_url.get_secret_value():
-        asked.append(_probe_nats(url, patience))
+        asked.append(_probe_nats(url, peers.nats_options(settings), patience))
     if url := settings.mongodb_url.get_secret_value():
-        asked.append(asyncio.to_thread(_probe_mongodb, url, patience))
+        asked.append(asyncio.to_thread(_probe_mongodb, url, peers.mongodb_options(settings), patience))
     if settings.opa_url:
-        asked.append(_probe_opa(settings.opa_url, patience))
+        asked.append(_probe_opa(settings.opa_url, peers.opa_options(settings), patience))
     for answer in await asyncio.gather(*asked, return_exceptions=True):
         if isinstance(answer, BaseException):
             raise answer
 
 
-async def _probe_nats(url: str, patience: float) -> None:
-    import nats
-    from nats.errors import Error
+async def _probe_nats(url: str, options: Mapping[str, Any], patience: float) -> None:
+    from nats.errors import Error, NoServersError
 
-    async def quiet(_: Exception) -> None:
-        """It is raised as well."""
+    seen: list[Exception] = []
+
+    async def noted(error: Exception) -> None:
+        seen.append(error)
 
     where = f"NATS at {_hosts(url)} (CONVERGEDON_NATS_URL)"
     try:
         async with asyncio.timeout(patience):
-            client = await nats.connect(
+            client = peers.NatsClient()
+            await client.connect(
                 servers=url.split(","),
                 connect_timeout=math.ceil(2 * patience),  # for each server; ours, for all, comes first
                 max_reconnect_attempts=1,
                 reconnect_time_wait=0,
-                error_cb=quiet,
+                error_cb=noted,
+                **options,
             )
             try:
                 await client.jetstream().account_info()
             finally:
                 await client.close()
-    except TimeoutError as error:
-        raise Unavailable(f"{where} does not answer within {patience:g} s") from error
-    except (OSError, Error, ValueError) as error:
-        raise Unavailable(f"{where} cannot be used: {' '.join(str(error).split()) or type(error).__name__}") from error
+    except (OSError, Error, ValueError) as error:  # TimeoutError is an OSError
+        cause = next(reversed(seen), error) if isinstance(error, TimeoutError | NoServersError) else error
+        words = encryption.why(cause) or " ".join(str(cause).split()) or type(cause).__name__
+        if isinstance(cause, TimeoutError):
+            raise Unavailable(f"{where} does not answer within {patience:g} s") from error
+        raise Unavailable(f"{where} cannot be used: {words}") from error
 
 
-def _probe_mongodb(url: str, patience: float) -> None:
+def _probe_mongodb(url: str, options: Mapping[str, Any], patience: float) -> None:
     from pymongo import MongoClient
     from pymongo.errors import ConfigurationError, ConnectionFailure, PyMongoError
 
@@ -197,9 +203,12 @@ def _probe_mongodb(url: str, patience: float) -> None:
             serverSelectionTimeoutMS=milliseconds,
             connectTimeoutMS=milliseconds,
             socketTimeoutMS=milliseconds,
+            **options,
         ) as client:
             client.admin.command("ping")
     except ConnectionFailure as error:
+        if why := encryption.why(error):
+            raise Unavailable(f"{where} cannot be used: {why}") from error
         raise Unavailable(f"{where} does not answer within {patience:g} s") from error
     except ConfigurationError as error:
         raise Misconfigured(f"{where} is not a MongoDB URL that can be used") from error
@@ -207,12 +216,14 @@ def _probe_mongodb(url: str, patience: float) -> None:
         raise Unavailable(f"{where} cannot be used: {type(error).__name__}") from error
 
 
-async def _probe_opa(url: str, patience: float) -> None:
+async def _probe_opa(url: str, options: Mapping[str, Any], patience: float) -> None:
     where = f"Open Policy Agent at {_hosts(url)} (CONVERGEDON_OPA_URL)"
-    server = OpaServer(url, patience)
+    server = OpaServer(url, patience, **options)
     try:
         answer = await server.evaluate({})
     except Unavailable as error:
+        if why := encryption.why(error):
+            raise Unavailable(f"{where} cannot be used: {why}") from error
         raise Unavailable(f"{where} does not answer within {patience:g} s") from error
     finally:
         await server.close()

@@ -336,7 +336,7 @@ async def staged(place: Place) -> AsyncIterator[Scene]:
         stack.push_async_callback(bus.close)
         watcher = await nats.connect(found.nats)
         stack.push_async_callback(watcher.close)
-        store = await MongoStore(found.mongodb, place.settings.database, [*KINDS, audit.KIND]).open()
+        store = await MongoStore(found.mongodb, place.settings.database, [*KINDS, *audit.KINDS]).open()
         stack.push_async_callback(store.close)
         relay = Relay(store, bus)
         await relay.start()

@@ -16,7 +16,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from convergedon.core.audit import Audit
+from convergedon.core.audit import Audit, narrowed
 from convergedon.core.errors import (
     Conflict,
     Forbidden,
@@ -139,7 +139,7 @@ class Operations:
         visible = self._visible(call, decision)
         where: Mapping[str, Any] = {"$and": [visible, asked.where]} if asked.where else visible
         if call.resource.told_of_persons:
-            where = await self._persons.asked(call.subject.tenant, where)
+            where = await self._persons.asked(call.subject.tenant, narrowed(where))
         limit = self._most(asked)
         found = await self._store.find(call.resource.name, where, asked.sort, asked.offset, limit) if limit else []
         total = asked.offset + len(found)

@@ -13,8 +13,8 @@ What a client may do in which state of the order:
 | completed, failed, partial, cancelled, rejected | note, externalId | yes |
 
 The gateway sets state, completionDate and cancellationDate, and productOrderItem except while it waits for information;
-cancellationReason goes with state cancelled. Anything else that is tried is refused with 409. An order in progress
-cannot be held, its intents are with the devices already: so nothing of ours holds an order. Version 4 has no word for
+cancellationReason goes with state cancelled. Anything else that is tried is refused with 409. An order
+is held before anything is asked of the network, while its change window is closed. Version 4 has no word for
 a draft and shows it as pending.
 """
 

@@ -288,6 +288,7 @@ class Resources:
             "kind": record.kind,
             "id": record.id,
             "parties": record.facts.get("parties", []),
+            "owner": record.facts.get("owner"),
             "views": resource.views(record.facts),
             "base": home.base,
             BEYOND: record.facts.get(BEYOND, {}),

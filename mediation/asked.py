@@ -63,6 +63,10 @@ def _intent(work: Work, order: Record, key: str, one: Mapping[str, Any]) -> Outg
         instance=service_id(order, item),
         values=wanted["values"],
         deadline=time() + work.settings.intent_deadline,
+        purpose="undo" if one["undoes"] else "order",
+        order=order.id,
+        site=wanted.get("site", ""),
+        owner=order.facts.get("owner"),
     )
     body = {
         "intent": asdict(intent),

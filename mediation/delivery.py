@@ -2,17 +2,21 @@
 
 A listener that is slow or away holds up nobody but itself: its queue is a durable consumer of its own, its connection
 too. What is posted again carries the same eventId.
+
+The policy is asked for each listener's owner when an event is fanned out, and again when it is posted late: a role that
+was withdrawn meanwhile stops what is queued. What it obliges to is done to the event before its listener's query is.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from time import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import structlog
@@ -20,13 +24,14 @@ import structlog
 from convergedon.core import metrics, trace
 from convergedon.core.bus import Bus, Consumer, Message, end
 from convergedon.core.errors import Refused, Unavailable
-from convergedon.core.policy import Decision, Policy, Subject
+from convergedon.core.policy import Decision, Policy, Subject, recalled
 from convergedon.core.store import Record
 from convergedon.handlers import hub, signing, telling
 from convergedon.handlers.query import event_fields, event_matches, select
 from convergedon.handlers.resource import HUB, narrowed, without
 from convergedon.handlers.versions import BEYOND
 from convergedon.mediation.posting import Answer, Poster
+from convergedon.mediation.privacy import masked, private
 from convergedon.mediation.work import Work
 
 log = structlog.get_logger()
@@ -40,6 +45,10 @@ WISHES = (1.0, 900.0)
 """What a listener may ask for by Retry-After, in seconds."""
 DOUBTFUL = 64
 """How many listeners that failed last time are posted to at once; of those that answer, all are."""
+LATE = 60.0
+"""Seconds for which a decision to tell something holds; a post that failed ends that sooner."""
+NAMED = 20
+"""Decisions by which an event was withheld that its audit record names; all are counted."""
 
 
 class Delivery:
@@ -87,13 +96,17 @@ class Delivery:
 
     async def fan_out(self, work: Work, message: Message) -> None:
         """Any event: queue it for each listener of its tenant and API who asked for it and may hear it."""
-        about, queued = message.body, []
+        about, queued, withheld = message.body, [], []
         decide = judge(work.policy, about)
         for base in telling.bases(about):
             for record in (await self._listeners.of(about["tenant"], base)).values():
-                if event := await heard(record, about, decide):
+                told = await heard(record, about, decide)
+                if isinstance(told, Heard):
                     self._attend(record)
-                    queued.append(queue(work.bus, record, event))
+                    queued.append(queue(work.bus, record, told))
+                elif told:
+                    withheld.append(told)
+        self._record_withheld(about, withheld)
         # side by side, and all of them to their end: this event comes before the next in each queue
         for result in await asyncio.gather(*queued, return_exceptions=True):
             if result is not None:
@@ -107,7 +120,13 @@ class Delivery:
             if record is None:
                 self._forget(id)
                 return
-            answer = await self._post(record, about["event"])
+            event, decision = about["event"], _decided(about)
+            if decision and (id in self._failing or time() - message.stored > LATE):
+                event, decision = await self._ask_again(record, about, decision)
+                if not decision.allow:
+                    self._record(record, event, decision)
+                    return
+            answer = await self._post(record, event)
         if answer.status == 410:
             await self._end(record)
         elif not 200 <= answer.status < 300:
@@ -115,7 +134,17 @@ class Delivery:
         else:
             self._failing.discard(id)
             metrics.DELIVERY_SECONDS.observe(max(0.0, time() - message.stored))
-            self._record(record, about["event"])
+            self._record(record, event, decision)
+
+    async def _ask_again(self, record: Record, about: Event, before: Decision) -> tuple[Event, Decision]:
+        """Whether the listener may still hear the event, and what of it.
+
+        An event that was shaped for one who might see more is not told at all.
+        """
+        decision = await ask(self._work.policy, hub.owner(record), about["about"])
+        if decision.allow and decision.filter != before.filter:
+            decision = replace(decision, allow=False, reasons=("what may be seen has changed since it was queued",))
+        return _without_private(about["event"], decision), decision
 
     def _place(self, id: str) -> AbstractAsyncContextManager[None]:
         """Those that hang may take all the time they are given, but not all our sockets and look-ups."""
@@ -154,38 +183,72 @@ class Delivery:
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
 
-    def _record(self, record: Record, event: Event) -> None:
+    def _record_withheld(self, about: Event, withheld: Iterable[Decision]) -> None:
+        """One record of all who may not hear an event, however many they are."""
+        decisions = {decision.id: decision for decision in withheld}
+        if not decisions:
+            return
+        reasons = sorted({reason for decision in decisions.values() for reason in decision.reasons})
+        ids = [*decisions]
+        detail = {"eventId": about["event"]["eventId"], "eventType": about["event"]["eventType"]}
+        detail |= {"owners": len(ids), "decisions": ids[:NAMED], "reasons": reasons[:NAMED]}
+        on = f"{about['kind']}/{about['id']}"
+        first = decisions[ids[0]]
+        self._work.audit.record("event.withheld", about["tenant"], "convergedon", on, "refused", first, **detail)
+
+    def _record(self, record: Record, event: Event, decision: Decision | None) -> None:
         detail: dict[str, Any] = {"eventId": event["eventId"], "eventType": event["eventType"]}
+        what, outcome = "event.delivered", "done"
+        if decision and not decision.allow:
+            what, outcome = "event.withheld", "refused"
+            detail |= {"owners": 1, "decisions": [decision.id], "reasons": list(decision.reasons)}
         told = event["event"].get("customerNotification")
         if told and told.get("notificationType") == "serviceAffected" and "affectedSince" in told:
             detail["seconds"] = round(time() - datetime.fromisoformat(told["affectedSince"]).timestamp(), 3)
-        self._work.audit.record(
-            "event.delivered", record.tenant, record.facts["owner"]["id"], f"hub/{record.id}", "done", **detail
-        )
+        who = record.facts["owner"]["id"]
+        self._work.audit.record(what, record.tenant, who, f"hub/{record.id}", outcome, decision, **detail)
+
+
+def concerned(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What the policy is told of an event."""
+    return {
+        "kind": "event",
+        "tenant": about["tenant"],
+        "parties": about["parties"],
+        "of": about["kind"],
+        "record": about["id"],
+        "type": about["event"]["eventType"],
+    }
+
+
+async def ask(policy: Policy, who: Subject, event: Mapping[str, Any]) -> Decision:
+    return await policy.decide(who, "receive", event, channel="delivery")
 
 
 def judge(policy: Policy, about: Mapping[str, Any]) -> Decide:
     """Asks whether somebody may hear of this event; of the same one only once."""
     made: dict[Subject, Decision] = {}
-    resource = {
-        "kind": "event",
-        "tenant": about["tenant"],
-        "parties": about["parties"],
-        "of": about["kind"],
-        "type": about["event"]["eventType"],
-    }
+    resource = concerned(about)
 
     async def decide(who: Subject) -> Decision:
         if who not in made:
-            made[who] = await policy.decide(who, "receive", resource, channel="delivery")
+            made[who] = await ask(policy, who, resource)
             await asyncio.sleep(0)  # a thousand owners are a tenth of a second: others have their turn between
         return made[who]
 
     return decide
 
 
-async def heard(record: Record, about: Mapping[str, Any], decide: Decide) -> Event | None:
-    """The event as a listener hears it, or nothing: it did not ask for it, or may not."""
+class Heard(NamedTuple):
+    """What a listener is told, by which decision, and what the policy was told of it."""
+
+    event: Event
+    decision: Decision
+    about: Mapping[str, Any]
+
+
+async def heard(record: Record, about: Mapping[str, Any], decide: Decide) -> Heard | Decision | None:
+    """The event as a listener hears it, the decision that it may not, or nothing: it did not ask for it."""
     views, base = about.get("views") or {}, record.facts["api"]
     event = telling.told(about, base)
     if event is None:
@@ -195,12 +258,34 @@ async def heard(record: Record, about: Mapping[str, Any], decide: Decide) -> Eve
         return None
     decision = await decide(hub.owner(record))
     if not decision.allow:
-        return None
+        return decision
     if views:
         event = telling.told(_narrowed(about, views, decision), base)
-        if event is None or not _asked(record, event):
-            return None
-    return _selected(event, record.body["query"])
+    if event is None:
+        return None
+    event = _without_private(event, decision)
+    # nor may a query find out what is taken away
+    if (views or decision.obligations) and not _asked(record, event):
+        return None
+    return Heard(_selected(event, record.body["query"]), decision, concerned(about))
+
+
+def _without_private(event: Event, decision: Decision) -> Event:
+    """The event as the decision obliges to tell it."""
+    if not decision.obligations:
+        return event
+    own = decision.filter.get("parties", ())
+    bodies = {name: private(body, decision.obligations, own) for name, body in event["event"].items()}
+    kinds = decision.obligations.get("mask", ())
+    words = {name: masked(event[name], kinds) for name in ("description", "title") if name in event}
+    return {**event, **words, "event": bodies}
+
+
+def _decided(queued: Mapping[str, Any]) -> Decision | None:
+    """The decision by which an event was queued; an earlier build kept none."""
+    if "decision" not in queued:
+        return None
+    return replace(recalled(queued["decision"], True), filter=queued["decision"]["filter"])
 
 
 def _asked(record: Record, event: Event) -> bool:
@@ -233,11 +318,13 @@ def _selected(event: Event, query: str) -> Event:
 
 
 async def queue(
-    bus: Bus, record: Record, event: Event, run: str = "", headers: Mapping[str, str] | None = None
+    bus: Bus, record: Record, heard: Heard, run: str = "", headers: Mapping[str, str] | None = None
 ) -> None:
     """Put an event into a listener's queue; ``run`` tells one time from another."""
-    body = {"event": event, "tenant": record.tenant, "base": record.facts["api"]}
-    await bus.publish(f"delivery.{record.id}", body, f"{run}{event['eventId']}:{record.id}", headers)
+    decision = {"id": heard.decision.id, "filter": heard.decision.filter, **heard.decision.told}
+    body = {"event": heard.event, "tenant": record.tenant, "base": record.facts["api"]}
+    body |= {"about": heard.about, "decision": decision}
+    await bus.publish(f"delivery.{record.id}", body, f"{run}{heard.event['eventId']}:{record.id}", headers)
 
 
 async def send(poster: Poster, signer: signing.Signer, record: Record, event: Event) -> Answer:

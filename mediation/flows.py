@@ -38,6 +38,11 @@ FLOWS: Mapping[str, tuple[Step, ...]] = {
 }
 
 
+def step_name(step: Step) -> str:
+    """What a step is called in policies, audit records and logs: its module and function, ordering.fulfil."""
+    return f"{step.__module__.rpartition('.')[2]}.{step.__name__}"
+
+
 def name_of(message: Message) -> str:
     """What happened: the type of an event, the kind of an observation, the turn of a task's next slice, or outcome."""
     if "event" in message.body:

@@ -15,7 +15,7 @@ from convergedon.core.settings import Settings
 from convergedon.core.store import Record, Store
 from convergedon.handlers import signing, telling
 from convergedon.handlers.resource import HUB, now
-from convergedon.mediation.delivery import heard, judge, queue, send, words
+from convergedon.mediation.delivery import Heard, heard, judge, queue, send, words
 from convergedon.mediation.posting import Poster
 
 
@@ -50,9 +50,10 @@ async def replay(store: Store, bus: Bus, policy: Policy, id: str, start: float) 
         about = message.body
         if record.facts["api"] not in telling.bases(about):
             continue
-        if event := await heard(record, about, judge(policy, about)):
+        told = await heard(record, about, judge(policy, about))
+        if isinstance(told, Heard):
             traced = {name: value for name, value in message.headers.items() if name == "traceparent"}
-            await queue(bus, record, event, run, traced)
+            await queue(bus, record, told, run, traced)
             count += 1
     return count
 

@@ -3,6 +3,9 @@
 fulfil -> begin -> (adapters perform) -> advance -> finish. Every step may be delivered twice and does its work once:
 what was asked of the network and what it answered is kept in the order's record, written together with its state.
 
+Before anything is asked of the network the policy is: whether this may be done, for whoever ordered it, at these sites,
+at this price; and when. An order whose change window is closed is held until it opens.
+
 Items inside other items are planned like any other; one whose offering the product model does not know only holds
 its parts together. Until the order ends all its items are where it is, so that a cancellation can still take all of
 them back; what an item made is in the inventory as soon as the network has confirmed it.
@@ -10,9 +13,9 @@ them back; what an item made is in the inventory as soon as the network has conf
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from time import time
 from typing import Any
 
@@ -20,14 +23,14 @@ from convergedon.adapters.contract import Outcome
 from convergedon.core.bus import Message
 from convergedon.core.errors import Forbidden, Invalid, NotFound, Stale
 from convergedon.core.lifecycle import order_state
-from convergedon.core.policy import system
+from convergedon.core.policy import Decision, recalled, system
 from convergedon.core.store import Record
 from convergedon.handlers.product_ordering import CANCELLING, PRODUCT_ORDER, each_item, in_state, items
 from convergedon.handlers.resource import now
 from convergedon.mediation import asked as asking
 from convergedon.mediation import inventory, planning, withdrawal
 from convergedon.mediation.asked import Asked
-from convergedon.mediation.planning import Incomplete, Present
+from convergedon.mediation.planning import Incomplete, Present, Wanted
 from convergedon.mediation.work import Work
 
 
@@ -49,6 +52,8 @@ async def _go_on(work: Work, message: Message, waiting: str) -> None:
         return  # deleted before anything was begun
     if order.body["state"] == waiting and "cancel" not in order.facts:
         order = await begin(work, order)
+    if order.body["state"] == "inProgress" and "notBefore" in order.facts:
+        order = await _held(work, order)  # somebody died between the two writes of holding it
     if order.body["state"] == "inProgress":
         await finish(work, order, asking.copied(order))
 
@@ -71,8 +76,15 @@ async def begin(work: Work, order: Record) -> Record:
             lacking.append((item["id"], error))
     if lacking:
         return await _wait_for(work, order, lacking)
+    may = await _ask_to_begin(work, order, asked)
+    if until := may.obligations.get("notBefore") if may.allow else None:
+        return await _hold(work, order, float(until), may)
+    if not may.allow:
+        asked = _refused(order, groups, may)
+    _record(work, order, "order.begun", may)
     before = {id: kept["facts"]["present"] for id, kept in former.items()}
     facts = {"asked": asked, "before": before, "former": former, "groups": groups, "kept": [], "lacks": None}
+    facts["notBefore"] = None
     return await work.resources.change(
         PRODUCT_ORDER,
         order,
@@ -84,6 +96,49 @@ async def begin(work: Work, order: Record) -> Record:
 
 def _is_group(work: Work, item: Mapping[str, Any]) -> bool:
     return bool(item.get("productOrderItem")) and planning.offering_id(item) not in work.products.offerings
+
+
+async def _ask_to_begin(work: Work, order: Record, asked: Asked) -> Decision:
+    """Ask whether the order may be begun now that it is known what it does, and where."""
+    sites = sorted({one["wanted"]["site"] for one in asked.values() if "wanted" in one} - {""})
+    owner = order.facts.get("owner")
+    about = {"tenant": order.tenant, "id": order.id, "sites": sites, **({"owner": owner} if owner else {})}
+    return await work.policy.decide(
+        system(order.tenant), "fulfil", {"kind": order.kind, **about}, order.body, channel="flow"
+    )
+
+
+def _refused(order: Record, groups: Sequence[str], may: Decision) -> Asked:
+    """Every item as a failure, in the policy's words."""
+    words = "; ".join(may.reasons)
+    return {
+        f"{order.id}:{item['id']}:policy": {"item": item["id"], "undoes": "", "status": "failed", "words": words}
+        for item in items(order.body)
+        if item["id"] not in groups
+    }
+
+
+def _record(work: Work, order: Record, what: str, decision: Decision, **detail: Any) -> None:
+    who = (order.facts.get("owner") or {}).get("id", "convergedon")
+    outcome = "done" if decision.allow else "refused"
+    told = detail if decision.allow else {**detail, "reasons": list(decision.reasons)}
+    work.audit.record(what, order.tenant, who, f"{order.kind}/{order.id}", outcome, decision, **told)
+
+
+async def _hold(work: Work, order: Record, until: float, may: Decision) -> Record:
+    """Let the order wait for its change window. It is in progress first: from there the lifecycle leads to held."""
+    _record(work, order, "order.held", may, until=until)
+    facts = {"notBefore": until, "due": until, "lacks": None}
+    if order.body["state"] == "held":
+        return await work.resources.change(PRODUCT_ORDER, order, facts=facts)
+    return await _held(work, await work.resources.change(PRODUCT_ORDER, order, {"state": "inProgress"}, facts))
+
+
+async def _held(work: Work, order: Record) -> Record:
+    opens = datetime.fromtimestamp(order.facts["notBefore"], UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    words = f"The change window opens at {opens}: the order goes on then."
+    change = {"state": "held", "note": withdrawal.noted(order, "held", words)}
+    return await work.resources.change(PRODUCT_ORDER, order, change, description=words)
 
 
 async def _wait_for(work: Work, order: Record, lacking: Iterable[tuple[str, Incomplete]]) -> Record:
@@ -115,11 +170,7 @@ async def _ask(work: Work, order: Record, item: Mapping[str, Any], present: Pres
         if [one["id"] for one in items(order.body)].count(item["id"]) > 1:
             raise Invalid(f"two items have the id {item['id']}")
         for number, wanted in enumerate(planning.plan(item, order.tenant, work.products, present)):
-            resource = {"kind": "intent", "tenant": order.tenant, "device": wanted.device, "order": order.id}
-            decision = await work.policy.decide(
-                system(order.tenant), "perform", resource, wanted.values or {}, channel="adapter"
-            )
-            decision.require()
+            await _ask_to_perform(work, order, wanted)
             asked[f"{order.id}:{item['id']}:{number}"] = asking.entry(item["id"], wanted)
     except Incomplete:
         raise
@@ -135,6 +186,16 @@ async def _ask(work: Work, order: Record, item: Mapping[str, Any], present: Pres
     return asked
 
 
+async def _ask_to_perform(work: Work, order: Record, wanted: Wanted) -> None:
+    """Ask what the adapter will ask, so that a refusal comes before any device is touched. Raises Forbidden."""
+    owner = order.facts.get("owner")
+    said = {"device": wanted.device, "service": wanted.service, "site": wanted.site, "owner": owner}
+    resource = {"kind": "intent", "tenant": order.tenant, "order": order.id, "purpose": "order"}
+    resource |= {name: value for name, value in said.items() if value}
+    decision = await work.policy.decide(system(order.tenant), "perform", resource, wanted.values, channel="flow")
+    decision.require()
+
+
 async def advance(work: Work, message: Message) -> None:
     """An outcome: what the network made of one intent. When it was the last one, the order is finished."""
     about, outcome = message.body["about"], Outcome(**message.body["outcome"])
@@ -143,7 +204,7 @@ async def advance(work: Work, message: Message) -> None:
     if outcome.key not in asked:
         return
     if asking.take(asked, outcome):
-        _record_answer(work, order, outcome)
+        _record_answer(work, order, outcome, message.body.get("decision"))
     if order.body["state"] == "inProgress":
         await finish(work, order, asked)
     elif order.body["state"] == "pendingCancellation":
@@ -162,15 +223,26 @@ async def _take_back(work: Work, order: Record, asked: Asked) -> None:
 
 
 async def end_overdue(work: Work) -> None:
-    """Orders whose devices never answered (no adapter runs for them) end, saying so."""
+    """Orders whose devices never answered (no adapter runs for them) end, saying so; held ones go on."""
     for order in await work.store.find(PRODUCT_ORDER.name, {"facts.due": {"$lt": time()}}, limit=100):
         asked = asking.copied(order)
         asking.give_up(asked)
         with suppress(Stale):
-            if order.body["state"] == "inProgress":
+            if "notBefore" in order.facts:
+                await _go_on_in_window(work, order)
+            elif order.body["state"] == "inProgress":
                 await finish(work, order, asked)
             elif order.body["state"] == "pendingCancellation":
                 await withdrawal.settle(work, order, asked)
+
+
+async def _go_on_in_window(work: Work, order: Record) -> None:
+    if order.body["state"] == "inProgress":
+        order = await _held(work, order)
+    if order.body["state"] == "held":
+        order = await begin(work, order)
+    if order.body["state"] == "inProgress" and "notBefore" not in order.facts:
+        await finish(work, order, asking.copied(order))
 
 
 async def finish(work: Work, order: Record, asked: Asked) -> None:
@@ -247,10 +319,13 @@ def _notes(asked: Asked) -> list[dict[str, Any]]:
     ]
 
 
-def _record_answer(work: Work, order: Record, outcome: Outcome) -> None:
+def _record_answer(work: Work, order: Record, outcome: Outcome, decided: Mapping[str, Any] | None) -> None:
+    """``decided`` is what the adapter was told when it asked whether it may."""
     what: dict[str, Any] = {"device": outcome.device, "result": outcome.status}
     done = "done" if outcome.done else "failed"
-    work.audit.record("intent.answered", order.tenant, outcome.device, f"{order.kind}/{order.id}", done, **what)
+    decision = recalled(decided, outcome.status != "refused") if decided else None
+    on = f"{order.kind}/{order.id}"
+    work.audit.record("intent.answered", order.tenant, outcome.device, on, done, decision, **what)
 
 
 def _record_end(work: Work, order: Record) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from ipaddress import ip_network
 from pathlib import Path
@@ -30,7 +30,8 @@ class Incomplete(Invalid):
 class Wanted:
     """The desired state of one service on one device; ``values`` None: it must not be there.
 
-    ``object`` is the part of the device that the service stands on, ``address`` the customer's in it.
+    ``object`` is the part of the device that the service stands on, ``address`` the customer's in it, ``site`` where it
+    is delivered.
     """
 
     adapter: str
@@ -39,6 +40,7 @@ class Wanted:
     values: Values | None
     object: str = ""
     address: str = ""
+    site: str = field(default="", compare=False)
 
     @property
     def place(self) -> tuple[str, str, str]:
@@ -97,8 +99,9 @@ def plan(item: Values, tenant: str, products: Products, present: Present | None)
     if action == "delete" and present is not None:
         return [replace(wanted, values=None) for wanted in present.wanted]
     offering = _offering(item, products, present)
-    scope = _scope(offering, {**(present.given if present else {}), **characteristics(item)}, tenant, products)
-    wanted = [_fill(template, scope) for template in offering.intents]
+    given = {**(present.given if present else {}), **characteristics(item)}
+    scope, site = _scope(offering, given, tenant, products), _site(offering, given)
+    wanted = [replace(_fill(template, scope), site=site) for template in offering.intents]
     places = {former.place: former for former in (present.wanted if present else ())}
     moved_away = [replace(places[place], values=None) for place in places.keys() - {w.place for w in wanted}]
     return wanted + moved_away
@@ -108,6 +111,11 @@ def characteristics(item: Values) -> dict[str, Any]:
     """name -> value of an item's product characteristics."""
     listed = (item.get("product") or {}).get("productCharacteristic") or []
     return {characteristic["name"]: characteristic.get("value") for characteristic in listed}
+
+
+def _site(offering: Offering, given: Values) -> str:
+    """The site that was chosen, where the offering has one to choose."""
+    return next((str(given[name]) for name, rule in offering.characteristics.items() if rule["type"] == "site"), "")
 
 
 def offering_id(item: Values) -> str:

@@ -61,7 +61,7 @@ async def cancelled(work: Work, order: Record, cancel: Cancel, facts: Mapping[st
     on = sorted({entry["wanted"]["device"] for entry in facts.get("asked", {}).values() if entry["undoes"]})
     words = f"The former state is back on {', '.join(on)}." if on else "No device had been changed."
     text = f"Reason given: {cancel['reason']}. {words}" if cancel["reason"] else words
-    change = {"state": "cancelled", "note": _noted(order, "cancellation", text)}
+    change = {"state": "cancelled", "note": noted(order, "cancellation", text)}
     if cancel["reason"]:
         change["cancellationReason"] = cancel["reason"]
     known = {**facts, "cancel": dict(cancel), "due": None}
@@ -78,7 +78,7 @@ async def _say_what_stands(work: Work, order: Record, asked: Asked, left: list[s
     refused = {entry["undoes"]: entry for entry in asked.values()}  # the last that was tried of each
     words = "; ".join(f"not taken back: {asking.words(refused[key])}" for key in left)
     facts = {"asked": asked, "due": None, "cancel": {**order.facts["cancel"], "stuck": words}}
-    change = {"note": _noted(order, "cancellation", words)}
+    change = {"note": noted(order, "cancellation", words)}
     stuck = await work.resources.change(PRODUCT_ORDER, order, change, facts, description=words)
     task = order.facts["cancel"]["task"]
     work.audit.record(
@@ -87,7 +87,7 @@ async def _say_what_stands(work: Work, order: Record, asked: Asked, left: list[s
     return stuck
 
 
-def _noted(order: Record, id: str, text: str) -> list[dict[str, Any]]:
+def noted(order: Record, id: str, text: str) -> list[dict[str, Any]]:
     before = order.body.get("note") or []
     return [*before, {"id": f"{id}-{len(before) + 1}", "author": "ConvergedON", "date": now(), "text": text}]
 

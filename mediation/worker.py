@@ -1,18 +1,27 @@
-"""The worker: takes what happened from the bus, partition by partition, and runs the steps that FLOWS names for it."""
+"""The worker: takes what happened from the bus, partition by partition, and runs the steps that FLOWS names for it.
+
+Before each step the policy is asked, in the name of the tenant that it is for. A step that is refused is parked with
+the reasons; each one that has run, or may not, leaves an audit record.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from functools import partial
+from time import perf_counter
+from typing import Any
+from urllib.parse import unquote
 
 import structlog
 
 from convergedon.core import metrics
 from convergedon.core.bus import PARTITIONS, Consumer, Message
-from convergedon.core.errors import Unavailable
+from convergedon.core.errors import Stale, Unavailable
+from convergedon.core.policy import Decision, system
 from convergedon.mediation import cancellation, inventory, ordering
 from convergedon.mediation.delivery import Delivery
-from convergedon.mediation.flows import FLOWS, name_of
+from convergedon.mediation.flows import FLOWS, Step, name_of, step_name
 from convergedon.mediation.work import Work
 
 log = structlog.get_logger()
@@ -68,12 +77,57 @@ class Worker:
 
     async def _flow(self, message: Message) -> None:
         for step in FLOWS.get(name_of(message), ()):
+            await self._step(step, message)
+
+    async def _step(self, step: Step, message: Message) -> None:
+        """Run one step if the policy lets it. Raises Forbidden; what comes back later leaves no record this time."""
+        about = concerned(message)
+        question = {"kind": "step", "id": step_name(step), **about}
+        tenant = _tenant_of_subject(message) or about.get("tenant", "")
+        decision = await self._work.policy.decide(system(tenant), "run", question, channel="flow")
+        if not decision.allow:
+            self._record(step, about, "refused", decision, reasons=list(decision.reasons))
+            decision.require()
+        begun = perf_counter()
+        try:
             with metrics.STEP_SECONDS.labels(step.__name__).time():
                 await step(self._work, message)
+        except (Unavailable, Stale):
+            raise
+        except Exception as error:
+            self._record(step, about, "failed", decision, reason=str(error) or repr(error))
+            raise
+        self._record(step, about, "done", decision, seconds=round(perf_counter() - begun, 6))
+
+    def _record(self, step: Step, about: Mapping[str, Any], outcome: str, decision: Decision, **detail: Any) -> None:
+        what = "step.refused" if outcome == "refused" else "step.ran"
+        who = (about.get("owner") or {}).get("id", "convergedon")
+        on, detail = f"{about['of']}/{about['record']}", {"step": step_name(step), **detail}
+        self._work.audit.record(what, about.get("tenant", ""), who, on, outcome, decision, **detail)
 
     def _parked(self, message: Message, reason: str) -> None:
         """A parked message waits for a person: it counts as a hand-off."""
-        body = message.body
-        parts = (body, body.get("about", {}), body.get("observation", {}))
-        tenant = next((part["tenant"] for part in parts if "tenant" in part), "")
+        tenant = concerned(message).get("tenant", "")
         self._work.audit.record("message.parked", tenant, "convergedon", message.subject, "failed", reason=reason)
+
+
+PASSED_ON = ("tenant", "owner", "purpose", "workflow", "approval")
+"""What a message says that policies judge a step by."""
+
+
+def concerned(message: Message) -> dict[str, Any]:
+    """What a message is about, for the policy and the audit record: of which kind, which one, whose and why."""
+    body = message.body
+    if "observation" in body:
+        seen = body["observation"]
+        return {"of": "observation", "record": seen["device"], "tenant": seen["tenant"]}
+    about = body.get("about") or body
+    said = {name: about[name] for name in PASSED_ON if about.get(name)}
+    return {"of": about.get("kind", ""), "record": about.get("id", ""), **said}
+
+
+def _tenant_of_subject(message: Message) -> str:
+    """The tenant that a message's subject names, where it names one: what is in it must be that tenant's too."""
+    parts = message.subject.split(".")
+    place = {"event": 2, "task": 2}.get(parts[0])
+    return unquote(parts[place]) if place and len(parts) > place else ""

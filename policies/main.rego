@@ -2,9 +2,9 @@
 # for it, an action is allowed.
 package main
 
-default decision := {"allow": false, "reasons": ["no policy answered"], "filter": {}}
+default decision := {"allow": false, "reasons": ["no policy answered"], "filter": {}, "obligations": {}}
 
-decision := {"allow": allow, "reasons": sort(reasons), "filter": filter}
+decision := {"allow": allow, "reasons": sort(reasons), "filter": filter, "obligations": obligations}
 
 default allow := false
 
@@ -13,8 +13,44 @@ allow if {
 	count(reasons) == 0
 }
 
-reasons := data.tmf.authz.reasons | data.tmf.limits.reasons
+reasons := union({
+	data.tmf.authz.reasons,
+	data.tmf.tenants.reasons,
+	ordering,
+	repairing,
+})
 
-filter := {"parties": [party | party := input.subject.party]} if data.tmf.authz.own_things_only
+# About what is ordered and done: nothing else waits until they have nothing to say.
+default ordering := set()
 
-filter := {} if not data.tmf.authz.own_things_only
+ordering := union({
+	data.tmf.geography.reasons,
+	data.tmf.limits.reasons,
+	data.tmf.spend.reasons,
+	data.tmf.windows.reasons,
+}) if changes
+
+changes if input.resource.kind == "intent"
+
+changes if {
+	input.resource.kind == "productOrder"
+	is_object(input.body)
+}
+
+default repairing := set()
+
+repairing := data.tmf.remediation.reasons if input.resource.purpose
+
+# What may be seen at all. The gateway holds that to the subject's own tenant whatever stands here.
+default filter := {}
+
+filter := {"tenant": input.subject.tenant, "parties": [party | party := input.subject.party]} if data.tmf.authz.own_things_only
+
+filter := {"tenant": input.subject.tenant} if not data.tmf.authz.own_things_only
+
+# What whoever goes on must do besides.
+default obligations := {}
+
+obligations := data.tmf.privacy.obligations if input.action in {"receive", "tell"}
+
+obligations := data.tmf.windows.obligations if input.action == "fulfil"

@@ -14,7 +14,7 @@ from convergedon.core.bus import Bus
 from convergedon.core.errors import ConvergedonError, Forbidden, NotFound, TooManyRequests, Unauthenticated, Unavailable
 from convergedon.core.settings import Settings
 from convergedon.core.store import Store
-from convergedon.handlers.console import figures, wording
+from convergedon.handlers.console import figures, searching, wording
 from convergedon.handlers.console.bridge import Bridge
 from convergedon.handlers.console.door import LONGEST, Door, form_token, is_own_form, session_key
 from convergedon.handlers.console.reading import KINDS, LATEST, MOST, Desk
@@ -129,6 +129,11 @@ def site(settings: Settings, store: Store, bus: Bus, door: Door, bridge: Bridge)
     @app.get("/trace/<trace>")
     def trace(trace: str) -> str:
         return render_template("trace.html", trace=trace, entries=bridge(desk().trace(trace)))
+
+    @app.get("/audit")
+    def audited() -> str:
+        asked = searching.search(request.args)
+        return render_template("audit.html", asked=asked, part=bridge(desk().audited(asked)))
 
     @app.errorhandler(ConvergedonError)
     def refuse(error: ConvergedonError) -> tuple[str, int] | AnyResponse:

@@ -23,6 +23,7 @@ from convergedon.handlers.apis import APIS
 from convergedon.handlers.console import figures
 from convergedon.handlers.console.door import Door
 from convergedon.handlers.console.figures import Definition, Entry, Figure
+from convergedon.handlers.console.searching import Search
 from convergedon.handlers.customer_bills import APPLIED_CUSTOMER_BILLING_RATE, CUSTOMER_BILL
 from convergedon.handlers.customer_notifications import CUSTOMER_NOTIFICATION
 from convergedon.handlers.product_ordering import PRODUCT_ORDER
@@ -32,6 +33,7 @@ LATEST = 50
 MOST = 10_000
 """Audit records that the figures are computed from at most."""
 SPANS = (3600.0, None)
+NEWEST = (("facts.at.time", -1), ("id", -1))
 KINDS: Mapping[str, str] = {resource.name: resource.schema for api in APIS for resource in api.resources}
 
 PARTS: Mapping[str, tuple[str, ...]] = {
@@ -139,6 +141,24 @@ class Desk:
         """Everything that left an audit record in one trace, in its order."""
         return (await self._entries({"body.trace": trace}))[::-1] if trace else []
 
+    async def audited(self, asked: Search) -> Part:
+        """The newest audit records that a search finds, one more than are shown. Raises Invalid."""
+        try:
+            decision = await self.door.allowed(self.operator, "list", audit.KIND.name)
+        except Forbidden as error:
+            return Part(hidden=str(error))
+        persons = Persons(self.store)
+        wanted = audit.narrowed({**self._seen(decision), **asked.where})
+        where = await persons.asked(self.operator.tenant, wanted)
+        found: list[Record] = []
+        for span in (None,) if asked.narrow or asked.since else SPANS:
+            since = {"$and": [where, {"facts.at.time": {"$gte": int((time() - span) * 1_000_000)}}]} if span else where
+            found = await self.store.find(audit.KIND.name, since, NEWEST, limit=LATEST + 1)
+            if len(found) > LATEST:
+                break
+        self.door.record(self.operator, "list", audit.KIND.name, "done", decision, count=len(found))
+        return Part(await persons.told(self.operator.tenant, [record.body for record in found]))
+
     async def detail(self, kind: str, id: str) -> Detail:
         """A record as its page shows it. Raises NotFound, for another tenant's too, and Forbidden."""
         if kind not in KINDS:
@@ -181,7 +201,10 @@ class Desk:
 
     async def _visible(self, kind: str) -> dict[str, Any]:
         """What the operator may see of a kind. Raises Forbidden."""
-        decision = await self.door.allowed(self.operator, "list", kind)
+        return self._seen(await self.door.allowed(self.operator, "list", kind))
+
+    def _seen(self, decision: Decision) -> dict[str, Any]:
+        """What a decision lets the operator see."""
         where: dict[str, Any] = {"tenant": self.operator.tenant}
         if "parties" in decision.filter:
             where["facts.parties"] = {"$in": list(decision.filter["parties"])}
@@ -200,7 +223,7 @@ class Desk:
     async def _entries(self, where: Mapping[str, Any]) -> list[Entry]:
         """Audit records, newest first. They come with the console itself."""
         mine = {"tenant": self.operator.tenant, **where}
-        found = await self.store.find(audit.KIND.name, mine, [("facts.at.time", -1)], limit=MOST)
+        found = await self.store.find(audit.KIND.name, mine, NEWEST, limit=MOST)
         return await Persons(self.store).told(self.operator.tenant, [record.body for record in found])
 
 

@@ -46,7 +46,7 @@ test_other_tenant_is_out_of_reach if {
 }
 
 test_customer_sees_its_own if {
-	main.decision.filter == {"parties": ["northwind"]} with input as asked(customer, "list", {"kind": "productOrder", "tenant": "acme"})
+	main.decision.filter == {"tenant": "acme", "parties": ["northwind"]} with input as asked(customer, "list", {"kind": "productOrder", "tenant": "acme"})
 }
 
 test_customer_hears_nothing_of_others if {
@@ -74,7 +74,7 @@ test_no_role_no_way if {
 
 test_wider_role_is_not_narrowed if {
 	both := object.union(customer, {"roles": ["customer", "csr"]})
-	main.decision.filter == {} with input as asked(both, "list", {"kind": "productOrder", "tenant": "acme"})
+	main.decision.filter == {"tenant": "acme"} with input as asked(both, "list", {"kind": "productOrder", "tenant": "acme"})
 }
 
 test_roles_that_are_no_list_grant_nothing if {

@@ -1,25 +1,38 @@
-# What a tenant's contract allows: bandwidth of an access (Mbit/s), over REST and again before a device is touched.
+# What a tenant's contract allows: bandwidth of an access (Mbit/s) and how many of anything an order may have, over REST,
+# when an order is begun, and again before a device is touched. What takes something away is always within it.
 package tmf.limits
 
-limit := data.contracts[input.subject.tenant].bandwidth
+import data.tmf.orders
 
-limit := data.contracts["*"].bandwidth if not data.contracts[input.subject.tenant].bandwidth
+# Null where no contract says anything: nothing is within that.
+limit(name) := object.get(data.contracts, [input.subject.tenant, name], object.get(data.contracts, ["*", name], null))
 
-wanted contains characteristic.value if {
-	input.resource.kind == "productOrder"
-
-	# not `some .. in`: engines differ in what they say to a body that holds something else here
-	characteristic := input.body.productOrderItem[_].product.productCharacteristic[_]
-	characteristic.name == "bandwidth"
+reasons contains reason if {
+	orders.asked
+	some value in orders.characteristics("bandwidth")
+	is_number(value) # what is none, the plan refuses
+	reason := over("bandwidth", value, " Mbit/s")
 }
 
-wanted contains input.body.bandwidth if {
+reasons contains reason if {
 	input.resource.kind == "intent"
-	input.body.bandwidth
+	not taken_back
+	reason := over("bandwidth", input.body.bandwidth, " Mbit/s")
 }
 
-reasons contains sprintf("bandwidth %v Mbit/s is above the %v Mbit/s of tenant %s's contract", [value, limit, input.subject.tenant]) if {
-	some value in wanted
-	is_number(value)
-	value > limit
+reasons contains reason if {
+	orders.asked
+	reason := over("quantity", sum([orders.quantity(item) | item := orders.growing[_]]), "")
+}
+
+taken_back if input.resource.purpose == "undo"
+
+over(name, _, _) := sprintf("no contract says how much %s tenant %s may have", [name, input.subject.tenant]) if {
+	limit(name) == null
+}
+
+over(name, value, unit) := sprintf("%s %v%s is above the %v%s of tenant %s's contract", [name, value, unit, most, unit, input.subject.tenant]) if {
+	most := limit(name)
+	most != null
+	not value <= most
 }

@@ -21,7 +21,7 @@ from rich.table import Table
 from tests.bench import facts
 from tests.bench.rounds import Effort, Result
 
-NAMES = ("post", "read", "order", "fault", "parts", "cost", "lists")
+NAMES = ("post", "read", "order", "fault", "parts", "cost", "lists", "audit")
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """What policy and audit cost: a POST with and without them, and decisions by the embedded engine and by a server.
 
-The gateway stands on in-memory twins, so a POST is as short as it can be and the shares are as large: with real
-servers it takes longer, and they take no more. A POST is counted in CPU time of the gateway's process, with all that
-it does for it afterwards (outbox, audit's writes, the log of decisions): others on the machine do not count in that.
-What is switched off is switched off in servers.py, by no setting.
+On in-memory twins a POST is as short as it can be, and the shares are as large; beside them stands the same on the
+embedded servers. A POST is counted in CPU time of the gateway's process, with all that it does for it afterwards
+(outbox, audit's writes, the log of decisions): what others do on the machine does not count in that. What is switched
+off is switched off in servers.py, by no setting.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from time import perf_counter
 
 import httpx
 
-from convergedon.core import bundles, settings, tokens
+from convergedon.core import bundles, embedded, settings, tokens
 from convergedon.core.engines import Embedded, Engine, OpaServer
 from convergedon.core.policy import Policy
 from tests.bench import load, servers
@@ -32,14 +32,15 @@ from tests.bench.parts import SUBJECT
 from tests.bench.post import CONNECTIONS, ORDERS
 from tests.bench.rounds import Effort, Result, in_turn, ratios, rounded
 
-POSTS = {
-    "POST: policy and audit": "memory",
-    "POST: no policy": "undecided",
-    "POST: no audit": "unrecorded",
-    "POST: neither": "neither",
+WITHOUT: Mapping[str, tuple[str, ...]] = {
+    "all": (),
+    "no policy": ("policy",),
+    "no audit": ("audit",),
+    "neither": ("policy", "audit"),
 }
-"""contestant -> its server."""
-ON, NEITHER = "POST: policy and audit", "POST: neither"
+SAVED = {"no policy": "policy takes", "no audit": "audit takes", "neither": "policy and audit together take"}
+STANDS: Mapping[str, tuple[str, ...]] = {"memory": tuple(WITHOUT), "embedded": ("all", "neither")}
+"""What store and bus are: twins in the process, or the servers that `convergedon up` brings; and what is measured."""
 OPA = "decisions: OPA server"
 START = 20.0
 """Seconds an OPA server may take to start."""
@@ -62,21 +63,22 @@ async def measure(effort: Effort) -> Result:
         result.figures[name] = {"rate": rounded(rate), "us": rounded(1e6 / rate)}
         if name in answered:
             result.figures[name]["answered"] = rounded(statistics.median(answered[name]))
-    off = [contestant for contestant in POSTS if contestant != ON]
-    result.ratios = ratios(found, *((contestant, ON) for contestant in off))
+    pairs = [(stand, what) for stand, parts in STANDS.items() for what in parts if what != "all"]
+    result.ratios = ratios(found, *((_post(stand, what), _post(stand, "all")) for stand, what in pairs))
     if OPA in found:
         result.ratios |= ratios(found, ("decisions: embedded", OPA))
-    result.notes += [
-        f"{words}: {_share(found[ON], found[name]):.1f} % of a POST's CPU time" for words, name in _SAVED.items()
-    ]
-    result.notes += [
-        f"POST productOrder over {CONNECTIONS} connections; rate and us are of CPU time, answered of the clock",
-        "store and bus are in memory: with real ones a POST takes longer, policy and audit do not",
-    ]
+    for stand, what in pairs:
+        share = _share(found[_post(stand, "all")], found[_post(stand, what)])
+        result.notes.append(f"{stand}: {SAVED[what]} {share:.0f} % of the gateway's CPU time for a POST")
+    result.notes.append(
+        f"POST productOrder, {CONNECTIONS} connections; rate and us are of CPU time of the gateway's process, with all "
+        "that follows in it (outbox, audit's writes, log of decisions); answered is of the clock"
+    )
     return result
 
 
-_SAVED = {"policy": "POST: no policy", "audit": "POST: no audit", "policy and audit together": NEITHER}
+def _post(stand: str, what: str) -> str:
+    return f"{stand}: POST, {what}"
 
 
 def _share(whole: Sequence[float], without: Sequence[float]) -> float:
@@ -100,17 +102,26 @@ async def _posts(
 
         return one
 
-    turns = {}
-    for name, server in POSTS.items():
+    for server in ("nats", "mongodb"):
         (folder / server).mkdir()
-        env = {
-            "CONVERGEDON_DATA": str(folder),
-            "CONVERGEDON_PORT": "0",
-            "CONVERGEDON_LOG_LEVEL": "warning",
-            "PROMETHEUS_MULTIPROC_DIR": str(folder / server),
-        }
-        address, process = await stack.enter_async_context(servers.process(server, env))
-        turns[name] = turn(name, address, process.pid)
+    nats = await stack.enter_async_context(embedded.nats(folder / "nats"))
+    mongodb = await stack.enter_async_context(embedded.mongodb(folder / "mongodb"))
+    turns = {}
+    for stand, some in STANDS.items():
+        for what in some:
+            metrics = folder / f"metrics {stand} {what}"
+            metrics.mkdir()
+            env = {
+                "CONVERGEDON_DATA": str(folder),
+                "CONVERGEDON_PORT": "0",
+                "CONVERGEDON_LOG_LEVEL": "warning",
+                "CONVERGEDON_NATS_URL": nats.url,
+                "CONVERGEDON_MONGODB_URL": mongodb.url,
+                "PROMETHEUS_MULTIPROC_DIR": str(metrics),
+            }
+            options = [word for part in WITHOUT[what] for word in ("--without", part)]
+            address, process = await stack.enter_async_context(servers.process(stand, env, *options))
+            turns[_post(stand, what)] = turn(_post(stand, what), address, process.pid)
     return turns
 
 

@@ -102,7 +102,7 @@ async def _servers(folder: Path, stack: AsyncExitStack) -> tuple[Store, Bus]:
     mongodb = await stack.enter_async_context(embedded.mongodb(folder / "mongodb"))
     bus = await NatsBus(nats.url, "bench").open()
     stack.push_async_callback(bus.close)
-    store = await MongoStore(mongodb.url, "bench", [*KINDS, audit.KIND]).open()
+    store = await MongoStore(mongodb.url, "bench", [*KINDS, *audit.KINDS]).open()
     stack.push_async_callback(store.close)
     return store, bus
 

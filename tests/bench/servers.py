@@ -1,6 +1,8 @@
 """The servers that are compared, each one process: our gateway on real or in-memory parts, and what it stands on.
 
-    python -m tests.bench.servers NAME [--profile FILE]      (the names stand in SERVERS)
+    python -m tests.bench.servers NAME [--without policy] [--without audit] [--profile FILE]
+
+The names stand in SERVERS.
 
 Settings come from the environment, as for every role. The address is printed when it is ready.
 """
@@ -54,31 +56,14 @@ async def memory() -> None:
 
     @asynccontextmanager
     async def twins(*_: object) -> AsyncIterator[tuple[Store, Bus]]:
-        yield MemoryStore([*KINDS, audit.KIND]), MemoryBus()
+        yield MemoryStore([*KINDS, *audit.KINDS]), MemoryBus()
 
     app.connected = twins  # the one seam: all that is built on store and bus stays as it is
     await app.gateway(settings.load(), _announce)
 
 
-async def undecided() -> None:
-    """The same without policy: everything is allowed, and nothing asked. No setting does this; it is measured only."""
-    _decide_nothing()
-    await memory()
-
-
-async def unrecorded() -> None:
-    """The same without audit: nothing is recorded."""
-    _record_nothing()
-    await memory()
-
-
-async def neither() -> None:
-    _decide_nothing()
-    _record_nothing()
-    await memory()
-
-
 def _decide_nothing() -> None:
+    """Everything is allowed, and nothing asked or logged. No setting does this; it is there to be measured."""
     from convergedon.core import policy
 
     allowed = policy.Decision("1", True, (), {}, "1")
@@ -217,15 +202,15 @@ def _announce(address: str) -> None:
 SERVERS: Mapping[str, Callable[[], Any]] = {
     "embedded": embedded,
     "memory": memory,
-    "undecided": undecided,
-    "unrecorded": unrecorded,
-    "neither": neither,
     "frame": frame,
     "connexion": connexion,
     "starlette": starlette,
     "tmf-mock": tmf_mock,
     "socket": socket,
 }
+
+
+WITHOUT: Mapping[str, Callable[[], None]] = {"policy": _decide_nothing, "audit": _record_nothing}
 
 
 @asynccontextmanager
@@ -273,10 +258,14 @@ def main() -> None:
     warnings.filterwarnings("ignore", "Using .httpx. with .starlette.testclient. is deprecated")
     parser = argparse.ArgumentParser()
     parser.add_argument("server", choices=SERVERS)
+    parser.add_argument("--without", action="append", default=[], choices=WITHOUT, help="switch a part off")
     parser.add_argument("--profile", help="write a cProfile of the whole run to this file")
     given = parser.parse_args()
     if chosen := facts.cores():
         facts.keep_to(chosen[1])
+
+    for part in given.without:
+        WITHOUT[part]()
 
     async def until_told() -> None:
         task = asyncio.ensure_future(SERVERS[given.server]())

@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 from conftest import Gateway
 
+from convergedon.core import policy
 from convergedon.core.audit import Audit
+from convergedon.core.engines import Embedded
 from convergedon.core.persons import REFERENCE, Persons
+from convergedon.core.policy import Policy, Subject
 
 RECORDS = "/convergedon-api/audit/v1/auditRecord"
 
@@ -53,6 +56,22 @@ async def test_an_auditor_finds_records_of_its_tenant(any_gateway: Gateway) -> N
     assert len(await found(any_gateway, **{"time.gte": one["time"], "sort": "-time"})) == 3
     alone = await any_gateway.ask("GET", f"{RECORDS}/{one['id']}", headers=any_gateway.token("auditor"))
     assert alone.json() == one
+
+
+async def test_what_was_done_by_a_decision_is_found_by_it(any_gateway: Gateway) -> None:
+    """The id tells when it was made, so no index is needed."""
+    writer = Audit(any_gateway.built.store, any_gateway.built.bus, "test")
+    rules = Policy(Embedded(policy.read()))
+    resource = {"kind": "productOrder", "tenant": any_gateway.tenant, "id": "1"}
+    made = [await rules.decide(Subject("maria", any_gateway.tenant, ("csr",)), "list", resource) for _ in range(2)]
+    for decision in made:
+        writer.record("call.list", any_gateway.tenant, "maria", "productOrder", "done", decision)
+    await writer.stop()
+
+    (one,) = await found(any_gateway, decision=made[1].id)
+    assert one["decision"] == made[1].id
+    assert await found(any_gateway, decision=made[1].id, outcome="refused") == []
+    assert await found(any_gateway, decision="1") == []
 
 
 async def test_an_erased_person_is_found_by_nobody(any_gateway: Gateway) -> None:

@@ -75,6 +75,7 @@ async def test_an_operator_watches_the_lines_without_a_reload(chromium: Browser,
         await the_keyboard_reaches_everything(chromium, gateway)
         await it_fits(chromium)
         await its_pages_are_seen(chromium, gateway)
+        await the_audit_record_is_searched(chromium, gateway)
 
     await chromium.until("#live", "Waiting for the gateway")  # the system has stopped, though a page was watching
 
@@ -165,4 +166,29 @@ async def its_pages_are_seen(chromium: Browser, gateway: str) -> None:
         assert await chromium.run("return document.documentElement.scrollWidth") == 1280
         await chromium.shoot(ARTEFACTS / f"console-{name}.png")
         await chromium.go(f"{gateway}/console/")
+    await chromium.until("#live", "Live")
+
+
+async def the_audit_record_is_searched(chromium: Browser, gateway: str) -> None:
+    """From the header, with the keyboard alone; a result leads to its record and to its trace."""
+    await chromium.run("document.querySelector(\"nav a[href$='/audit']\").focus()")
+    await chromium.press(ENTER)
+    await chromium.until("h1", "Audit record")
+    await chromium.run("document.querySelector('#what').focus()")
+    await chromium.type("#what", "device.rpc")
+    await chromium.press(ENTER)
+    await chromium.until("table.entries tbody", "device.rpc", "edit-config", "confirm", "convergedon")
+    for name, width, dark in (("audit", 1280, False), ("audit-dark", 1280, True), ("audit-400", 400, False)):
+        await chromium.size(width, 900, dark)
+        await asyncio.sleep(0.2)
+        assert await chromium.run("return document.documentElement.scrollWidth") == width
+        await chromium.shoot(ARTEFACTS / f"console-{name}.png")
+    await chromium.size(1280, 900)
+
+    await chromium.go(await chromium.run("return document.querySelector('td[data-label=Trace] a').href"))
+    await chromium.until("h1", "Trace")
+    await chromium.until("table.entries tbody", "order.finished")
+    await chromium.go(await chromium.run("return document.querySelector('td[data-label=On] a').href"))
+    await chromium.until("h1", "ProductOrder")
+    await chromium.go(f"{gateway}/console/")
     await chromium.until("#live", "Live")

@@ -1,6 +1,7 @@
 """The pages: who comes in, what they see, and what they say when something is away."""
 
 import os
+import re
 import stat
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from convergedon.core.bus import Parked
 from convergedon.core.errors import Unavailable
 from convergedon.core.store import Record
 from convergedon.handlers.alarms import ALARM
+from convergedon.handlers.console.reading import LATEST
 from convergedon.handlers.customer_bills import APPLIED_CUSTOMER_BILLING_RATE, CUSTOMER_BILL
 from convergedon.handlers.customer_notifications import CUSTOMER_NOTIFICATION
 from convergedon.handlers.product_ordering import PRODUCT_ORDER
@@ -27,7 +29,8 @@ async def order(place: Place, tenant: str = "acme", **facts: Any) -> Record:
 
 
 @pytest.mark.parametrize(
-    "path", ["", "/", "/fragment/orders", "/figures/refusals", "/record/productOrder/1", "/trace/1", "/nowhere"]
+    "path",
+    ["", "/", "/fragment/orders", "/figures/refusals", "/record/productOrder/1", "/trace/1", "/audit", "/nowhere"],
 )
 async def test_without_a_session_every_page_leads_to_the_login(place: Place, path: str) -> None:
     async with place.client() as client:
@@ -286,3 +289,68 @@ async def test_a_form_that_is_too_long_is_refused(place: Place) -> None:
         answer = await log_in(client, "x" * 100_000)
 
     assert answer.status_code == 413
+
+
+async def found(client: Any, query: str = "") -> list[str]:
+    """The rows of the search page's table, by their texts."""
+    page = await client.get(f"/console/audit{query}")
+    assert page.status_code == 200, page.text
+    body = page.text.partition("<tbody>")[2].partition("</tbody>")[0]
+    return [" ".join(re.sub("<[^>]+>", " ", row).split()) for row in body.split("</tr>") if "<tr>" in row]
+
+
+async def test_the_audit_record_is_searched(place: Place, record: Callable[..., Any]) -> None:
+    """By each field alone and by several; of the operator's tenant alone, and the search is recorded."""
+    await record("call.create", "productOrder/1", "refused", reasons=["somebody may not"])
+    await record("order.finished", "productOrder/1")
+    await record("call.create", "productOrder/2", tenant="globex")
+    async with place.client() as client:
+        await log_in(client, place.token(role="auditor"))
+        everything = await found(client)
+        by = {
+            query: len(await found(client, query))
+            for query in (
+                "?on=productOrder/1", "?what=call.create", "?outcome=refused", "?subject=somebody", "?subject=nobody",
+                "?on=productOrder/2", "?what=call.create&outcome=done", "?since=2001-01-01T00:00", "?trace=1",
+                "?until=2001-01-01T00:00:00", "?decision=1", "?on=%20productOrder/1%20&subject=somebody",
+            )
+        }  # fmt: skip
+        page = (await client.get("/console/audit?on=%22%3E%3Cb%3E")).text
+
+    assert sorted("order.finished" in row for row in everything) == [False, True]
+    assert all("somebody" in row for row in everything)
+    assert list(by.values()) == [2, 1, 1, 2, 0, 0, 0, 2, 0, 0, 0, 2]
+    assert "&#34;&gt;&lt;b&gt;" in page
+    assert {"what": "call.list", "on": "audit", "outcome": "done", "count": 0}.items() <= place.trail[-1].items()
+
+
+async def test_a_search_says_when_there_is_more(place: Place, record: Callable[..., Any]) -> None:
+    for _ in range(LATEST + 1):
+        await record("order.finished", "productOrder/1")
+    async with place.client() as client:
+        await log_in(client, place.token(role="auditor"))
+        page = await client.get("/console/audit")
+        rows = await found(client)
+
+    assert len(rows) == LATEST
+    assert f"The latest {LATEST} are listed; there are more." in page.text
+
+
+async def test_who_may_not_read_the_audit_record_is_told_so(place: Place, record: Callable[..., Any]) -> None:
+    await record("order.finished", "productOrder/1")
+    async with place.client() as client:
+        await log_in(client, place.token(role="noc"))
+        page = await client.get("/console/audit")
+
+    assert page.status_code == 200
+    assert "none of the roles [noc] may list a audit" in page.text
+    assert "order.finished" not in page.text
+
+
+async def test_a_time_that_is_none_is_refused_in_words(place: Place) -> None:
+    async with place.client() as client:
+        await log_in(client, place.token(role="auditor"))
+        page = await client.get("/console/audit?since=yesterday")
+
+    assert page.status_code == 400
+    assert "from is a time, for example 2026-05-01T12:00" in page.text

@@ -10,8 +10,8 @@ from uuid import uuid4
 
 import pytest
 
-from convergedon.core.bus import Bus, Consumer, Message, NatsBus, delay, end
-from convergedon.core.errors import Invalid, Stale, Unavailable
+from convergedon.core.bus import Bus, Consumer, Keep, Message, NatsBus, delay, end
+from convergedon.core.errors import Invalid, Misconfigured, Stale, Unavailable
 from convergedon.core.memory import MemoryBus
 
 
@@ -209,7 +209,7 @@ async def test_the_newest_message_of_a_subject_can_be_asked_for(bus: Bus, tenant
 
 async def test_an_erased_message_is_gone(bus: Bus, tenant: str) -> None:
     """The others stay; what is gone already may be erased again."""
-    mine = f"decision.{tenant}"
+    mine = f"policy.{tenant}"
     for n in range(3):
         await bus.publish(mine, {"n": n}, f"{tenant}-{n}")
     read = [message async for message in bus.since(mine, 0)]
@@ -240,15 +240,16 @@ async def test_a_stream_keeps_as_many_messages_as_it_should(bus: Bus, tenant: st
 
 async def test_how_long_decisions_are_kept_is_left_to_those_who_were_told(nats_url: str) -> None:
     """A command that knows nothing of the setting of the gateway does not shorten it."""
-    told = await NatsBus(nats_url, "test", 30 * 86_400).open()
+    told = await NatsBus(nats_url, "test", Keep(30 * 86_400, 1 << 30)).open()
     untold = await NatsBus(nats_url, "test").open()
-    kept = (await untold._stream.stream_info("DECISIONS")).config.max_age
-    again = await NatsBus(nats_url, "test", 86_400).open()
-    later = (await untold._stream.stream_info("DECISIONS")).config.max_age
+    kept = (await untold._stream.stream_info("DECISIONS")).config
+    again = await NatsBus(nats_url, "test", Keep(86_400, 2 << 30)).open()
+    later = (await untold._stream.stream_info("DECISIONS")).config
     for one in (told, untold, again):
         await one.close()
 
-    assert (kept, later) == (30 * 86_400, 86_400)
+    assert (kept.max_age, kept.max_bytes) == (30 * 86_400, 1 << 30)
+    assert (later.max_age, later.max_bytes) == (86_400, 2 << 30)
 
 
 async def test_a_message_may_be_bound_to_the_one_before(bus: Bus, tenant: str) -> None:
@@ -280,6 +281,12 @@ async def test_messages_are_read_from_a_place_on(bus: Bus, tenant: str) -> None:
 
     assert [one.body["n"] async for one in bus.since(own, 0, places[1])] == [2, 3]
     assert [one.body["n"] async for one in bus.since(own, 0, places[3])] == []
+
+
+async def test_a_log_larger_than_the_storage_is_one_sentence(nats_url: str) -> None:
+    """It names the setting, so that the operator can lower it."""
+    with pytest.raises(Misconfigured, match=r"no room for .*, or lower CONVERGEDON_DECISION_BYTES"):
+        await NatsBus(nats_url, "test", Keep(86_400, 1 << 60)).open()
 
 
 async def test_a_watcher_sees_what_is_published_from_now_on(bus: Bus, tenant: str) -> None:

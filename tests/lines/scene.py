@@ -296,7 +296,7 @@ async def playing(store: Store, bus: Bus, folder: Path, products: str = PRODUCTS
     rules, model = Policy(engine()), planning.load(folder / "products.yaml")
     work = Work(resources, bus, rules, writer, model, rating.load(), chosen)
     worker, network = Worker(work), Network()
-    role, relay = AdapterRole(network, bus, DEVICES, writer), Relay(store, bus, 0.2)
+    role, relay = AdapterRole(network, bus, DEVICES, rules, writer), Relay(store, bus, 0.2)
     running = not isinstance(bus, PumpBus)
     if running:
         await writer.start()

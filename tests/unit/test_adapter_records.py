@@ -9,10 +9,11 @@ from typing import Any
 
 from convergedon.adapters.contract import Device, Intent, Outcome, Report, Rpc, tell
 from convergedon.adapters.role import AdapterRole
-from convergedon.core import audit, trace
+from convergedon.core import audit, policy, trace
 from convergedon.core.audit import KIND, KINDS, Audit
 from convergedon.core.errors import Unavailable
 from convergedon.core.memory import MemoryBus, MemoryStore
+from convergedon.core.policy import Embedded, Policy
 from convergedon.core.verification import Verified, verify
 
 DEVICE = Device("pe1", "acme", "127.0.0.1")
@@ -55,7 +56,7 @@ async def recorded(adapter: Telling) -> list[dict[str, Any]]:
     trace.configure("test")
     store, bus = MemoryStore(KINDS), MemoryBus()
     writer = Audit(None, bus, adapter.name)
-    role = AdapterRole(adapter, bus, {"pe1": DEVICE}, writer)
+    role = AdapterRole(adapter, bus, {"pe1": DEVICE}, Policy(Embedded(policy.read())), writer)
     await role.start()
     bus.consume(audit.taking(store, bus))
     intent = {"key": "order-1", "tenant": "acme", "device": "pe1", "service": "access", "instance": "a"}

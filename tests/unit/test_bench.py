@@ -14,7 +14,7 @@ CONTESTANTS = {
     "order": {"order", "ncclient", "our session", "order: accepted - completed (record)"},
     "fault": {"one by one", "10/s", "50/s"},
     "parts": {"policy decision, embedded", "create: embedded store, one by one"},
-    "cost": {"POST: policy and audit", "POST: neither", "decisions: embedded", "evaluations: embedded"},
+    "cost": {"memory: POST, all", "embedded: POST, neither", "decisions: embedded"},
     "lists": {"embedded: order by id", "embedded: newest orders", "embedded: alarms by alarmedObject.id"},
 }
 

@@ -112,7 +112,7 @@ async def test_what_was_allowed_names_its_grant() -> None:
 
     assert "answer    allowed" in said
     assert "for       tmf/authz.rego:5 (tmf.authz): granted" in said
-    assert "filter    {'parties': ['northwind']}" in said
+    assert "filter    {'tenant': 'acme', 'parties': ['northwind']}" in said
     assert "against" not in said
 
 
@@ -169,7 +169,7 @@ async def test_another_filter_or_obligation_is_a_change() -> None:
     result = await tried(entries, bundles.bundle({**OLD.policies, "main.rego": open_}, OLD.data))
 
     (change,) = result.changes
-    assert (change.change, change.reason, change.count) == ("other filter", "parties -> none", 2)
+    assert (change.change, change.reason, change.count) == ("other filter", "parties, tenant -> tenant", 2)
 
 
 async def test_what_cannot_be_tried_is_counted_with_the_reason() -> None:

@@ -93,6 +93,10 @@ async def test_every_decision_has_an_id_of_its_own() -> None:
         {"allow": True, "reasons": [], "filter": {"parties": "northwind"}},
         {"allow": True, "reasons": [], "filter": {"parties": [7]}},
         {"allow": True, "reasons": [], "filter": {"party": ["northwind"]}},
+        {"allow": True, "reasons": [], "filter": {"tenant": "globex"}},
+        {"allow": True, "reasons": [], "filter": {"tenant": None}},
+        {"allow": True, "reasons": [], "obligations": {"redact": ["relatedParty.name"]}},
+        {"allow": True, "reasons": [], "obligations": {"notBefore": 1}},
     ],
 )
 async def test_nonsense_is_no_decision(answer: Any) -> None:
@@ -103,10 +107,10 @@ async def test_nonsense_is_no_decision(answer: Any) -> None:
 
 @pytest.mark.parametrize("filter", [None, {}, {"parties": []}, {"parties": ["northwind"]}])
 async def test_a_filter_is_handed_on(filter: Any) -> None:
-    """Nothing, or a list of parties: an empty one shows nothing."""
+    """The subject's own tenant whatever is said, and a list of parties: an empty one shows nothing."""
     decision = await Policy(Says({"allow": True, "reasons": [], "filter": filter})).decide(CSR, "list", {})
 
-    assert decision.filter == (filter or {})
+    assert decision.filter == {"tenant": "acme", **(filter or {})}
 
 
 async def test_an_engine_that_fails_is_unavailable() -> None:

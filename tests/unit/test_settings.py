@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from convergedon.core import settings
 from convergedon.core.errors import Misconfigured
@@ -105,3 +106,39 @@ def test_the_gateways_url_has_a_scheme_and_no_slash_at_its_end(given: dict[str, 
 def test_communities_are_separated_by_commas() -> None:
     """Blanks around them are no part of them."""
     assert settings.load(trap_communities="public, private").communities == {b"public", b"private"}
+
+
+SECRETS = [name for name, field in Settings.model_fields.items() if field.annotation is SecretStr]
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_may_stand_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The environment names the file; what it says itself goes before, and blanks at the end are none of the secret."""
+    long, file = SECRET * 3, tmp_path / "secret"
+    file.write_text(f"{long}\n")
+    monkeypatch.setenv(f"CONVERGEDON_{name.upper()}_FILE", str(file))
+
+    assert getattr(settings.load(), name).get_secret_value() == long
+    monkeypatch.setenv(f"CONVERGEDON_{name.upper()}", long[::-1])
+    assert getattr(settings.load(), name).get_secret_value() == long[::-1]
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_every_secret_says_in_the_readme_that_it_may_stand_in_a_file(name: str) -> None:
+    assert f"`CONVERGEDON_{name.upper()}_FILE`" in (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    for file in ("missing", "binary"):
+        monkeypatch.setenv("CONVERGEDON_NATS_URL_FILE", str(tmp_path / file))
+        with pytest.raises(Misconfigured, match="setting CONVERGEDON_NATS_URL_FILE: "):
+            settings.load()
+
+
+@pytest.mark.parametrize("name", ["password", "secret", "token", "community", "communities", "key", "creds", "seed"])
+def test_a_setting_that_sounds_secret_is_one(name: str) -> None:
+    """It is a SecretStr, or a file that holds the secret."""
+    sounding = {n: f.annotation for n, f in Settings.model_fields.items() if name in n.split("_")}
+
+    assert [n for n, annotation in sounding.items() if annotation not in (SecretStr, Path | None)] == []

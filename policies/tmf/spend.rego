@@ -1,0 +1,68 @@
+# What one order may cost in a month by its tenant's contract. What the order says of prices is held against the cap: its
+# own total or the sum of its items, whichever is more, and of each price the larger amount (with or without tax), as
+# often as it is charged in a month. Amounts are compared in whole thousandths, so that no sum is off by the way in which
+# fractions are kept.
+package tmf.spend
+
+import data.tmf.limits
+import data.tmf.orders
+
+comes_to := max([sum(dues(input.body, "orderTotalPrice")), sum([of_item(item) | item := orders.growing[_]])]) if {
+	count(charges) > 0
+}
+
+of_item(item) := max([orders.quantity(item) * sum(dues(item, "itemPrice")), sum(dues(item, "itemTotalPrice"))])
+
+dues(body, member) := [due(price) | price := body[member][_]]
+
+# A surcharge adds to its price; a discount, as any negative amount, takes nothing away.
+due(price) := times(price) * (largest(price) + sum([largest(change) | change := price.priceAlteration[_]]))
+
+largest(charge) := max({0} | {thousandths(money) | money := charge.price[_]})
+
+thousandths(money) := round(money.value * 1000) if money.value < 1000000000000 # above, engines count differently
+
+thousandths(money) := 1000000000000000 if money.value >= 1000000000000
+
+times(price) := data.periods[lower(price.recurringChargePeriod)]
+
+times(price) := 1 if not price.recurringChargePeriod
+
+reasons contains sprintf("the order comes to %v %s a month, above the %v %s of tenant %s's contract", [comes_to / 1000, data.currency, cap, data.currency, input.subject.tenant]) if {
+	count(charges) > 0
+	cap := limits.limit("monthly")
+	cap != null
+	not comes_to <= cap * 1000
+}
+
+reasons contains sprintf("prices of tenant %s's contract are in %s, so %v cannot be held against it", [input.subject.tenant, data.currency, unit]) if {
+	count(charges) > 0
+	unit := charges[_].price[_].unit
+	unit != data.currency
+}
+
+reasons contains sprintf("%v is no period of a price: say one of %s", [period, concat(", ", sort(object.keys(data.periods)))]) if {
+	count(charges) > 0
+	period := charges[_].recurringChargePeriod
+	not data.periods[lower(period)]
+}
+
+charges contains charge if {
+	orders.asked
+	charge := input.body.orderTotalPrice[_]
+}
+
+charges contains charge if {
+	orders.asked
+	charge := orders.growing[_].itemPrice[_]
+}
+
+charges contains charge if {
+	orders.asked
+	charge := orders.growing[_].itemTotalPrice[_]
+}
+
+reasons contains sprintf("no contract says how much tenant %s may spend in a month", [input.subject.tenant]) if {
+	count(charges) > 0
+	limits.limit("monthly") == null
+}
