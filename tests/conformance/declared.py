@@ -11,13 +11,13 @@ import jsonschema_rs
 
 from convergedon import openapi
 from convergedon.handlers.apis import APIS
+from convergedon.handlers.guard import PROTECTION
 from convergedon.handlers.resource import Api
 
 SOMETIMES = {("link", "200"), ("link", "206"), *(("x-decision-id", status) for status in ("400", "404", "500", "503"))}
 """Declared headers that not every answer has: a list that is whole needs no other pages; a body may be unreadable, an
 id no path, and something go wrong before the policy was asked."""
-PROTECTION = {"x-content-type-options", "content-security-policy", "referrer-policy", "connection"}
-PLAIN = {"content-type", "content-length", "cache-control", *PROTECTION}
+PLAIN = {"content-type", "content-length", "cache-control", *(name.decode() for name, _ in PROTECTION)}
 """Headers that need no word in a document."""
 
 
