@@ -32,7 +32,7 @@ PATIENCE = 30.0
 
 @asynccontextmanager
 async def connected(settings: Settings, role: str) -> AsyncIterator[tuple[Store, Bus]]:
-    """Store and bus of the system, closed at the end; waits half a minute for them. Raises TimeoutError."""
+    """Store and bus of the system, closed at the end; waits half a minute for them. Raises Unavailable."""
     from convergedon.handlers.apis import KINDS
 
     async with AsyncExitStack() as stack:
@@ -44,14 +44,20 @@ async def connected(settings: Settings, role: str) -> AsyncIterator[tuple[Store,
         yield store, bus
 
 
-async def _patiently(open_: Callable[[], Awaitable[Opened]]) -> Opened:
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            try:
-                return await open_()
-            except Unavailable as error:
-                log.info("waiting", reason=str(error))
-                await asyncio.sleep(0.5)
+async def _patiently(open_: Callable[[], Awaitable[Opened]], patience: float = PATIENCE) -> Opened:
+    """Try until it works. Raises Unavailable with the last reason when that takes too long."""
+    last: object = "no answer"
+    try:
+        async with asyncio.timeout(patience):
+            while True:
+                try:
+                    return await open_()
+                except Unavailable as error:
+                    log.info("waiting", reason=str(error))
+                    last = error
+                    await asyncio.sleep(0.5)
+    except TimeoutError as late:
+        raise Unavailable(f"{last}, for {patience:g} s") from late
 
 
 @asynccontextmanager
