@@ -208,14 +208,15 @@ class Schema:
         """Where a body does not follow the schema."""
         return [list(fault.instance_path) for fault in self._errors(body)]
 
-    def check(self, body: Any) -> None:
+    def check(self, body: Any, *where: str) -> None:
+        """``where`` is what stands before the path of a fault, if the body is a part of another."""
         faults = [fault for fault, _ in zip(self._errors(body), range(SHOWN), strict=False)]
         if faults:
-            raise Invalid("; ".join(f"{_path(fault)}: {fault.message}" for fault in faults)[:2000])
+            raise Invalid("; ".join(f"{_path(fault, where)}: {fault.message}" for fault in faults)[:2000])
 
 
-def _path(fault: Any) -> str:
-    return ".".join(str(part) for part in fault.instance_path) or "body"
+def _path(fault: Any, where: Sequence[str] = ()) -> str:
+    return ".".join([*where, *map(str, fault.instance_path)]) or "body"
 
 
 @cache

@@ -40,7 +40,7 @@ def parse(text: str) -> Condition:
 
 
 def _nothing() -> tuple[Condition, ...]:
-    raise Unsupported("filter: an expression must have a filter selector, [?(...)]")
+    raise Invalid("filter: an expression must have a filter selector, [?(...)]")
 
 
 def _whole(text: str) -> str:

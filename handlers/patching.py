@@ -100,7 +100,7 @@ def _performed(body: Body, operation: Mapping[str, Any], number: int, limit: int
     except (jsonpatch.JsonPatchException, JsonPointerException) as error:
         raise Conflict(f"operation {number} does not fit: {str(error)[:200]}") from error
     if not isinstance(body, dict):
-        raise Invalid("a resource is a JSON object: it cannot be replaced by something else")
+        raise Invalid(f"operation {number}: a resource is a JSON object and cannot be replaced by something else")
     if operation["op"] in ("copy", "move"):
         check_nesting(body)
     # a few copies of everything into itself would fill any memory
@@ -114,10 +114,13 @@ def _plain(body: Any, operation: Mapping[str, Any], number: int) -> Iterator[Map
     path, source = operation.get("path"), operation.get("from")
     if not isinstance(path, str) or not isinstance(source, str | None):
         raise Invalid(f"operation {number}: path and from are text")
-    sources = _selected(body, source) if source is not None else [None]
+    try:
+        sources = _selected(body, source) if source is not None else [None]
+        places = _selected(body, path)
+    except Invalid as error:
+        raise Invalid(f"operation {number}: {error}") from error
     if len(sources) != 1:
         raise Conflict(f"operation {number}: from selects {len(sources)} places, not one")
-    places = _selected(body, path)
     if not places:
         raise Conflict(f"operation {number}: {path} selects nothing")
     for place in reversed(places):

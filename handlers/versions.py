@@ -397,7 +397,7 @@ class Form:
         """An object of this form with every @type. Raises Invalid for what is not what it says it is."""
         body, kind = dict(said), self._kind(said, schema)
         if kind != schema and TYPE in body:
-            documents.schema(self._name, kind).check(body)
+            documents.schema(self._name, kind).check(body, kind)
         if schema in self._with_type:
             body.setdefault(TYPE, self.usual(said, schema))
         self._within(body, kind, self.typed)

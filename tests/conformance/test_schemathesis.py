@@ -30,7 +30,8 @@ HERE = Path(__file__).parent
 # Checks of schemathesis that do not hold, and why.
 EXCLUDED = {
     "positive_data_acceptance": "fuzzing.refusals_are_explained asks more: each refusal has a line with its reason",
-    "negative_data_rejection": "fuzzing.what_is_wrong_is_refused is the same, but for null in a merge patch",
+    "negative_data_rejection": "fuzzing.what_is_wrong_is_refused is the same, but for what a merge patch may leave out",
+    "not_a_server_error": "fuzzing.nothing_fails is the same, but for the 501 that TMF630 wants for parts of JSONPath",
 }
 
 
@@ -86,6 +87,11 @@ def fuzz(system: System, api: Api, folder: Path, *options: str) -> subprocess.Co
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env, timeout=SECONDS + 120)
 
 
+def told(done: subprocess.CompletedProcess[str]) -> str:
+    """What it found: its last lines, of which one may be a request of any length."""
+    return "\n".join(line[:1500] for line in f"{done.stdout}\n{done.stderr}".splitlines()[-300:])
+
+
 @pytest.mark.timeout(SECONDS + 300)
 @pytest.mark.parametrize("api", APIS, ids=lambda api: api.document)
 def test_schemathesis_finds_nothing(system: System, api: Api, tmp_path: Path) -> None:
@@ -93,5 +99,5 @@ def test_schemathesis_finds_nothing(system: System, api: Api, tmp_path: Path) ->
     share = str(max(5, SECONDS // len(APIS)))
     done = fuzz(system, api, tmp_path, "--max-examples", "25", "--max-time", share)
 
-    assert done.returncode == 0, (done.stdout + done.stderr)[-20_000:]
+    assert done.returncode == 0, told(done)
     assert httpx.get(f"{system.url}/readyz").status_code == 200

@@ -191,6 +191,7 @@ def test_a_long_row_of_conditions_is_not_deep(sign: str, ids: str) -> None:
         ("filter=" + "!" * 60 + "@.state", "nests deeper"),
         ("filter=" + "x" * 5000, "at most 4096 characters"),
         ("filter=@.state[?(@.x=='y')]", "state"),
+        ("filter=$", "must have a filter selector"),
         ("state=" + "a," * 1001, "more than 1000 values"),
         ("sort=" + ",".join(sorted(ORDER.creatable)), "at most 8"),
         (f"{VALUE}.$where=1", "no attribute"),
@@ -207,7 +208,6 @@ def test_what_cannot_be_read_is_refused_by_name(text: str, said: str) -> None:
 @pytest.mark.parametrize(
     "expression",
     [
-        "$",
         "$..state",
         "$[0]",
         "$[?(@.state=='held')].id",

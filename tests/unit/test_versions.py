@@ -72,7 +72,9 @@ def objects(name: str, schema: Mapping[str, Any], types: bool, depth: int, of: s
         required |= {*part.get("required", ())}
     if of.endswith("Characteristic") and of != "Characteristic":
         required.add("value")
-    uris = {one: st.just("urn:x") for one, part in properties.items() if part.get("format") == "uri"}
+    # of alternatives one may take any text where the others want a link
+    links = [one for one, part in properties.items() if part.get("format") == "uri" or one == "@schemaLocation"]
+    uris = {one: st.just("urn:x") for one in links}
     members = {
         one: values(name, part, types, depth) for one, part in properties.items() if depth > 0 or one in required
     }
