@@ -75,20 +75,20 @@ def _bus(settings: Settings, role: str) -> NatsBus:
     return NatsBus(url, f"convergedon-{role}", keep, peers.nats_options(settings))
 
 
-async def _patiently(open_: Callable[[], Awaitable[Opened]]) -> Opened:
-    """Try again for half a minute. Raises Unavailable with the last reason."""
-    last: Unavailable | None = None
+async def _patiently(open_: Callable[[], Awaitable[Opened]], patience: float = PATIENCE) -> Opened:
+    """Try until it works. Raises Unavailable with the last reason when that takes too long."""
+    last: object = "no answer"
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(patience):
             while True:
                 try:
                     return await open_()
                 except Unavailable as error:
-                    last = error
                     log.info("waiting", reason=str(error))
+                    last = error
                     await asyncio.sleep(0.5)
-    except TimeoutError as error:
-        raise last or Unavailable(f"no answer within {PATIENCE:g} s") from error
+    except TimeoutError as late:
+        raise Unavailable(f"{last}, for {patience:g} s") from late
 
 
 @asynccontextmanager

@@ -646,8 +646,12 @@ def kept_where(where: Mapping[str, Any], translation: Translation, inside: str =
         field_kept = kept_field(f"body.{name}" if inside else field, translation)
         if inside:
             begin = kept_field(f"body.{inside.removesuffix('.')}", translation)
+            if not field_kept.startswith(f"{begin}."):
+                raise Unsupported(f"{name} is kept beside the rest of its element: compare it without a nested filter")
             field_kept = field_kept.removeprefix(f"{begin}.")
         if isinstance(condition, Mapping) and "$elemMatch" in condition:
+            if translation.others(f"{name}.any"):
+                raise Unsupported(f"{name} is not kept as an array: compare its members without a nested filter")
             found[field_kept] = {"$elemMatch": kept_where(condition["$elemMatch"], translation, f"{name}.")}
         else:
             found[field_kept] = _kept_values(condition, name, translation)

@@ -1,7 +1,8 @@
 """Schemathesis against the whole system: every operation of every document, alone and in sequences.
 
 The system is the one that `up` starts: gateway, worker, store and bus are processes, tokens are checked. Each document
-has an equal share of FUZZ_SECONDS (90 unless it is set; `make fuzz` has more), the same cases in every run.
+has an equal share of FUZZ_SECONDS (90 unless it is set; `make fuzz` has more), the same cases in every run unless
+FUZZ_SEED names others.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from convergedon.handlers.apis import APIS
 from convergedon.handlers.resource import Api
 
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "90"))
+SEED = os.environ.get("FUZZ_SEED", "")
 SHORT = 600
 """Below so many seconds only a share of the coverage phase is sent."""
 HERE = Path(__file__).parent
@@ -72,7 +74,8 @@ def fuzz(system: System, api: Api, folder: Path, *options: str) -> subprocess.Co
         *("run", f"{system.url}{api.base}/openapi.json", "--url", f"{system.url}{api.base}"),
         *("--header", f"Authorization: Bearer {system.token(f'fuzz-{api.document}')}"),
         *("--exclude-checks", ",".join(EXCLUDED), "--continue-on-failure"),
-        *("--generation-deterministic", "--no-color", *options),
+        *(("--seed", SEED) if SEED else ("--generation-deterministic",)),
+        *("--no-color", *options),
     ]
     env = {
         **os.environ,

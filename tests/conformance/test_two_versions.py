@@ -35,6 +35,27 @@ def official() -> Iterator[Any]:
             yield pytest.param(name, held["value"], id=name)
 
 
+@pytest.mark.parametrize(
+    ("expression", "status", "found"),
+    [
+        ("$[?(@.externalId[?(@.id=='NW-2291')])]", 501, 0),
+        ("$[?(@.productOrderItem[?(@.note.text=='x' && @.id=='1')])]", 501, 0),
+        ("$[?(@.orderRelationship[?(@.relationshipType=='dependency' && @.id=='o-1')])]", 200, 1),
+        ("$[?(@.relatedParty[?(@.role=='customer' && @.partyOrPartyRole.id=='northwind')])]", 200, 1),
+    ],
+)
+async def test_a_nested_filter_finds_or_says_that_it_cannot(
+    gateway: Gateway, expression: str, status: int, found: int
+) -> None:
+    """An empty list would say that there is no such order."""
+    related = {"@type": "OrderRelationship", "id": "o-1", "relationshipType": "dependency"}
+    await order(gateway, V5, orderRelationship=[related])
+    answer = await gateway.ask("GET", f"{V5.base}/productOrder", params={"filter": expression})
+
+    assert answer.status_code == status, answer.text
+    assert status != 200 or len(answer.json()) == found
+
+
 async def order(gateway: Gateway, api: Any, **changed: Any) -> dict[str, Any]:
     answer = await gateway.ask("POST", f"{api.base}/productOrder", json={**example(api), **changed})
     assert answer.status_code == 201, answer.text
