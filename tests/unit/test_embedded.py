@@ -4,6 +4,7 @@ import os
 import select
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -164,3 +165,26 @@ def _ended(process: int) -> bool:
     readable, _, _ = select.select([process], [], [], 10)
     os.close(process)
     return bool(readable)
+
+
+async def test_another_user_of_the_machine_does_not_get_in(tmp_path: Path) -> None:
+    """Whoever reaches the port of NATS needs its token, which stands in files that their owner alone can read."""
+    async with embedded.nats(tmp_path) as server:
+        address = server.url.rpartition("@")[2]
+        for url in (f"nats://{address}", f"nats://{'0' * 64}@{address}"):
+            client = nats.NATS()
+            with pytest.raises(nats.errors.Error, match="Authorization Violation"):
+                await client.connect(url, allow_reconnect=False, error_cb=_quiet)
+            await client.close()
+        await (await nats.connect(server.url)).close()
+        line = Path(f"/proc/{server.pid}/cmdline").read_bytes() if Path("/proc").is_dir() else b""
+
+    token = (tmp_path / "token").read_text()
+    assert token.encode() not in line
+    for file in tmp_path.iterdir():
+        if file.is_file() and token in file.read_text(errors="replace"):
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+
+
+async def _quiet(_: Exception) -> None:
+    """It is raised as well."""

@@ -46,7 +46,7 @@ def test_roles_are_told_where_everything_is(tmp_path: Path) -> None:
     children = {child.name: child for child in plan(given, lab=True, workers=1, adapters=["snmp"])}
 
     worker, snmp, gateway = children["worker-1"], children["snmp"], children["gateway"]
-    assert worker.env["CONVERGEDON_NATS_URL"] == f"nats://{children['nats'].address}"
+    assert worker.env["CONVERGEDON_NATS_URL"] == embedded.nats_url(tmp_path / "nats", children["nats"].address)
     assert worker.env["CONVERGEDON_MONGODB_URL"].startswith(f"mongodb://{children['mongodb'].address}")
     assert worker.env["CONVERGEDON_DATA"] == str(tmp_path)
     assert worker.env["PROMETHEUS_MULTIPROC_DIR"] == str(tmp_path / "run" / "metrics")
