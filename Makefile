@@ -25,6 +25,7 @@ check: install
 	@$(BIN)/ruff format --check .
 	@mkdir -p build/types && ln -sfn ../.. build/types/convergedon
 	@MYPYPATH=build/types $(BIN)/mypy --explicit-package-bases --namespace-packages $(foreach name,core handlers mediation adapters openapi policies demo,-p convergedon.$(name))
+	@$(BIN)/python -m tests.checks
 
 bench: install
 	@$(BIN)/python -m tests.bench $(ARGS)
