@@ -33,20 +33,20 @@ allowed(site) if site in served.sites
 
 allowed(site) if country(site) in served.countries
 
-reasons contains sprintf("tenant %s may not be served at site %v", [input.subject.tenant, site]) if {
+reasons contains sprintf("tenant %v may not be served at site %v", [input.subject.tenant, site]) if {
 	served
 	some site in sites
 	not allowed(site)
 }
 
-reasons contains sprintf("tenant %s is served at certain sites only, and it is not said at which this is", [input.subject.tenant]) if {
+reasons contains sprintf("tenant %v is served at certain sites only, and it is not said at which this is", [input.subject.tenant]) if {
 	served
 	changed
 	not input.resource.site
 }
 
 # What a device is by the policies' data counts whatever an intent says of its site.
-reasons contains sprintf("tenant %s may not be served on device %v", [input.subject.tenant, input.resource.device]) if {
+reasons contains sprintf("tenant %v may not be served on device %v", [input.subject.tenant, input.resource.device]) if {
 	served
 	changed
 	country_of_device := data.geography.devices[input.resource.device]

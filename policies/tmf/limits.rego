@@ -27,11 +27,11 @@ reasons contains reason if {
 
 taken_back if input.resource.purpose == "undo"
 
-over(name, _, _) := sprintf("no contract says how much %s tenant %s may have", [name, input.subject.tenant]) if {
+over(name, _, _) := sprintf("no contract says how much %v tenant %v may have", [name, input.subject.tenant]) if {
 	limit(name) == null
 }
 
-over(name, value, unit) := sprintf("%s %v%s is above the %v%s of tenant %s's contract", [name, value, unit, most, unit, input.subject.tenant]) if {
+over(name, value, unit) := sprintf("%v %v%v is above the %v%v of tenant %v's contract", [name, value, unit, most, unit, input.subject.tenant]) if {
 	most := limit(name)
 	most != null
 	not value <= most

@@ -9,6 +9,7 @@ default obligations := {}
 
 obligations := {"redact": rules.redact, "mask": rules.mask} if {
 	input.channel == "delivery"
+	input.action != "tell"
 	rules := data.personal.kinds[input.resource.of]
 	not entitled
 	not all_own

@@ -52,7 +52,7 @@ reasons contains sprintf("%v asked for remediation %v and cannot approve it too"
 	own
 }
 
-reasons contains sprintf("%v may not approve remediation %v: one of the roles %s in the same tenant is needed", [approver.id, named, concat(", ", data.remediation.approvers)]) if {
+reasons contains sprintf("%v may not approve remediation %v: one of the roles %v in the same tenant is needed", [approver.id, named, concat(", ", data.remediation.approvers)]) if {
 	asked
 	not automatic
 	answered

@@ -24,27 +24,33 @@ thousandths(money) := round(money.value * 1000) if money.value < 1000000000000 #
 
 thousandths(money) := 1000000000000000 if money.value >= 1000000000000
 
-times(price) := data.periods[lower(price.recurringChargePeriod)]
+# is_string, as engines differ in what they make of a call with something else
+times(price) := data.periods[lower(price.recurringChargePeriod)] if is_string(price.recurringChargePeriod)
 
 times(price) := 1 if not price.recurringChargePeriod
 
-reasons contains sprintf("the order comes to %v %s a month, above the %v %s of tenant %s's contract", [comes_to / 1000, data.currency, cap, data.currency, input.subject.tenant]) if {
+reasons contains sprintf("the order comes to %v %v a month, above the %v %v of tenant %v's contract", [comes_to / 1000, data.currency, cap, data.currency, input.subject.tenant]) if {
 	count(charges) > 0
 	cap := limits.limit("monthly")
 	cap != null
 	not comes_to <= cap * 1000
 }
 
-reasons contains sprintf("prices of tenant %s's contract are in %s, so %v cannot be held against it", [input.subject.tenant, data.currency, unit]) if {
+reasons contains sprintf("prices of tenant %v's contract are in %v, so %v cannot be held against it", [input.subject.tenant, data.currency, unit]) if {
 	count(charges) > 0
 	unit := charges[_].price[_].unit
 	unit != data.currency
 }
 
-reasons contains sprintf("%v is no period of a price: say one of %s", [period, concat(", ", sort(object.keys(data.periods)))]) if {
+reasons contains sprintf("%v is no period of a price: say one of %v", [period, concat(", ", sort(object.keys(data.periods)))]) if {
 	count(charges) > 0
 	period := charges[_].recurringChargePeriod
-	not data.periods[lower(period)]
+	not is_period(period)
+}
+
+is_period(period) if {
+	is_string(period)
+	data.periods[lower(period)]
 }
 
 charges contains charge if {
@@ -62,7 +68,7 @@ charges contains charge if {
 	charge := orders.growing[_].itemTotalPrice[_]
 }
 
-reasons contains sprintf("no contract says how much tenant %s may spend in a month", [input.subject.tenant]) if {
+reasons contains sprintf("no contract says how much tenant %v may spend in a month", [input.subject.tenant]) if {
 	count(charges) > 0
 	limits.limit("monthly") == null
 }

@@ -73,13 +73,13 @@ default obligations := {}
 
 obligations := {"notBefore": waits} if input.action == "fulfil"
 
-reasons contains sprintf("the change windows of tenant %s at %s never open", [input.resource.tenant, site]) if {
+reasons contains sprintf("the change windows of tenant %v at %v never open", [input.resource.tenant, site]) if {
 	input.action == "fulfil"
 	some site in closed
 	not opening(site)
 }
 
-reasons contains sprintf("tenant %s is changed at %s in its change windows only, and none is open", [input.resource.tenant, site]) if {
+reasons contains sprintf("tenant %v is changed at %v in its change windows only, and none is open", [input.resource.tenant, site]) if {
 	input.resource.kind == "intent"
 	input.channel == "adapter"
 	some site in closed
