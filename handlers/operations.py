@@ -103,18 +103,10 @@ class Operations:
     def _record(self, call: Call, action: str, on: str, outcome: str, decision: Decision, **detail: Any) -> None:
         self._audit.record(f"call.{action}", call.subject.tenant, call.subject.id, on, outcome, decision, **detail)
 
-    def _visible(self, call: Call, decision: Decision) -> dict[str, Any]:
-        """What the caller may see at all: its tenant's, and what the policy's filter leaves of that."""
-        where: dict[str, Any] = {"tenant": call.subject.tenant}
-        if "parties" in decision.filter:
-            where["facts.parties"] = {"$in": list(decision.filter["parties"])}
-        return where
-
     async def _read(self, call: Call, decision: Decision) -> Record:
         """The record that the path names, as far as the caller may see it. Raises NotFound, for hidden ones too."""
-        record = await self._store.get(call.resource.name, call.subject.tenant, call.id)
-        parties = decision.filter.get("parties")
-        if parties is not None and not set(parties) & set(record.facts.get("parties", [])):
+        record = await self._store.get(call.resource.name, decision.filter["tenant"], call.id)
+        if not decision.sees(record):
             raise NotFound(f"there is no {call.resource.name} {call.id}")
         return record
 
@@ -136,7 +128,7 @@ class Operations:
         asked = query.parse(call.parameters, call.shape, call.translation)
         if "parties" in decision.filter and asked.about(call.resource.viewed):
             raise Invalid(f"only who sees all of {', '.join(call.resource.viewed)} can ask for it")
-        visible = self._visible(call, decision)
+        visible = decision.where
         where: Mapping[str, Any] = {"$and": [visible, asked.where]} if asked.where else visible
         if call.resource.told_of_persons:
             where = await self._persons.asked(call.subject.tenant, narrowed(where))
@@ -294,7 +286,7 @@ class Operations:
 
     async def _own(self, call: Call, decision: Decision) -> Record:
         """The listener that the path names. Raises NotFound, for those of others too."""
-        record = await self._store.get(HUB.name, call.subject.tenant, call.id)
+        record = await self._store.get(HUB.name, decision.filter["tenant"], call.id)
         if record.facts["api"] != call.api.base or not hub.owned(record, call.subject, decision):
             raise NotFound(f"there is no hub {call.id}")
         return record

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from convergedon.core import trace
 from convergedon.core.bus import Message, partition, token
 from convergedon.core.errors import Conflict, NotFound, Refused, Stale
-from convergedon.core.policy import Subject, system
+from convergedon.core.policy import Decision, Subject, system
 from convergedon.core.store import Outgoing, Record
 from convergedon.handlers import hub
 from convergedon.handlers.alarms import (
@@ -114,8 +114,8 @@ async def _finish(work: Work, task: Record, until: int, undone: Sequence[str], f
     without = set(undone)
     done = [id for id in task.facts.get("chosen", [])[:until] if id not in without]
     if done and task.kind in GROUPING:
-        parent = await _look_up(work, [_parent_id(task)], Sight(task.tenant, None))
-        done = [*(alarm.id for alarm in parent), *done]
+        with suppress(NotFound):
+            done = [(await work.store.get(ALARM.name, task.tenant, _parent_id(task))).id, *done]
     (result,) = _TASKS[task.kind].untold
     state = "terminatedWithError" if failed["count"] else "done"
     more = failed["count"] - len(failed["words"])
@@ -134,30 +134,14 @@ def _noted(task: Record, words: Sequence[str]) -> Failed:
     return {"count": before["count"] + len(words), "words": [*before["words"], *words][:SHOWN]}
 
 
-@dataclass(frozen=True)
-class Sight:
-    """Which alarms the owner of a task may see: ``parties`` None means all of its tenant."""
+async def _sight(work: Work, task: Record) -> Decision:
+    """Ask the policy whether the owner may do to alarms what the task does, and which of them it lets through.
 
-    tenant: str
-    parties: tuple[str, ...] | None
-
-    @property
-    def where(self) -> dict[str, Any]:
-        seen = {} if self.parties is None else {"facts.parties": {"$in": list(self.parties)}}
-        return {"tenant": self.tenant, **seen}
-
-    def sees(self, alarm: Record) -> bool:
-        hidden = self.parties is not None and not set(self.parties) & set(alarm.facts.get("parties", []))
-        return alarm.tenant == self.tenant and not hidden
-
-
-async def _sight(work: Work, task: Record) -> Sight:
-    """Ask the policy whether the owner may do to alarms what the task does. Raises Forbidden when not."""
+    Raises Forbidden when not.
+    """
     resource = {"kind": ALARM.name, "tenant": task.tenant, "task": f"{task.kind}/{task.id}"}
     change = _change(work, task, {})
-    decision = (await work.policy.decide(owner(task), "patch", resource, change, channel="task")).require()
-    parties = decision.filter.get("parties")
-    return Sight(task.tenant, None if parties is None else tuple(parties))
+    return (await work.policy.decide(owner(task), "patch", resource, change, channel="task")).require()
 
 
 def owner(task: Record) -> Subject:
@@ -168,7 +152,7 @@ def owner(task: Record) -> Subject:
 # choosing
 
 
-async def _keep_choice(work: Work, task: Record, sight: Sight) -> Record:
+async def _keep_choice(work: Work, task: Record, sight: Decision) -> Record:
     """Choose the alarms and keep which they are, before one of them is changed. Raises Conflict for too many."""
     chosen, missing = await _choose(work, task, sight)
     if len(chosen) > MOST:
@@ -177,7 +161,7 @@ async def _keep_choice(work: Work, task: Record, sight: Sight) -> Record:
     return await work.resources.change(_TASKS[task.kind], task, facts=facts)
 
 
-async def _choose(work: Work, task: Record, sight: Sight) -> tuple[list[str], list[str]]:
+async def _choose(work: Work, task: Record, sight: Decision) -> tuple[list[str], list[str]]:
     """The ids of the alarms that a task means, and those that it names though no alarm has them."""
     if task.kind in GROUPING:
         return await _choose_group(work, task, sight)
@@ -190,7 +174,7 @@ async def _choose(work: Work, task: Record, sight: Sight) -> tuple[list[str], li
     return list(chosen), _missing(ids, found)
 
 
-async def _choose_group(work: Work, task: Record, sight: Sight) -> tuple[list[str], list[str]]:
+async def _choose_group(work: Work, task: Record, sight: Decision) -> tuple[list[str], list[str]]:
     """The children. One that has gone can still be taken out of its parent's list, but not be put in.
 
     Raises NotFound when there is no parent to put them under.
@@ -214,7 +198,7 @@ def _meant(task: Record, alarm: Record) -> bool:
     return alarm_patterns.matches(task.body["alarmPattern"], {"id": alarm.id, **alarm.body})
 
 
-async def _look_up(work: Work, ids: Sequence[str], sight: Sight) -> list[Record]:
+async def _look_up(work: Work, ids: Sequence[str], sight: Decision) -> list[Record]:
     """The alarms with these ids, as far as they are there and may be seen, in this order."""
     found: dict[str, Record] = {}
     for first in range(0, len(ids), SLICE):
@@ -224,7 +208,7 @@ async def _look_up(work: Work, ids: Sequence[str], sight: Sight) -> list[Record]
     return [found[id] for id in ids if id in found]
 
 
-async def _look_for(work: Work, patterns: Sequence[Body], sight: Sight, chosen: dict[str, None]) -> None:
+async def _look_for(work: Work, patterns: Sequence[Body], sight: Decision, chosen: dict[str, None]) -> None:
     """Add the ids of the alarms that match, a page at a time; one more than MOST is enough to know."""
     wanted, after = {**sight.where, **alarm_patterns.where(patterns)}, ""
     while len(chosen) <= MOST:
@@ -239,7 +223,7 @@ async def _look_for(work: Work, patterns: Sequence[Body], sight: Sight, chosen: 
 # changing
 
 
-async def _do_slice(work: Work, task: Record, sight: Sight) -> tuple[list[str], Failed]:
+async def _do_slice(work: Work, task: Record, sight: Decision) -> tuple[list[str], Failed]:
     """Change the alarms of one slice. Returns which of all until here were not, and how many failed."""
     first = task.facts["next"]
     some = task.facts["chosen"][first : first + SLICE]
@@ -247,7 +231,7 @@ async def _do_slice(work: Work, task: Record, sight: Sight) -> tuple[list[str], 
     return [*task.facts.get("undone", []), *(id for id in some if id not in done)], _noted(task, failed)
 
 
-async def _do_all(work: Work, task: Record, ids: Sequence[str], sight: Sight) -> tuple[set[str], list[str]]:
+async def _do_all(work: Work, task: Record, ids: Sequence[str], sight: Decision) -> tuple[set[str], list[str]]:
     """Change these alarms side by side, each with an event of its own: those that have it now, the words of others."""
     turns, done, failed = asyncio.Semaphore(ASIDE), set(), []
 
@@ -265,7 +249,7 @@ async def _do_all(work: Work, task: Record, ids: Sequence[str], sight: Sight) ->
     return done, failed
 
 
-async def _do_one(work: Work, task: Record, id: str, sight: Sight, wanted: Wanted) -> bool:
+async def _do_one(work: Work, task: Record, id: str, sight: Decision, wanted: Wanted) -> bool:
     """Whether the alarm is now as wanted; not one that has gone, or is not meant any more."""
     for attempt in range(1, TRIES + 1):
         try:
@@ -284,8 +268,8 @@ async def _do_one(work: Work, task: Record, id: str, sight: Sight, wanted: Wante
     raise AssertionError("an alarm is tried at least once")
 
 
-async def _visible(work: Work, id: str, sight: Sight) -> Record:
-    alarm = await work.store.get(ALARM.name, sight.tenant, id)
+async def _visible(work: Work, id: str, sight: Decision) -> Record:
+    alarm = await work.store.get(ALARM.name, sight.filter["tenant"], id)
     if not sight.sees(alarm):
         raise NotFound(f"there is no alarm {id}")
     return alarm
@@ -353,7 +337,7 @@ def _without(alarm: Body, member: str, ids: set[str]) -> Body:
     return {member: left} if len(left) < len(alarm.get(member, [])) else {}
 
 
-async def _do_group(work: Work, task: Record, ids: Sequence[str], sight: Sight) -> tuple[set[str], list[str]]:
+async def _do_group(work: Work, task: Record, ids: Sequence[str], sight: Decision) -> tuple[set[str], list[str]]:
     """Change the children, then their parent's list of them: a crash between is mended when the slice comes again."""
     parent = _parent_id(task)
     if task.kind == UN_GROUP_ALARMS.name:
@@ -367,7 +351,7 @@ async def _do_group(work: Work, task: Record, ids: Sequence[str], sight: Sight) 
     return done, [*unable, *failed]
 
 
-async def _able(work: Work, parent: str, ids: Sequence[str], sight: Sight) -> tuple[list[str], list[str]]:
+async def _able(work: Work, parent: str, ids: Sequence[str], sight: Decision) -> tuple[list[str], list[str]]:
     """Which of these alarms can stand under the parent, and why the others cannot."""
     above = await _above(work, parent, sight)
     had = {
@@ -387,7 +371,7 @@ async def _able(work: Work, parent: str, ids: Sequence[str], sight: Sight) -> tu
     return able, unable
 
 
-async def _above(work: Work, id: str, sight: Sight) -> set[str]:
+async def _above(work: Work, id: str, sight: Decision) -> set[str]:
     """The alarm, its parents, theirs and so on."""
     above: set[str] = set()
     level = [id]

@@ -16,11 +16,13 @@ from convergedon.adapters.contract import Observation
 from convergedon.core import trace
 from convergedon.core.bus import Message
 from convergedon.core.errors import Conflict, NotFound, Unavailable
+from convergedon.core.policy import system
 from convergedon.core.store import Record
 from convergedon.handlers.alarms import ALARM
 from convergedon.handlers.customer_notifications import CUSTOMER_NOTIFICATION
 from convergedon.mediation import inventory
 from convergedon.mediation.inventory import Service
+from convergedon.mediation.privacy import private
 from convergedon.mediation.work import Work
 
 
@@ -233,8 +235,19 @@ def _notification(type_: str, alarm: Record, customer: str, services: Sequence[S
 
 
 async def notify(work: Work, about: Record, customer: str, body: Mapping[str, Any]) -> bool:
-    """Say a thing to a customer once: the same thing about the same record is the same notification."""
+    """Say a thing to a customer once: the same thing about the same record is the same notification.
+
+    The policy says whether, and what of it: what devices and people wrote may hold what is nobody else's business.
+    """
     id = _notification_id(about, customer, body["notificationType"])
+    resource = {"kind": CUSTOMER_NOTIFICATION.name, "tenant": about.tenant, "id": id, "parties": [customer]}
+    decision = await work.policy.decide(system(about.tenant), "tell", resource, body, channel="flow")
+    if not decision.allow:
+        on = f"{CUSTOMER_NOTIFICATION.name}/{id}"
+        reasons = list(decision.reasons)
+        work.audit.record("customer.told", about.tenant, "convergedon", on, "refused", decision, reasons=reasons)
+        return False
+    body = private(body, decision.obligations)
     try:
         body = {**body, **_linked(work, body), "traceId": about.facts.get("trace", "")}
         facts = {"trace": about.facts.get("trace", ""), "line": about.id}

@@ -148,7 +148,7 @@ class Desk:
         except Forbidden as error:
             return Part(hidden=str(error))
         persons = Persons(self.store)
-        wanted = audit.narrowed({**self._seen(decision), **asked.where})
+        wanted = audit.narrowed({**decision.where, **asked.where})
         where = await persons.asked(self.operator.tenant, wanted)
         found: list[Record] = []
         for span in (None,) if asked.narrow or asked.since else SPANS:
@@ -201,14 +201,7 @@ class Desk:
 
     async def _visible(self, kind: str) -> dict[str, Any]:
         """What the operator may see of a kind. Raises Forbidden."""
-        return self._seen(await self.door.allowed(self.operator, "list", kind))
-
-    def _seen(self, decision: Decision) -> dict[str, Any]:
-        """What a decision lets the operator see."""
-        where: dict[str, Any] = {"tenant": self.operator.tenant}
-        if "parties" in decision.filter:
-            where["facts.parties"] = {"$in": list(decision.filter["parties"])}
-        return where
+        return (await self.door.allowed(self.operator, "list", kind)).where
 
     async def _latest(self, kind: str, member: str) -> Sequence[Record]:
         where, time_ = await self._visible(kind), f"facts.at.{member}"
@@ -228,8 +221,7 @@ class Desk:
 
 
 def _check_parties(record: Record, decision: Decision) -> None:
-    parties = decision.filter.get("parties")
-    if parties is not None and not set(parties) & set(record.facts.get("parties", [])):
+    if not decision.sees(record):
         raise NotFound(f"there is no {record.kind} {record.id}")
 
 

@@ -40,7 +40,7 @@ reasons contains "a customer reaches only what concerns its own party" if {
 # a rule of its own: engines differ in what `not x in y` says where x is undefined
 concerns_own_party if input.subject.party in input.resource.parties
 
-reasons contains sprintf("the role %v of %v was withdrawn or is too old: a new token is needed", [role, input.subject.id]) if {
+reasons contains sprintf("the role %v was withdrawn or is too old: a new token is needed", [role]) if {
 	not granted
 	some role in standing.said
 	data.roles[role]
@@ -52,7 +52,7 @@ reasons contains "the role system is the gateway's own" if {
 	"system" in standing.said
 }
 
-reasons contains sprintf("%v, in whose name this is done, has no role any more that may %v a %v", [input.resource.owner.id, wanted[0], wanted[1]]) if {
+reasons contains sprintf("who asked for this has no role any more that may %v a %v", wanted) if {
 	input.resource.owner
 	wanted
 	not owner_may

@@ -45,14 +45,14 @@ reasons contains sprintf("remediation %v needs the approval of another person th
 	not answered
 }
 
-reasons contains sprintf("%v asked for remediation %v and cannot approve it too", [approver.id, named]) if {
+reasons contains sprintf("whoever asked for remediation %v cannot approve it too", [named]) if {
 	asked
 	not automatic
 	answered
 	own
 }
 
-reasons contains sprintf("%v may not approve remediation %v: one of the roles %v in the same tenant is needed", [approver.id, named, concat(", ", data.remediation.approvers)]) if {
+reasons contains sprintf("remediation %v is approved by the roles %v in the same tenant only", [named, concat(", ", data.remediation.approvers)]) if {
 	asked
 	not automatic
 	answered

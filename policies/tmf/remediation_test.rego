@@ -43,13 +43,13 @@ test_without_approval_nothing_is_repaired if {
 }
 
 test_nobody_approves_what_it_asked_for if {
-	refused({"approval": approved({}), "owner": mara}, "mara asked for remediation reset-port and cannot approve it too")
+	refused({"approval": approved({}), "owner": mara}, "whoever asked for remediation reset-port cannot approve it too")
 	gateway := approved({"by": {"id": "convergedon"}})
-	refused({"approval": gateway}, "convergedon asked for remediation reset-port and cannot approve it too")
+	refused({"approval": gateway}, "whoever asked for remediation reset-port cannot approve it too")
 }
 
 test_only_certain_roles_of_the_same_tenant_approve if {
-	words := "mara may not approve remediation reset-port: one of the roles noc, admin in the same tenant is needed"
+	words := "remediation reset-port is approved by the roles noc, admin in the same tenant only"
 	refused({"approval": approved({"by": {"roles": ["csr"]}})}, words)
 	refused({"approval": approved({"by": {"tenant": "globex"}})}, words)
 }

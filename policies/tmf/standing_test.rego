@@ -14,7 +14,7 @@ asked(subject, channel) := {
 	"environment": {"time": now},
 }
 
-over := "the role csr of vendor was withdrawn or is too old: a new token is needed"
+over := "the role csr was withdrawn or is too old: a new token is needed"
 
 test_a_role_stands if main.decision.allow with input as asked(csr, "rest")
 
@@ -99,7 +99,7 @@ test_what_was_asked_for_by_somebody_withdrawn_is_not_begun if {
 		main.decision.allow with input as question
 		reasons := main.decision.reasons with input as question with data.withdrawn as gone
 		count(reasons) == 1
-		startswith(reasons[0], "vendor, in whose name this is done, has no role any more that may create a productOrder")
+		startswith(reasons[0], "who asked for this has no role any more that may create a productOrder")
 	}
 }
 
