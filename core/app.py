@@ -29,6 +29,7 @@ from convergedon.core import (
     keys,
     logs,
     peers,
+    persons,
     policy,
     tokens,
     trace,
@@ -40,11 +41,14 @@ from convergedon.core.bus import Bus, Keep, NatsBus
 from convergedon.core.checkpoints import Notary
 from convergedon.core.decisions import DecisionLog
 from convergedon.core.engines import Closed, OpaServer
-from convergedon.core.errors import ConvergedonError, Findings, Misconfigured, Unavailable
+from convergedon.core.errors import ConvergedonError, Findings, Misconfigured, NotFound, Unavailable
+from convergedon.core.persons import Persons
 from convergedon.core.policy import Policy
+from convergedon.core.proof import Asked, Proof
 from convergedon.core.relay import Relay
 from convergedon.core.settings import Settings, address
 from convergedon.core.store import MongoStore, Store
+from convergedon.core.verification import Trail
 
 log = structlog.get_logger()
 
@@ -320,6 +324,56 @@ async def audit_verify(settings: Settings) -> str:
 async def audit_key(settings: Settings) -> str:
     """The public key of the checkpoints. Raises Misconfigured."""
     return checkpoints.pem(checkpoints.public_key(settings)).rstrip()
+
+
+async def audit_export(settings: Settings, asked: Asked, file: Path) -> str:
+    """Raises ConvergedonError when the record is not whole, Misconfigured when the file cannot be written."""
+    key = checkpoints.public_key(settings)
+    async with connected(settings, COMMAND) as (store, bus):
+        await _attested(settings, bus)
+        trail = Trail(key)
+        await trail.read(bus)
+        exporting = Proof(store, trail, asked, checkpoints.pem(key))
+        try:
+            await _written(file, exporting.lines())
+        except OSError as error:
+            raise Misconfigured(f"{file} cannot be written: {error.strerror}") from error
+    done = exporting.done
+    fresh = f"; {done.fresh} are too new: export them in {checkpoints.EVERY:g} seconds" if done.fresh else ""
+    return f"{done.told} records in {file}, and {done.hashed} by their hashes alone{fresh}"
+
+
+async def _attested(settings: Settings, bus: Bus) -> None:
+    """Have all that is stored by now under a checkpoint, where the key that signs is at hand."""
+    with suppress(ConvergedonError):
+        await Notary(bus, checkpoints.signing_key(settings), settings.audit_anchor_file).attest()
+
+
+async def _written(file: Path, lines: AsyncIterator[bytes]) -> None:
+    """The whole file or none, for its owner's eyes alone."""
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    try:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as writing:
+            async for line in lines:
+                writing.write(line)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+async def audit_erase(settings: Settings, tenant: str, name: str) -> str:
+    """Raises NotFound when neither the audit record nor the log of decisions knows the name."""
+    async with connected(settings, COMMAND) as (store, bus), _recording(store, bus, COMMAND) as (writer, _):
+        try:
+            reference = await Persons(store).erase(tenant, name)
+        except NotFound:
+            reference = ""
+        forgotten = await decisions.forget(bus, tenant, name)
+        if not reference and not forgotten:
+            raise NotFound(f"neither the audit record nor the log of decisions knows {name} of tenant {tenant}")
+        on = f"{persons.KIND.name}/{reference}"
+        writer.record("person.erased", tenant, _operator(), on, "done", decisions=forgotten)
+    return f"{reference or 'no reference'} leads to nobody now, and {forgotten} decisions are forgotten"
 
 
 async def policy_test(settings: Settings, folder: Path | None = None) -> str:

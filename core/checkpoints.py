@@ -45,6 +45,10 @@ EVERY = 10.0
 """Seconds between two checkpoints, as long as something is recorded."""
 
 
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """``heads`` are the ends of the chains that have grown since the one before; ``upto`` is the place in the stream of
@@ -182,7 +186,7 @@ class Notary:
             if said["stored"] and said["sequence"] > heads.get(said["writer"], (0, ""))[0]:
                 heads[said["writer"]] = (said["sequence"], said["hash"])
         if heads:
-            time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            time = now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
             previous = hash_of(last.body) if last else START
             made = Checkpoint(before.number + 1, time, previous, upto, heads)
             signed = {"text": made.text, "signature": self._key.sign(made.text.encode()).hex()}

@@ -178,6 +178,35 @@ def audit_key(data: Path | None) -> None:
     _show(_ask(app.audit_key(_settings(data))))
 
 
+@audit.command("export")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--tenant", default="", help="Only this tenant's records; others stand in it by their hashes.")
+@click.option("--since", metavar="TIME", help="RFC 3339, for example 2026-05-01T12:00:00Z.")
+@click.option("--until", metavar="TIME", help="Likewise.")
+@data_option
+def audit_export(file: Path, tenant: str, since: str | None, until: str | None, data: Path | None) -> None:
+    """Write records to FILE with a proof that anybody can check."""
+    from convergedon.core import app
+    from convergedon.core.proof import Asked
+
+    span = [_time(text, name) if text else None for name, text in (("--since", since), ("--until", until))]
+    _show(_ask(app.audit_export(_connected(data), Asked(tenant, *span), file)))
+
+
+@audit.command("erase")
+@click.option("--tenant", required=True, help="Tenant of whom is erased.")
+@click.option("--subject", help="A client or user, as its tokens name it.")
+@click.option("--party", help="A party, as resources name it.")
+@data_option
+def audit_erase(tenant: str, subject: str | None, party: str | None, data: Path | None) -> None:
+    """Make a person's references lead to nobody; the record stays whole."""
+    from convergedon.core import app
+
+    if bool(subject) == bool(party):
+        raise Misconfigured("say who is erased: --subject or --party")
+    _show(_ask(app.audit_erase(_connected(data), tenant, subject or party or "")))
+
+
 @main.group()
 def policy() -> None:
     """The rules that everything is checked by."""
@@ -400,14 +429,14 @@ def _calling(settings: Settings) -> Settings:
     return settings.model_copy(update={"callback_networks": allowed})
 
 
-def _time(text: str) -> datetime:
+def _time(text: str, name: str = "--from") -> datetime:
     """Raises Misconfigured."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
         time = datetime.min
     if time.tzinfo is None:
-        raise Misconfigured("--from is a time with its zone, for example 2026-05-01T12:00:00Z")
+        raise Misconfigured(f"{name} is a time with its zone, for example 2026-05-01T12:00:00Z")
     return time
 
 

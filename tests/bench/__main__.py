@@ -1,6 +1,7 @@
 """`make bench`: what the gateway costs, side by side with what it is built on and what it replaces.
 
-    python -m tests.bench [post] [read] [order] [fault] [parts] [cost] [lists] [--json FILE] [--seconds N] [--rounds N]
+    python -m tests.bench [post] [read] [order] [fault] [parts] [cost] [lists] [audit] [--json FILE]
+    python -m tests.bench ... [--seconds N] [--rounds N]
     python -m tests.bench lists [--most N] [--store NAME=mongodb://...]
 
 Figures are of this machine in this minute; the ratios are medians over rounds in which all took their turn.
@@ -30,7 +31,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("artefacts/bench.json"), metavar="FILE")
     parser.add_argument("--seconds", type=float, default=Effort.seconds, help="of one measurement")
     parser.add_argument("--rounds", type=int, default=Effort.rounds, help="in which each contestant has its turn")
-    parser.add_argument("--most", type=int, default=Effort.most, help="records that lists are measured on")
+    parser.add_argument("--most", type=int, default=Effort.most, help="records that lists and audit are measured on")
     parser.add_argument(
         "--store", type=_named, action="append", default=[], metavar="NAME=URL", help="a further store for lists"
     )

@@ -22,13 +22,16 @@ from convergedon.core.bus import NatsBus
 from convergedon.core.checkpoints import Notary
 from convergedon.core.memory import MemoryBus, MemoryStore
 from convergedon.core.policy import Decision
-from convergedon.core.store import MongoStore
+from convergedon.core.store import Kind, MongoStore
 from tests.bench.rounds import Effort, Result, rounded
 
 DECISION = Decision(uuid4().hex, True, (), {}, "610878066b65", input="c642ce98" * 8, seconds=0.0002)
 CHECKPOINT = 50_000
 """Records between two checkpoints."""
+FLUSHED = 5_000
 MINUTE = 60.0
+PLAIN = (Kind(audit.KIND.name), audit.KINDS[1])
+"""Verification looks nothing up, and without indexes a million records are written in minutes."""
 
 
 def _record(writer: Audit, number: int) -> None:
@@ -49,9 +52,10 @@ async def measure(effort: Effort) -> Result:
             mongodb = await stack.enter_async_context(embedded.mongodb(folder / "mongodb"))
             bus = await NatsBus(nats.url, "bench").open()
             stack.push_async_callback(bus.close)
-            store = await MongoStore(mongodb.url, "bench", audit.KINDS).open()
-            stack.push_async_callback(store.close)
-            await _servers(result, store, bus, effort.most)
+            for database, kinds, measured in (("writing", audit.KINDS, _flushed), ("reading", PLAIN, _verified)):
+                store = await MongoStore(mongodb.url, database, kinds).open()
+                stack.push_async_callback(store.close)
+                await measured(result, store, bus, effort.most)
     return result
 
 
@@ -68,16 +72,24 @@ async def _twins(result: Result, count: int) -> None:
     result.figures["flush, in-memory store and bus"] = {"processor": rounded(1e6 * (flushed - recorded) / count)}
 
 
-async def _servers(result: Result, store: MongoStore, bus: NatsBus, count: int) -> None:
+async def _flushed(result: Result, store: MongoStore, bus: NatsBus, most: int) -> None:
+    count = min(most, FLUSHED)
+    writer = Audit(store, MemoryBus(), "bench")
+    for number in range(count):
+        _record(writer, number)
+    begun, used = perf_counter(), process_time()
+    await writer._flush()
+    _tell(result, "flush, embedded store", count, perf_counter() - begun, process_time() - used)
+
+
+async def _verified(result: Result, store: MongoStore, bus: NatsBus, count: int) -> None:
     key = Ed25519PrivateKey.generate()
     writer, notary = Audit(store, bus, "bench"), Notary(bus, key)
-    begun, used = perf_counter(), process_time()
     for first in range(0, count, CHECKPOINT):
         for number in range(first, min(first + CHECKPOINT, count)):
             _record(writer, number)
         await writer._flush()
         await notary.attest()
-    _tell(result, "flush, embedded store and bus", count, perf_counter() - begun, process_time() - used)
     begun, used = perf_counter(), process_time()
     found = await verification.verify(store, bus, key.public_key())
     took = perf_counter() - begun
