@@ -73,7 +73,21 @@ def up(
     from convergedon.core import settings
 
     read = settings.load(data=data, port=port, trap_port=trap_port, flow_port=flow_port)
+    _warn(read)
     asyncio.run(_until_told(_up(read, lab, workers)))
+
+
+def _warn(settings: Settings) -> None:
+    """Say so when the policies of the folder cannot be used: everything runs then, and nothing is allowed."""
+    from convergedon.core import bundles, engines
+
+    if settings.opa_url or settings.policies is None:
+        return
+    try:
+        engines.compiled(bundles.read(settings.policies))
+    except Misconfigured as error:
+        words = " ".join(str(error).split())
+        click.echo(f"{words}: nothing is allowed until this is mended, or other policies are activated", err=True)
 
 
 async def _up(settings: Settings, lab: bool, workers: int) -> None:

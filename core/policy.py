@@ -233,6 +233,8 @@ def _public(body: Any) -> Any:
         parts = urlsplit(body["callback"])
     except ValueError:
         return {**body, "callback": ""}
+    if not parts.scheme or not parts.netloc:
+        return {**body, "callback": ""}
     return {**body, "callback": f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"}
 
 

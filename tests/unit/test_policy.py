@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import hmac
 from collections.abc import Mapping
 from pathlib import Path
+from time import time
 from typing import Any
+from uuid import UUID
 
+import orjson
 import pytest
 
-from convergedon.core import policy
+from convergedon.core import cli, engines, policy, settings
 from convergedon.core.errors import Forbidden, Misconfigured, Unavailable
-from convergedon.core.policy import Bundle, Embedded, OpaServer, Policy, Subject
+from convergedon.core.policy import Bundle, Closed, Decision, Embedded, OpaServer, Policy, Subject
 
 CSR = Subject("vendor", "acme", ("csr",))
 SHIPPED = policy.read()
@@ -202,3 +208,109 @@ def test_the_revision_changes_with_every_word(tmp_path: Path) -> None:
 
     assert len({first, second, policy.read(tmp_path).revision}) == 3
     assert policy.read(tmp_path).revision == policy.read(tmp_path).revision
+
+
+# --- the engine in force, and what is told of a decision
+
+
+async def test_the_next_question_is_put_to_the_next_engine() -> None:
+    """And one that is under way is answered by the engine that it was put to, with its revision."""
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(Says):
+        revision = "old"
+
+        async def evaluate(self, question: Mapping[str, Any]) -> Any:
+            asked.set()
+            await go_on.wait()
+            return self._answer
+
+    rules = Policy(Slow({"allow": False, "reasons": ["old"]}))
+    under_way = asyncio.create_task(rules.decide(CSR, "list", {"kind": "alarm"}))
+    await asked.wait()
+    rules.swap(Says({"allow": True}))
+    after = await rules.decide(CSR, "list", {"kind": "alarm"})
+    go_on.set()
+    before = await under_way
+
+    assert (before.allow, before.revision) == (False, "old")
+    assert (after.allow, after.revision) == (True, "test")
+    assert rules.revision == "test"
+
+
+async def test_a_closed_policy_says_why() -> None:
+    rules = Policy(Embedded(SHIPPED))
+    rules.swap(Closed("no policies (*.rego) in /etc/policies"))
+
+    with pytest.raises(Unavailable, match="no policies"):
+        await rules.ping()
+    assert rules.revision == ""
+
+
+async def test_the_hash_of_a_question_is_one_under_the_key() -> None:
+    """Every process with the key makes the same, and nobody without it can try out what was asked."""
+    told: list[tuple[Decision, str, bytes]] = []
+    rules = Policy(Embedded(SHIPPED), b"k" * 32, lambda *one: told.append(one))
+    decision = await rules.decide(CSR, "list", {"kind": "productOrder", "tenant": "acme"})
+    ((logged, tenant, question),) = told
+
+    assert (logged, tenant) == (decision, "acme")
+    assert decision.input == hmac.digest(b"k" * 32, question, "sha256").hex()
+    assert decision.input != hashlib.sha256(question).hexdigest()
+    other = await Policy(Embedded(SHIPPED)).decide(CSR, "list", {"kind": "productOrder", "tenant": "acme"})
+    assert other.input not in (decision.input, hashlib.sha256(question).hexdigest())
+
+
+async def test_an_id_says_when_the_decision_was_made() -> None:
+    """To the millisecond; and many made in one differ."""
+    rules = Policy(Says({"allow": True}))
+    made = [(await rules.decide(CSR, "list", {})).id for _ in range(500)]
+
+    assert len(set(made)) == 500
+    assert all(abs((policy.made(id) or 0) - time()) < 60 for id in made)
+    assert [policy.made(text) for text in ("", "7", "x" * 32, "0" * 12 + "4" + "0" * 19)] == [None] * 4
+    assert UUID(made[0]).version == 7
+
+
+@pytest.mark.parametrize(
+    ("callback", "seen"),
+    [
+        ("https://bss:s3cret@example.org:8443/events?token=s3cret#s3cret", "https://example.org:8443/events"),
+        ("http://[::1]:80/x", "http://[::1]:80/x"),
+        ("http://[s3cret", ""),
+        ("s3cret", ""),
+    ],
+)
+async def test_policies_see_of_a_callback_where_it_leads(callback: str, seen: str) -> None:
+    """Whatever else stands in it may be a secret; the registration itself keeps it."""
+    told: list[bytes] = []
+    rules = Policy(Says({"allow": True}), taken=lambda _, __, question: told.append(question))
+    body = {"callback": callback}
+    await rules.decide(CSR, "create", {"kind": "hub"}, body)
+
+    assert orjson.loads(told[0])["body"] == {"callback": seen}
+    assert body == {"callback": callback}
+
+
+@pytest.mark.parametrize(
+    ("provenance", "named"),
+    [
+        ({"bundles": {"b": {"revision": "2"}, "a": {"revision": "1"}}}, "a 1, b 2"),
+        ({"bundles": {"a": {}}}, ""),
+        ({"version": "1"}, ""),
+        ("x", ""),
+        (None, ""),
+    ],
+)
+def test_a_server_may_say_which_bundles_it_answers_from(provenance: Any, named: str) -> None:
+    assert engines._bundles(provenance) == named
+
+
+def test_up_says_that_nothing_is_allowed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It runs all the same; with policies that can be used it says nothing."""
+    cli._warn(settings.load(policies=tmp_path))
+    cli._warn(settings.load())
+
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith(f"no policies (*.rego) in {tmp_path}: nothing is allowed until")
