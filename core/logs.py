@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import MutableMapping
 from typing import Any
@@ -11,6 +12,11 @@ import structlog
 from opentelemetry import trace
 
 SECRET = ("password", "secret", "token", "community", "authorization", "passphrase", "key_file")
+
+
+USERINFO = re.compile(r"://[^/@\s]+@")
+"""User and password in a URL."""
+BEARER = re.compile(r"\b([Bb]earer) [\w.~+/=-]{8,}")
 
 
 def _mask(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -28,6 +34,14 @@ def _masked(name: str, value: Any) -> Any:
     if isinstance(value, list):
         return [_masked("", kept) for kept in value]
     return value
+
+
+def _scrub(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Mask what its form says is secret, wherever a library has put it: in a sentence, or in a traceback."""
+    for name, value in event.items():
+        if isinstance(value, str) and ("://" in value or "earer" in value):
+            event[name] = BEARER.sub(r"\1 ***", USERINFO.sub("://***@", value))
+    return event
 
 
 def _trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -59,6 +73,7 @@ def configure(role: str, level: str = "info") -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
+                _scrub,
                 structlog.processors.JSONRenderer(default=str),
             ],
         )

@@ -102,6 +102,14 @@ def _failed(reading: asyncio.Task[Any]) -> bool:
     return reading.done() and (reading.cancelled() or reading.exception() is not None)
 
 
+def shown(callback: str) -> str:
+    """A callback for others than its listener: without what it has after its path, where many keep a password."""
+    try:
+        return urlsplit(callback)._replace(query="", fragment="").geturl()
+    except ValueError:  # refused when it is checked
+        return ""
+
+
 async def check_callback(url: str, allowed: Networks) -> None:
     """Refuse a callback on a loopback, private or other special address unless its network is allowed.
 

@@ -269,7 +269,8 @@ class Operations:
     async def register(self, call: Call) -> Response:
         body = await call.body()
         documents.schema(call.api.document, documents.hub(call.api.document)).check(body)
-        decision = await self._allowed(call, "create", "hub", body=body)
+        shown = {**body, "callback": hub.shown(body["callback"])}
+        decision = await self._allowed(call, "create", "hub", body=shown)
         hub.check_query(call.api, body.get("query") or "")
         await hub.check_callback(body["callback"], self._settings.callback_networks)
         signer = signing.signer(self._settings)

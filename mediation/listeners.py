@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from convergedon.core.bus import Bus, token
@@ -13,17 +12,14 @@ from convergedon.core.errors import Misconfigured, NotFound, Unavailable
 from convergedon.core.policy import Policy
 from convergedon.core.settings import Settings
 from convergedon.core.store import Record, Store
-from convergedon.handlers import signing, telling
+from convergedon.handlers import hub, signing, telling
 from convergedon.handlers.resource import HUB, now
 from convergedon.mediation.delivery import Heard, heard, judge, queue, send, words
 from convergedon.mediation.posting import Poster
 
 
 async def listed(store: Store, bus: Bus, signer: signing.Signer) -> Sequence[Mapping[str, Any]]:
-    """Every listener and how many events wait for it. ``signed``: it can check our signatures.
-
-    What a callback has after its path is left out: many keep a password there.
-    """
+    """Every listener and how many events wait for it. ``signed``: it can check our signatures."""
     waiting = await bus.waiting("DELIVERY")
     return [
         {
@@ -31,7 +27,7 @@ async def listed(store: Store, bus: Bus, signer: signing.Signer) -> Sequence[Map
             "tenant": record.tenant,
             "api": record.facts["api"],
             "owner": record.facts["owner"]["id"],
-            "callback": urlsplit(record.body["callback"])._replace(query="", fragment="").geturl(),
+            "callback": hub.shown(record.body["callback"]),
             "query": record.body["query"],
             "waiting": waiting.get(f"delivery.{record.id}", 0),
             "signed": signer.knows(record.facts.get("mark", "")),

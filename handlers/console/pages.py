@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import structlog
 from flask import Flask, Response, g, make_response, redirect, render_template, request, session, url_for
+from flask.sessions import SecureCookieSessionInterface
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -36,6 +38,13 @@ HEADERS = {
 }
 
 
+class Sessions(SecureCookieSessionInterface):
+    """Flask's, whose cookie goes back by TLS alone where it came by TLS: to a proxy that is believed, or to us."""
+
+    def get_cookie_secure(self, app: Flask) -> bool:
+        return request.is_secure or super().get_cookie_secure(app)
+
+
 def site(settings: Settings, store: Store, bus: Bus, door: Door, bridge: Bridge) -> Flask:
     app = Flask("convergedon.console", root_path=str(Path(__file__).parent))
     app.config.update(
@@ -44,11 +53,12 @@ def site(settings: Settings, store: Store, bus: Bus, door: Door, bridge: Bridge)
         SESSION_COOKIE_PATH="/console",
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Strict",
-        SESSION_COOKIE_SECURE=settings.url.startswith("https:"),
+        SESSION_COOKIE_SECURE=settings.url.startswith("https:"),  # and where a request came by TLS
         SESSION_REFRESH_EACH_REQUEST=False,
         PERMANENT_SESSION_LIFETIME=LONGEST,
         MAX_CONTENT_LENGTH=65_536,
     )
+    app.session_interface = Sessions()
     app.jinja_env.globals.update(
         wording=wording, form_token=lambda: form_token(session), kinds=KINDS, latest=LATEST, most=MOST
     )
@@ -84,12 +94,14 @@ def site(settings: Settings, store: Store, bus: Bus, door: Door, bridge: Bridge)
         return redirect(url_for("board")) if g.operator else render_template("login.html", next=_local(request.args))
 
     @app.post("/login")
-    def enter() -> AnyResponse | tuple[str, int]:
+    def enter() -> AnyResponse:
         try:
             given = request.form.get("token", "").strip().removeprefix("Bearer ").strip()
             begun = bridge(door.enter(given, request.remote_addr or ""))
         except (Unauthenticated, Forbidden, TooManyRequests) as error:
-            return render_template("login.html", refused=str(error), next=_local(request.form)), error.status
+            page = render_template("login.html", refused=str(error), next=_local(request.form))
+            later = {"Retry-After": str(ceil(error.wait))} if isinstance(error, TooManyRequests) else {}
+            return make_response(page, error.status, later)
         session.clear()  # and with it the form value that somebody may have known before
         session.permanent = True
         session.update(begun)

@@ -43,7 +43,7 @@ STRANGER = ("203.0.113.9", 4711)
 
 class Built:
     def __init__(self, data: Path, **given: Any) -> None:
-        self.settings = settings.load(data=data, failure_limit=0, **given)
+        self.settings = settings.load(data=data, **{"failure_limit": 0, **given})
         store, bus = MemoryStore([*KINDS, KIND]), MemoryBus()
         rules, verifier, writer = Policy(Embedded(bundles.read())), Verifier(self.settings), Audit(store, bus, "test")
         operations = Operations(Resources(store, APIS, self.settings.url), rules, writer, self.settings)
@@ -209,3 +209,20 @@ async def test_answers_of_the_apis_are_kept_nowhere(built: Built) -> None:
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert len(page.headers.get_list("content-security-policy")) == 1
+
+
+async def test_bad_tokens_are_counted_by_address(tmp_path: Path) -> None:
+    """One address that guesses is told to wait, at every API alike; another one is served."""
+    built = Built(tmp_path, failure_limit=1)
+    path = f"{APIS[0].base}/{APIS[0].resources[0].name}"
+    bad = {"Authorization": "Bearer x.y.z"}
+    async with built.client() as client:
+        before = [(await client.get(path, headers=bad)).status_code for _ in range(10)]
+        refused = await client.get(f"{APIS[-1].base}/{APIS[-1].resources[0].name}", headers=bad)
+    good = {"Authorization": f"Bearer {issue(built.settings, 'acme', 'admin')}"}
+    async with built.client(("198.51.100.7", 1)) as client:
+        served = await client.get(path, headers=good)
+
+    assert before == [401] * 10
+    assert (refused.status_code, refused.json()["code"], served.status_code) == (429, "ERR429", 200)
+    assert int(refused.headers["retry-after"]) >= 1

@@ -6,13 +6,19 @@ import stat
 from collections.abc import Callable
 from typing import Any
 
+import jwt
 import pytest
 from twins import Place, form_of, log_in
 
+from convergedon.core import bundles
 from convergedon.core.bus import Parked
+from convergedon.core.engines import Embedded
 from convergedon.core.errors import Unavailable
+from convergedon.core.policy import Policy
 from convergedon.core.store import Record
+from convergedon.core.tokens import Verifier
 from convergedon.handlers.alarms import ALARM
+from convergedon.handlers.console.door import Door
 from convergedon.handlers.console.reading import LATEST
 from convergedon.handlers.customer_bills import APPLIED_CUSTOMER_BILLING_RATE, CUSTOMER_BILL
 from convergedon.handlers.customer_notifications import CUSTOMER_NOTIFICATION
@@ -112,6 +118,56 @@ async def test_after_the_logout_a_copied_cookie_is_worth_nothing(place: Place) -
 
     assert answer.headers["location"] == "/console/login"
     assert page.status_code == 302
+
+
+async def test_a_session_that_somebody_planted_is_not_the_one_that_is_opened(place: Place) -> None:
+    """Whoever knew cookie and form of the time before the login knows nothing of the session after it."""
+    async with place.client() as client:
+        form = form_of(await client.get("/console/login"))
+        planted = client.cookies["convergedon_console"]
+        await client.post("/console/login", data={"form": form, "token": place.token()})
+        opened = client.cookies["convergedon_console"]
+        forged = await client.post("/console/logout", data={"form": form})
+    async with place.client() as other:
+        page = await other.get("/console/", headers={"Cookie": f"convergedon_console={planted}"})
+
+    assert opened != planted
+    assert forged.status_code == 403
+    assert page.status_code == 302
+
+
+async def test_the_policy_hears_when_an_operator_was_given_its_roles(place: Place) -> None:
+    """A session says it for as long as it lasts: a role that is too old for the policies ends it."""
+    token = place.token()
+    issued = jwt.decode(token, options={"verify_signature": False})["iat"]
+    door = Door(Policy(Embedded(bundles.read())), Verifier(place.settings), None)
+    session = await door.enter(token)
+    operator = door.operator(session)
+
+    assert operator is not None
+    assert operator.issued == issued
+    assert door.operator({name: value for name, value in session.items() if name != "issued"}) is None
+
+
+@pytest.mark.parametrize(("base", "secure"), [("http://console", False), ("https://console", True)])
+async def test_by_tls_the_cookie_goes_by_tls_alone(place: Place, base: str, secure: bool) -> None:
+    async with place.client(base) as client:
+        entered = await log_in(client, place.token())
+
+    assert ("Secure" in entered.headers["set-cookie"]) is secure
+
+
+async def test_guessing_at_the_login_is_bounded(place: Place) -> None:
+    """After some bad tokens the address has to wait, even with a good one; it is told for how long."""
+    async with place.client() as client:
+        form = form_of(await client.get("/console/login"))
+        bad = [await client.post("/console/login", data={"form": form, "token": f"bad-{n}"}) for n in range(60)]
+        good = await client.post("/console/login", data={"form": form, "token": place.token()})
+
+    assert [answer.status_code for answer in bad[:50]] == [401] * 50
+    assert bad[-1].status_code == good.status_code == 429
+    assert int(good.headers["retry-after"]) >= 1
+    assert "too many bearer tokens from this address" in good.text
 
 
 @pytest.mark.parametrize("next_", ["//elsewhere.example", "/\\elsewhere.example", "https://elsewhere.example", ""])

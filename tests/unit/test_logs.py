@@ -89,3 +89,21 @@ def test_a_failure_is_logged_on_one_line_with_its_cause() -> None:
 def test_libraries_that_log_payloads_are_quiet() -> None:
     """ncclient writes whole configurations at info."""
     assert logged("logging.getLogger('ncclient.transport').info('<password>%s</password>', SECRET)") == []
+
+
+def test_a_secret_is_masked_by_its_form() -> None:
+    """A password in a URL and a token after Bearer, in a sentence as in a traceback, of ours or of a library's."""
+    lines = logged("""
+        url = f"mongodb://anna:{SECRET}@db.example:27017/?tls=true"
+        log.warning("cannot connect", reason=f"refused by {url}")
+        logging.getLogger("library").warning("GET with Authorization: Bearer %s.x.y", SECRET)
+        try:
+            raise OSError(url)
+        except OSError as error:
+            log.error("failed", exc_info=error)
+    """)
+
+    assert SECRET not in str(lines)
+    assert "mongodb://***@db.example:27017" in lines[0]["reason"]
+    assert "Bearer ***" in lines[1]["event"]
+    assert "mongodb://***@db.example" in lines[2]["exception"]
