@@ -39,6 +39,8 @@ from convergedon.handlers.versions import BEYOND, Translation
 TRIES = 5
 """How often a patch is applied anew because somebody else changed the resource meanwhile."""
 LONGEST_KEY = 255
+OF_HUBS = {"register": ("create", "hub"), "subscription": ("retrieve", "hub"), "unregister": ("delete", "hub")}
+"""Operations of the hub as policies know them: action and kind."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,12 @@ class Operations:
 
     def _record(self, call: Call, action: str, on: str, outcome: str, decision: Decision, **detail: Any) -> None:
         self._audit.record(f"call.{action}", call.subject.tenant, call.subject.id, on, outcome, decision, **detail)
+
+    def failed(self, call: Call, verb: str, status: int) -> None:
+        """Record a call that was allowed and came to nothing: who tries one id after another leaves a track."""
+        if call.decisions and call.decisions[-1].allow:
+            action, kind = OF_HUBS.get(verb, (verb, call.resource.name))
+            self._record(call, action, f"{kind}/{call.id}", "failed", call.decisions[-1], status=status)
 
     async def _read(self, call: Call, decision: Decision) -> Record:
         """The record that the path names, as far as the caller may see it. Raises NotFound, for hidden ones too."""

@@ -39,6 +39,7 @@ class ShapeResolver(Resolver):  # type: ignore[misc]
             resource,
             verb,
             getattr(self._operations, verb),
+            self._operations.failed,
             self._operations.shares,
             self._operations.public_url,
         )

@@ -29,13 +29,17 @@ from convergedon.handlers.resource import Api, Resource
 log = structlog.get_logger()
 
 Serve = Callable[[Call], Awaitable[Response]]
+Failed = Callable[[Call, str, int], None]
+"""Is told of a call that was not answered with success: the verb, and the status that it was answered with."""
 
 
 class Service:
     """One operation of one resource, bound to the function that does it (by the resolver)."""
 
-    def __init__(self, api: Api, resource: Resource, verb: str, serve: Serve, shares: Shares, public_url: str) -> None:
-        self._api, self._resource, self._serve = api, resource, serve
+    def __init__(
+        self, api: Api, resource: Resource, verb: str, serve: Serve, failed: Failed, shares: Shares, public_url: str
+    ) -> None:
+        self._api, self._resource, self._verb, self._serve, self._failed = api, resource, verb, serve, failed
         self._shares, self._public_url = shares, public_url
         self._name = f"{resource.name}.{verb}"
         self._seconds = metrics.REQUEST_SECONDS.labels(api.document, self._name)
@@ -54,6 +58,8 @@ class Service:
             except Exception as error:
                 log.error("request failed", path=request.url.path, exc_info=error)
                 response = refusal(error)
+            if response.status_code >= 400:
+                self._failed(call, self._verb, response.status_code)
             response.headers["X-Trace-Id"] = trace.trace_id()
         if call.decisions:
             response.headers["X-Decision-Id"] = call.decisions[-1].id

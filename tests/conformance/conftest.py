@@ -47,6 +47,8 @@ class Built:
     bus: MemoryBus
     settings: Settings
     resources: Resources
+    audit: Audit
+    audited: Store
     others: dict[Any, Built] = field(default_factory=dict)
 
     def beside(self, around: Callable[[Store], Any] | None = None, **changed: Any) -> Built:
@@ -110,14 +112,15 @@ def build(store: Store, data: Path, **changed: Any) -> Built:
     told = {"callback_networks": ["127.0.0.0/8"], "body_limit": LIMIT, "failure_limit": 0, **changed}
     given = settings.load(data=data, **told)
     bus, resources = MemoryBus(), Resources(store, APIS, URL)
-    operations = Operations(
-        resources, Policy(Embedded(policy.read())), Audit(MemoryStore(AUDIT_KINDS), bus, "gateway"), given
-    )
+    audited = MemoryStore(AUDIT_KINDS)
+    writer = Audit(audited, bus, "gateway")
+    operations = Operations(resources, Policy(Embedded(policy.read())), writer, given)
 
     async def readiness() -> tuple[bool, Mapping[str, Any]]:
         return True, {}
 
-    return Built(application(APIS, operations, Verifier(given), readiness, LIMIT), store, bus, given, resources)
+    app = application(APIS, operations, Verifier(given), readiness, LIMIT)
+    return Built(app, store, bus, given, resources, writer, audited)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 from conftest import Gateway
 
 from convergedon.core import policy
-from convergedon.core.audit import Audit
+from convergedon.core.audit import KIND, Audit
 from convergedon.core.engines import Embedded
 from convergedon.core.persons import REFERENCE, Persons
 from convergedon.core.policy import Policy, Subject
@@ -98,3 +98,22 @@ async def test_nobody_writes_records(gateway: Gateway, method: str) -> None:
     for path in (RECORDS, f"{RECORDS}/test-000000000000:000000000001"):
         answer = await gateway.ask(method, path, json={})
         assert answer.status_code == 405
+
+
+async def test_a_call_that_came_to_nothing_is_recorded_with_its_decision(any_gateway: Gateway) -> None:
+    """Who tries one id after another leaves a track, though nothing was refused by policy."""
+    path = "/tmf-api/productOrderingManagement/v4/productOrder/not-there"
+    missed = await any_gateway.ask("GET", path, headers=any_gateway.token("csr"))
+    unheard = await any_gateway.ask(
+        "DELETE", "/tmf-api/productOrderingManagement/v4/hub/none", headers=any_gateway.token("csr")
+    )
+
+    await any_gateway.built.audit.stop()
+
+    async def track(answer: Any) -> list[tuple[str, str, str, int]]:
+        wanted = {"body.decision": answer.headers["x-decision-id"]}
+        entries = [record.body for record in await any_gateway.built.audited.find(KIND.name, wanted)]
+        return [(one["what"], one["on"], one["outcome"], one["detail"]["status"]) for one in entries]
+
+    assert await track(missed) == [("call.retrieve", "productOrder/not-there", "failed", 404)]
+    assert await track(unheard) == [("call.delete", "hub/none", "failed", 404)]
