@@ -66,7 +66,7 @@ def _decide_nothing() -> None:
     """Everything is allowed, and nothing asked or logged. No setting does this; it is there to be measured."""
     from convergedon.core import policy
 
-    allowed = policy.Decision("1", True, (), {}, "1")
+    allowed = policy.Decision("1", True, (), {"tenant": "acme"}, "1")
 
     async def decide(*_: object, **__: object) -> policy.Decision:
         return allowed
@@ -116,6 +116,9 @@ async def frame() -> None:
 
     class Echo:
         shares, public_url = Shares(0), ""
+
+        def failed(self, call: Call, verb: str, status: int) -> None:
+            """Nothing is recorded here."""
 
         async def create(self, call: Call) -> Response:
             return answer(await call.body(), 201)
