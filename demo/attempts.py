@@ -1,43 +1,89 @@
 """What a campaign tries: violations of every class on every path where they can occur, and what everybody may do.
 
-This is the table; how each is played stands in plays.py. ``DATA`` is laid over the policies' data, so that the lab
+This is the table; how each is played stands in plays.py. ``data`` is laid over the policies' data, so that the lab
 could carry out what the policies forbid.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from time import time
 from typing import Any
 
 from convergedon.demo import plays
-from convergedon.demo.plays import CSR, NOC, NORTHWIND, PATCHES, PLAIN, THEIR_NOC, V4, V5, Wish
+from convergedon.demo.plays import CSR, NOC, NORTHWIND, OPEN, PATCHES, PLAIN, THEIR_CSR, THEIR_NOC, V4, V5, Wish
 from convergedon.demo.tally import LEGITIMATE
 from convergedon.demo.witness import Deed, Scene, Who
-from convergedon.handlers import alarms
+from convergedon.handlers import alarms, product_ordering, product_ordering_v5
+from convergedon.handlers.resource import Api
 
 TENANTS = "cross-tenant access"
 ENTITLEMENT = "over-entitlement"
+WINDOW = "outside its window"
+SPEND = "spend cap"
+REMEDIATION = "remediation not approved"
+GEOGRAPHY = "forbidden geography"
+PERSONAL = "personal data in a notification"
 ROLES = "stale or missing role"
-CLASSES = (TENANTS, ENTITLEMENT, ROLES)
+CLASSES = (TENANTS, ENTITLEMENT, WINDOW, SPEND, REMEDIATION, GEOGRAPHY, PERSONAL, ROLES)
 
 CREATE, READ, TASK, HUB = "REST create", "REST read", "task with a pattern", "hub"
 DELIVERY, FLOW, INTENT, CONSOLE = "delivery", "flow step", "intent on the bus", "console"
 
-DATA: Mapping[str, Any] = {"contracts": {"acme": {"bandwidth": 500}, "globex": {"bandwidth": 400}}}
-"""Contracts below what the lab's ports can carry (1000 Mbit/s): what is above them could take effect."""
+MONTH = 30 * 86_400
+SELF_HEALING = "bounce-port"
+"""A remediation that needs no approval."""
 
 READER = Who("acme-reader", "acme", ("reader",))
 NOBODY = Who("acme-nobody", "acme", ())
 PRETENDER = Who("acme-pretender", "acme", ("system", "root"))
 FORMER = Who("acme-former", "acme", ("formerCsr", "formerNoc"))
 """Somebody whose roles were known when a listener, a task or an order was taken, and are no more."""
+DISMISSED = Who("acme-dismissed", "acme", ("csr", "noc"))
+"""Somebody whose roles were withdrawn."""
+STALE = Who("acme-stale", "acme", ("csr", "noc"), age=2 * MONTH)
+"""Somebody whose roles were given too long ago."""
+GONE = {"whose role is gone": FORMER, "who was dismissed": DISMISSED, "whose roles are too old": STALE}
 
-LISTENERS = {"acme-listens": NOC, "globex-listens": THEIR_NOC, "former-listens": FORMER}
-"""Who hears every alarm of a tenant, from the beginning."""
+ALL_PRIVATE = f"event.productOrder.category={plays.PRIVATE}"
+LISTENERS: Mapping[str, tuple[Api, Who, str]] = {
+    "acme-listens": (alarms.API, NOC, ""),
+    "globex-listens": (alarms.API, THEIR_NOC, ""),
+    **{f"{who.name}-listens": (alarms.API, who, "") for who in GONE.values()},
+    "reader-listens": (product_ordering.API, READER, ALL_PRIVATE),
+    "reader-listens-5": (product_ordering_v5.API, READER, ALL_PRIVATE),
+    "csr-listens": (product_ordering.API, CSR, ALL_PRIVATE),
+}
+"""Who hears of what from the beginning."""
 
 REFUSED, HIDDEN = (403,), (404,)
+NO_DOOR = "in an order that no door saw"
+
+
+def data() -> Mapping[str, Any]:
+    """What the policies know in a campaign. Contracts are below what the lab's ports can carry (1000 Mbit/s)."""
+    far = datetime.now(UTC) + timedelta(days=3)
+    window = {"days": [far.strftime("%A").lower()], "from": [3, 0], "to": [4, 0]}
+    countries = {OPEN["acme"]: "DE", plays.CLOSED: "DE", plays.FORBIDDEN: "FR"}
+    return {
+        "contracts": {
+            "acme": {"bandwidth": 500, "quantity": 5, "monthly": 1000},
+            "globex": {"bandwidth": 400, "quantity": 5, "monthly": 1000},
+        },
+        "windows": {"acme": {plays.CLOSED: [window]}},
+        "geography": {
+            "countries": {"acme": countries},
+            "devices": {"pe1": "FR", "pe2": "DE", "pe3": "DE"},
+            "served": {"acme": {"countries": ["DE"]}},
+        },
+        "withdrawn": {"subjects": {"acme": {DISMISSED.name: time() + MONTH}}},
+        "longest": {"*": MONTH},
+        "remediation": {"automatic": {"acme": [SELF_HEALING]}},
+    }
 
 
 @dataclass(frozen=True)
@@ -53,8 +99,7 @@ class Attempt:
 
 async def prepare(scene: Scene) -> None:
     """What many attempts share."""
-    for name, who in LISTENERS.items():
-        await scene.subscribe(alarms.API, who, name)
+    await asyncio.gather(*(scene.subscribe(api, who, name, query) for name, (api, who, query) in LISTENERS.items()))
 
 
 def _legitimate() -> list[Attempt]:
@@ -63,6 +108,9 @@ def _legitimate() -> list[Attempt]:
         for kind in PATCHES
     ]
     heard = partial(plays.listened, NOC, "acme")
+    person = partial(plays.person_told, "csr-listens", True)
+    approved = partial(plays.intended, PLAIN, partial(_remediation, approval=_approved))
+    healing = partial(plays.intended, PLAIN, partial(_remediation, workflow=SELF_HEALING))
     return [
         Attempt(LEGITIMATE, CREATE, "an order within the contract", partial(plays.delivered, V4), (201,)),
         Attempt(LEGITIMATE, CREATE, "an order of version 5", partial(plays.delivered, V5), (201,)),
@@ -72,6 +120,9 @@ def _legitimate() -> list[Attempt]:
         Attempt(LEGITIMATE, TASK, "one's own alarm is commented", plays.own_alarm_commented, (201,)),
         Attempt(LEGITIMATE, HUB, "one's own events are heard", heard, (201,)),
         Attempt(LEGITIMATE, DELIVERY, "a rightful listener hears", partial(plays.told, "acme-listens", NOC)),
+        Attempt(LEGITIMATE, DELIVERY, "who works with customers hears whole", person),
+        Attempt(LEGITIMATE, INTENT, "an approved remediation", approved),
+        Attempt(LEGITIMATE, INTENT, "a remediation that needs no approval", healing),
         Attempt(LEGITIMATE, CONSOLE, "one's own order is shown", plays.own_order_shown, (200,)),
     ]
 
@@ -86,6 +137,10 @@ def _tenants() -> list[Attempt]:
     patterns: Mapping[str, Callable[[str, str], Mapping[str, Any]]] = {
         "another's alarm by its id": lambda mark, id: {"id": id},
         "another's alarm by what it is": lambda mark, id: {"alarmedObject": {"id": f"globex/{mark}"}},
+    }
+    devices: Mapping[str, Mapping[str, Any]] = {
+        "another's device": {},
+        "another's device in its name": {"tenant": "globex", "owner": THEIR_CSR.subject.document},
     }
     return [
         *(
@@ -105,20 +160,28 @@ def _tenants() -> list[Attempt]:
         ),
         Attempt(TENANTS, HUB, "another's events are asked for", partial(plays.listened, NOC, "globex"), (201,)),
         Attempt(TENANTS, DELIVERY, "another's event", partial(plays.told, "acme-listens", THEIR_NOC)),
-        Attempt(TENANTS, INTENT, "another's device", plays.their_device_intended),
+        Attempt(TENANTS, FLOW, "another's order is begun", plays.their_order_begun),
+        *(
+            Attempt(TENANTS, INTENT, words, partial(plays.their_device_intended, said))
+            for words, said in devices.items()
+        ),
     ]
 
 
-def _wished(violates: str, wish: Wish, **intent: Any) -> list[Attempt]:
-    """What must not be ordered, on every path on which it can be asked for."""
-    codes = (201,) if wish.waits else REFUSED
-    patched = (200,) if wish.waits else REFUSED
+def _ordered(violates: str, wish: Wish) -> list[Attempt]:
+    """What must not be ordered, on every path on which an order can ask for it."""
+    created, patched = ((201,), (200,)) if wish.waits else (REFUSED, REFUSED)
     return [
-        Attempt(violates, CREATE, wish.words, partial(plays.ordered, V4, CSR, wish), codes),
-        Attempt(violates, CREATE, f"{wish.words}, version 5", partial(plays.ordered, V5, CSR, wish), codes),
+        Attempt(violates, CREATE, wish.words, partial(plays.ordered, V4, CSR, wish), created),
+        Attempt(violates, CREATE, f"{wish.words}, version 5", partial(plays.ordered, V5, CSR, wish), created),
         *(Attempt(violates, kind, wish.words, partial(plays.patched, kind, wish), patched) for kind in PATCHES),
-        Attempt(violates, FLOW, f"{wish.words}, in an order that no door saw", partial(plays.taken_up, wish)),
+        Attempt(violates, FLOW, f"{wish.words}, {NO_DOOR}", partial(plays.taken_up, wish)),
     ]
+
+
+def _intended(violates: str, wish: Wish) -> list[Attempt]:
+    """The same in an intent that was put on the bus past the orchestrator."""
+    return [Attempt(violates, INTENT, wish.words, partial(plays.intended, wish, dict))]
 
 
 def _entitlement() -> list[Attempt]:
@@ -126,41 +189,109 @@ def _entitlement() -> list[Attempt]:
     beside = Wish("too much beside enough", besides=900)
     inside = Wish("too much inside a bundle", bandwidth=900, inside=True)
     return [
-        *_wished(ENTITLEMENT, much),
+        *_ordered(ENTITLEMENT, much),
+        *_ordered(ENTITLEMENT, Wish("too many", quantity=9)),
+        *_intended(ENTITLEMENT, much),
         Attempt(ENTITLEMENT, CREATE, beside.words, partial(plays.ordered, V4, CSR, beside), REFUSED),
         Attempt(ENTITLEMENT, CREATE, inside.words, partial(plays.ordered, V5, CSR, inside), REFUSED),
         Attempt(ENTITLEMENT, CREATE, "a service grows too much", partial(plays.service_changed, much), REFUSED),
-        Attempt(ENTITLEMENT, INTENT, much.words, partial(plays.intended, much, {})),
+    ]
+
+
+def _places_and_prices() -> list[Attempt]:
+    closed = Wish("a site whose window is closed", site=plays.CLOSED, waits=True)
+    abroad = Wish("a site where nobody may be served", site=plays.FORBIDDEN)
+    return [
+        *_ordered(WINDOW, closed),
+        *_intended(WINDOW, closed),
+        *_ordered(SPEND, Wish("too dear", monthly=5000)),
+        *_ordered(GEOGRAPHY, abroad),
+        *_intended(GEOGRAPHY, abroad),
+    ]
+
+
+def _approved(by: Who = NOC, ago: float = 0) -> Mapping[str, Any]:
+    return {"by": by.subject.document, "time": time() - ago, "decision": "approved"}
+
+
+def _remediation(
+    workflow: str = "reroute", approval: Callable[[], Mapping[str, Any] | None] = lambda: None, owner: Who | None = None
+) -> Mapping[str, Any]:
+    """What an intent or a message of a remediation says of itself."""
+    said = {"purpose": "remediation", "workflow": workflow, "approval": approval()}
+    return {**said, "owner": owner.subject.document} if owner else said
+
+
+def _remediations() -> list[Attempt]:
+    lacking: Mapping[str, Callable[[], Mapping[str, Any]]] = {
+        "not approved": _remediation,
+        "approved by who asked for it": partial(_remediation, approval=partial(_approved, CSR), owner=CSR),
+        "approved by one who may not": partial(_remediation, approval=partial(_approved, READER)),
+        "approved by another tenant": partial(_remediation, approval=partial(_approved, THEIR_NOC)),
+        "approved by one who was dismissed": partial(_remediation, approval=partial(_approved, DISMISSED)),
+        "approved too long ago": partial(_remediation, approval=partial(_approved, NOC, 2 * 86_400)),
+    }
+    return [
+        *(Attempt(REMEDIATION, INTENT, words, partial(plays.intended, PLAIN, said)) for words, said in lacking.items()),
+        *(Attempt(REMEDIATION, FLOW, words, partial(plays.forged, PLAIN, said)) for words, said in lacking.items()),
+    ]
+
+
+def _personal() -> list[Attempt]:
+    return [
+        Attempt(PERSONAL, DELIVERY, "a reader hears of a person", partial(plays.person_told, "reader-listens", False)),
+        Attempt(PERSONAL, DELIVERY, "by version 5", partial(plays.person_told, "reader-listens-5", False)),
+        Attempt(PERSONAL, HUB, "a reader seeks a person", partial(plays.person_sought, READER, V4), (201,)),
+        Attempt(PERSONAL, HUB, "by version 5", partial(plays.person_sought, READER, V5), (201,)),
     ]
 
 
 def _roles() -> list[Attempt]:
-    orders = [
-        Attempt(ROLES, CREATE, f"an order by {_role(who)}", partial(plays.ordered, V4, who, PLAIN), REFUSED)
-        for who in (READER, NOBODY, PRETENDER, NORTHWIND)
-    ]
-    changes = [
-        Attempt(ROLES, kind, "a change by a reader", partial(plays.changed_by, READER, kind), REFUSED)
-        for kind in PATCHES
-    ]
-    heard = partial(plays.listened, NOBODY, "acme")
+    lacking = {
+        f"an order by {' and '.join(who.roles) or 'nobody'}": who for who in (READER, NOBODY, PRETENDER, NORTHWIND)
+    }
+    lacking |= {f"an order by one {words}": who for words, who in GONE.items()}
+    changing = {"a change by a reader": READER, "a change by one whose roles are too old": STALE}
+    looking = {
+        "one without a role": NOBODY,
+        "one who says to be the system": PRETENDER,
+        "one who was dismissed": DISMISSED,
+    }
     return [
-        *orders,
-        *changes,
-        Attempt(ROLES, READ, "a look by one without a role", partial(plays.read_by, NOBODY), REFUSED),
-        Attempt(ROLES, READ, "a look by one who says to be the system", partial(plays.read_by, PRETENDER), REFUSED),
-        Attempt(ROLES, TASK, "a task by a reader", partial(plays.commented_by, READER), REFUSED),
-        Attempt(ROLES, FLOW, "a task of one whose role is gone", partial(plays.task_taken_up, FORMER)),
-        Attempt(ROLES, HUB, "a listener of one without a role", heard, REFUSED),
-        Attempt(ROLES, DELIVERY, "a listener whose role is gone", partial(plays.told, "former-listens", NOC)),
-        Attempt(
-            ROLES, CONSOLE, "a page for one without the console", partial(plays.shown_to, CSR), (302, 303, 401, 403)
+        *(Attempt(ROLES, CREATE, words, partial(plays.ordered, V4, w, PLAIN), REFUSED) for words, w in lacking.items()),
+        *(
+            Attempt(ROLES, kind, words, partial(plays.changed_by, who, kind), REFUSED)
+            for words, who in changing.items()
+            for kind in PATCHES
         ),
+        *(
+            Attempt(ROLES, READ, f"a look by {words}", partial(plays.read_by, w), REFUSED)
+            for words, w in looking.items()
+        ),
+        Attempt(ROLES, TASK, "a task by a reader", partial(plays.commented_by, READER), REFUSED),
+        Attempt(ROLES, TASK, "a task by one whose roles are too old", partial(plays.commented_by, STALE), REFUSED),
+        Attempt(ROLES, HUB, "a listener of one without a role", partial(plays.listened, NOBODY, "acme"), REFUSED),
+        Attempt(ROLES, HUB, "a listener of one who was dismissed", partial(plays.listened, DISMISSED, "acme"), REFUSED),
+        *(Attempt(ROLES, FLOW, f"a task of one {words}", partial(plays.task_taken_up, w)) for words, w in GONE.items()),
+        *(
+            Attempt(ROLES, FLOW, f"an order of one {words}", partial(plays.order_taken_up, w))
+            for words, w in GONE.items()
+        ),
+        *(
+            Attempt(ROLES, DELIVERY, f"a listener {words}", partial(plays.told, f"{who.name}-listens", NOC))
+            for words, who in GONE.items()
+        ),
+        Attempt(ROLES, CONSOLE, "a page for one without the console", partial(plays.shown_to, CSR), REFUSED),
+        Attempt(ROLES, CONSOLE, "a page for one who was dismissed", partial(plays.shown_to, DISMISSED), REFUSED),
     ]
 
 
-def _role(who: Who) -> str:
-    return " and ".join(who.roles) or "nobody"
-
-
-TABLE: Sequence[Attempt] = (*_legitimate(), *_tenants(), *_entitlement(), *_roles())
+TABLE: Sequence[Attempt] = (
+    *_legitimate(),
+    *_tenants(),
+    *_entitlement(),
+    *_places_and_prices(),
+    *_remediations(),
+    *_personal(),
+    *_roles(),
+)

@@ -23,13 +23,14 @@ from time import monotonic
 from typing import Any
 
 import httpx
+import yaml
 from rich.console import Console
 
 from convergedon.core import activation, bundles
 from convergedon.core.bundles import Bundle
 from convergedon.core.errors import Misconfigured, Unavailable
 from convergedon.core.settings import Settings
-from convergedon.demo import attempts
+from convergedon.demo import attempts, plays
 from convergedon.demo.attempts import TABLE, Attempt
 from convergedon.demo.decider import Decider, Mood, deciding
 from convergedon.demo.plays import Play
@@ -65,9 +66,10 @@ async def run(settings: Settings, number: int, seed: int, json_file: Path | None
     story, tally, drawn, begun = Story(), Tally(), draw(number, seed), monotonic()
     with tempfile.TemporaryDirectory(prefix="convergedon-campaign-") as name:
         first, second = editions(settings.policies, Path(name))
+        ours = settings.model_copy(update={"products": products(Path(name))})
         try:
-            await on_embedded(settings, story, tally, drawn, (first, second))
-            await on_server(settings, story, tally, drawn, first)
+            await on_embedded(ours, story, tally, drawn, (first, second))
+            await on_server(ours, story, tally, drawn, first)
         except httpx.HTTPError as error:
             raise Unavailable(f"the gateway does not answer: {str(error) or type(error).__name__}") from error
     end(story, tally, json_file, {"seed": seed, "seconds": round(monotonic() - begun, 1)})
@@ -151,10 +153,18 @@ def editions(policies: Path | None, folder: Path) -> tuple[Path, Path]:
             edition = Path(shutil.copytree(policies or shipped, folder / name, ignore=ignored))
         data = edition / "data.json"
         values = json.loads(data.read_text()) if data.exists() else {}
-        overlaid = _over(values, {**attempts.DATA, "edition": name})
+        overlaid = _over(values, {**attempts.data(), "edition": name})
         data.write_text(json.dumps(overlaid))
         made.append(edition)
     return made[0], made[1]
+
+
+def products(folder: Path) -> Path:
+    """The product model that ships, with the campaign's sites besides."""
+    shipped = yaml.safe_load((files("convergedon.mediation") / "products.yaml").read_text())
+    file = folder / "products.yaml"
+    file.write_text(yaml.safe_dump(_over(shipped, {"sites": plays.SITES})))
+    return file
 
 
 def _over(values: Any, more: Any) -> Any:

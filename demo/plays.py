@@ -9,7 +9,7 @@ that. The table of attempts says what is played by whom with what.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import time
 from typing import Any
 
@@ -27,6 +27,12 @@ CONSOLE = "/console/record/productOrder"
 
 OPEN = {"acme": "hamburg-1", "globex": "munich-1"}
 """A site of each tenant that may be served at any time."""
+CLOSED, FORBIDDEN = "hamburg-2", "berlin-2"
+"""Sites of acme: one whose change window is days away, and one in a country where it may not be served."""
+SITES = {"acme": {CLOSED: {"device": "pe2", "interface": "ge-0/0/2", "network": "10.5.0.0/16"}}}
+"""What the campaign's product model has besides."""
+PRIVATE = "private"
+"""The category of orders with personal data, by which their listeners choose them."""
 
 CSR = Who("acme-csr", "acme", ("csr",))
 NOC = Who("acme-noc", "acme", ("noc",))
@@ -175,22 +181,27 @@ async def unlisten(deed: Deed, who: Who) -> None:
             await deed.scene.ask(who, "DELETE", one.headers["location"])
 
 
-async def intend(deed: Deed, tenant: str, site: str, values: Body | None, **more: Any) -> None:
-    """An intent of acme's for the device at a site, past the orchestrator."""
+async def intend(deed: Deed, tenant: str, site: str, values: Body, said: Mapping[str, Any]) -> None:
+    """An intent of acme's for the device at a site, past the orchestrator; what it says of itself may be a lie."""
     about = {"kind": "productOrder", "tenant": "acme", "id": deed.mark}
     device = deed.scene.port(tenant, site)["device"]
-    intent = Intent(deed.mark, "acme", device, "internet-access", deed.mark, values, time() + 60, **more)
-    await deed.scene.intend(intent, about, deed.trace)
+    plain = Intent(deed.mark, "acme", device, "internet-access", deed.mark, values, time() + 60, site=site)
+    await deed.scene.intend(replace(plain, **said), about, deed.trace)
 
 
 # --- eyes
 
 
-async def waiting(scene: Scene, tenant: str, mark: str, wish: Wish = PLAIN) -> Body:
+async def waiting(scene: Scene, tenant: str, mark: str, wish: Wish | None = None) -> Body:
     """A new order that waits for its VLAN."""
-    site_of_its_own = {**wish.item(None)} if tenant == "acme" else Wish("", site=OPEN[tenant]).item(None)
-    body = order(scene, tenant, mark, site_of_its_own)
-    return dict(await scene.must(CSRS[tenant], "POST", f"{V4}/productOrder", body))
+    body = order(scene, tenant, mark, (wish or Wish("", site=OPEN[tenant])).item(None))
+    made = await scene.must(CSRS[tenant], "POST", f"{V4}/productOrder", body)
+
+    async def pending() -> bool:
+        return bool((await read(scene, tenant, made["id"]))["state"] == "pending")
+
+    await scene.until(f"order {made['id']} waits for its VLAN", pending)
+    return dict(made)
 
 
 async def read(scene: Scene, tenant: str, id: str) -> Body:
@@ -232,7 +243,7 @@ async def delivered(base: str, deed: Deed) -> Play:
 async def patched(kind: str, wish: Wish, deed: Deed) -> Play:
     """An order that waits for its VLAN is told it, and with it what would not have been taken."""
     scene, vlan = deed.scene, deed.scene.vlan("acme", wish.site)
-    made = await waiting(scene, "acme", deed.mark, Wish("", site=wish.site) if wish.waits else PLAIN)
+    made = await waiting(scene, "acme", deed.mark, Wish("", site=wish.site) if wish.waits else None)
     yield None
     await patch(deed, CSR, kind, made["id"], "productOrderItem", [wish.item(vlan)])
     yield None
@@ -249,10 +260,20 @@ async def taken_up(wish: Wish, deed: Deed) -> Play:
     yield scene.was_on("acme", wish.site, vlan)
 
 
-async def intended(wish: Wish, more: Mapping[str, Any], deed: Deed) -> Play:
+async def intended(wish: Wish, said: Callable[[], Mapping[str, Any]], deed: Deed) -> Play:
     scene, vlan = deed.scene, deed.scene.vlan("acme", wish.site)
     yield None
-    await intend(deed, "acme", wish.site, scene.values("acme", wish.site, vlan, wish.bandwidth), **more)
+    await intend(deed, "acme", wish.site, scene.values("acme", wish.site, vlan, wish.bandwidth), said())
+    yield None
+    yield scene.was_on("acme", wish.site, vlan)
+
+
+async def forged(wish: Wish, said: Callable[[], Mapping[str, Any]], deed: Deed) -> Play:
+    """An order that no door saw, with an event that says what it is for."""
+    scene, vlan = deed.scene, deed.scene.vlan("acme", wish.site)
+    yield None
+    body = order(scene, "acme", deed.mark, wish.item(vlan))
+    await scene.forge(PRODUCT_ORDER, CSR, body, "acme", **said())
     yield None
     yield scene.was_on("acme", wish.site, vlan)
 
@@ -417,11 +438,21 @@ async def their_alarm_commented(pattern: Callable[[str, str], Mapping[str, Any]]
     yield deed.told("globex") or await commented(scene, THEIR_NOC, made["id"], deed.mark)
 
 
-async def their_device_intended(deed: Deed) -> Play:
+async def their_device_intended(said: Mapping[str, Any], deed: Deed) -> Play:
     """An intent of ours for a device of theirs."""
     scene, vlan = deed.scene, deed.scene.vlan("globex", OPEN["globex"])
     yield None
-    await intend(deed, "globex", OPEN["globex"], scene.values("globex", OPEN["globex"], vlan, 10))
+    await intend(deed, "globex", OPEN["globex"], scene.values("globex", OPEN["globex"], vlan, 10), said)
+    yield None
+    yield scene.was_on("globex", OPEN["globex"], vlan)
+
+
+async def their_order_begun(deed: Deed) -> Play:
+    """An event of ours tells of an order of theirs."""
+    scene, vlan = deed.scene, deed.scene.vlan("globex", OPEN["globex"])
+    yield None
+    body = order(scene, "globex", deed.mark, Wish("", site=OPEN["globex"]).item(vlan))
+    await scene.forge(PRODUCT_ORDER, THEIR_CSR, body, "acme")
     yield None
     yield scene.was_on("globex", OPEN["globex"], vlan)
 
@@ -480,3 +511,63 @@ async def order_taken_up(owner: Who, deed: Deed) -> Play:
     await scene.write(PRODUCT_ORDER, owner, order(scene, "acme", deed.mark, PLAIN.item(vlan)))
     yield None
     yield scene.was_on("acme", PLAIN.site, vlan)
+
+
+# --- personal data in a notification
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody whose data an order holds, different in each attempt."""
+
+    mark: str
+
+    @property
+    def name(self) -> str:
+        return f"Jana Berg {self.mark}"
+
+    @property
+    def email(self) -> str:
+        return f"jana.{self.mark}@mail.example"
+
+    @property
+    def phone(self) -> str:
+        return f"+49 151 {int(self.mark.encode().hex(), 16) % 10**8:08d}"
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        return (self.name, self.email, self.phone)
+
+
+def private_order(scene: Scene, mark: str) -> Body:
+    """An order that names a person and how to reach it."""
+    person = Person(mark)
+    body = order(scene, "acme", mark, PLAIN.item(None)) | {"category": PRIVATE}
+    body["relatedParty"] = [{**body["relatedParty"][0], "name": person.name}]
+    words = f"Call {person.phone} or write to {person.email} before the visit."
+    return {**body, "note": [{"id": "1", "author": "desk", "text": words}]}
+
+
+async def person_told(listener: str, whole: bool, deed: Deed) -> Play:
+    """A listener hears of an order with personal data; whether it hears of those too, any or the ``whole`` of them."""
+    scene, person = deed.scene, Person(deed.mark)
+    yield None
+    await scene.write(PRODUCT_ORDER, CSR, private_order(scene, deed.mark))
+    yield None
+    heard = [scene.heard(listener, one) for one in person.data]
+    yield all(heard) if whole else any(heard)
+
+
+async def person_sought(who: Who, base: str, deed: Deed) -> Play:
+    """A listener asks for what bears a name that it may not know; that it hears anything tells it."""
+    scene, person = deed.scene, Person(deed.mark)
+    callback = f"{scene.listener.url}/{deed.mark}"
+    member = "relatedParty.name" if base == V4 else "relatedParty.partyOrPartyRole.name"
+    query = f"event.productOrder.{member}={person.name}"
+    yield None
+    await deed.ask(who, "POST", f"{base}/hub", {"callback": callback, "query": query})
+    yield None
+    await scene.write(PRODUCT_ORDER, CSR, private_order(scene, deed.mark))
+    yield None
+    await unlisten(deed, who)
+    yield scene.heard(deed.mark, "productOrder")

@@ -16,6 +16,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from ipaddress import ip_network
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import httpx
 import jwt
@@ -24,17 +25,18 @@ import orjson
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo
+from pydantic import SecretStr
 
 from convergedon.adapters.contract import Intent
-from convergedon.core import audit, tokens, up
-from convergedon.core.bus import STREAMS, NatsBus
+from convergedon.core import app, audit, peers, tokens, up
+from convergedon.core.bus import STREAMS, Bus
 from convergedon.core.errors import Unavailable
 from convergedon.core.policy import Subject
 from convergedon.core.relay import Relay
-from convergedon.core.store import MongoStore
+from convergedon.core.store import Record, Store
 from convergedon.demo.stage import PATIENCE, Element, Listener, Place, until
 from convergedon.handlers import hub
-from convergedon.handlers.apis import APIS, KINDS
+from convergedon.handlers.apis import APIS
 from convergedon.handlers.resource import Api, Resource, Resources
 from convergedon.mediation import planning
 
@@ -78,9 +80,9 @@ class Scene:
         place: Place,
         client: httpx.AsyncClient,
         listener: Listener,
-        bus: NatsBus,
+        bus: Bus,
         streams: JetStreamContext,
-        store: MongoStore,
+        store: Store,
     ) -> None:
         self.place, self.listener, self.bus, self.store = place, listener, bus, store
         self._streams = streams
@@ -165,14 +167,22 @@ class Scene:
 
     # --- hands inside: what no door saw
 
-    async def write(self, resource: Resource, who: Who, body: Body, **facts: Any) -> str:
+    async def write(self, resource: Resource, who: Who, body: Body) -> str:
         """A resource and its event past the APIs; the id."""
-        known = {"owner": who.subject.document, **facts}
-        return (await self.resources.create(resource, who.tenant, body, known)).id
+        return (await self.resources.create(resource, who.tenant, body, {"owner": who.subject.document})).id
 
-    async def subscribe(self, api: Api, who: Who, name: str) -> None:
+    async def forge(self, resource: Resource, who: Who, body: Body, subject_of: str, **said: Any) -> None:
+        """A resource past the APIs, and an event of it that says more than is true, or is another tenant's."""
+        whole = {**body, **resource.new(body)}
+        facts = {"owner": who.subject.document, "parties": resource.parties(whole)}
+        record = await self.store.create(Record(resource.name, str(uuid4()), who.tenant, whole, facts))
+        event = self.resources.tell(resource, record, "Create", "")
+        kind, number, _, type_ = event.subject.split(".")
+        await self.bus.publish(f"{kind}.{number}.{subject_of}.{type_}", {**event.body, **said}, event.id)
+
+    async def subscribe(self, api: Api, who: Who, name: str, query: str = "") -> None:
         """A listener that was taken long ago, when its owner might have been somebody else."""
-        callback = {"callback": f"{self.listener.url}/{name}"}
+        callback = {"callback": f"{self.listener.url}/{name}", "query": query}
         await hub.register(self.store, hub.subscription(api, who.subject, callback))
 
     async def intend(self, intent: Intent, about: Body, trace: str) -> None:
@@ -332,12 +342,11 @@ async def staged(place: Place) -> AsyncIterator[Scene]:
     if found is None:
         raise Unavailable(f"no system runs in {place.settings.data}")
     async with AsyncExitStack() as stack:
-        bus = await NatsBus(found.nats, "convergedon-campaign").open()
-        stack.push_async_callback(bus.close)
-        watcher = await nats.connect(found.nats)
+        servers = {"nats_url": SecretStr(found.nats), "mongodb_url": SecretStr(found.mongodb)}
+        reached = place.settings.model_copy(update=servers)
+        store, bus = await stack.enter_async_context(app.connected(reached, app.COMMAND))
+        watcher = await nats.connect(found.nats, **peers.nats_options(reached))
         stack.push_async_callback(watcher.close)
-        store = await MongoStore(found.mongodb, place.settings.database, [*KINDS, *audit.KINDS]).open()
-        stack.push_async_callback(store.close)
         relay = Relay(store, bus)
         await relay.start()
         stack.push_async_callback(relay.stop)
