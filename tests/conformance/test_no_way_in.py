@@ -218,7 +218,7 @@ async def test_bad_tokens_are_counted_by_address(tmp_path: Path) -> None:
     bad = {"Authorization": "Bearer x.y.z"}
     async with built.client() as client:
         before = [(await client.get(path, headers=bad)).status_code for _ in range(10)]
-        refused = await client.get(f"{APIS[-1].base}/{APIS[-1].resources[0].name}", headers=bad)
+        refused = await client.get(f"{APIS[1].base}/{APIS[1].resources[0].name}", headers=bad)
     good = {"Authorization": f"Bearer {issue(built.settings, 'acme', 'admin')}"}
     async with built.client(("198.51.100.7", 1)) as client:
         served = await client.get(path, headers=good)
