@@ -119,7 +119,7 @@ class Settings(BaseSettings):
     )
     audit_key: SecretStr = Field(
         SecretStr(""),
-        description="Key of the hashes that stand in audit records for persons and questions, the same for all "
+        description="Key of the hashes that stand in audit records for questions, the same for all "
         "processes, 32 characters or more. Empty: one kept in the data folder.",
     )
     decision_age: float = Field(

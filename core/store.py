@@ -222,6 +222,8 @@ LOGICAL = ("$and", "$or", "$nor")
 LOOKED_UP = frozenset(("$eq", "$in", "$gt", "$gte", "$lt", "$lte"))
 WALKED = 2000
 """Records that a walk takes at a time."""
+WALK_PATIENCE = 300.0
+"""Seconds that a walk may wait for some: the embedded store gathers all of them before it gives the first."""
 PATIENCE = 10.0
 """Seconds that the reading of one list may take."""
 
@@ -398,8 +400,12 @@ class MongoStore:
         await self._call(write)
 
     async def walk(self, kind: str) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
-        cursor = await self._call(lambda: self._collection(kind).find({}, batch_size=WALKED))
-        read = lambda: [_identified(document) for document in islice(cursor, WALKED)]  # noqa: E731
+        cursor = self._collection(kind).find({}, batch_size=WALKED)
+
+        def read() -> list[dict[str, Any]]:
+            with pymongo.timeout(WALK_PATIENCE):
+                return [_identified(document) for document in islice(cursor, WALKED)]
+
         coming = asyncio.ensure_future(self._call(read))
         try:
             while batch := await coming:
