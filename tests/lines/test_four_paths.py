@@ -243,10 +243,10 @@ def intent(**given: Any) -> Intent:
 
 async def answered(scene: Scene, wanted: Intent, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Put an intent on the bus; returns what is answered, with the decision."""
-    body = {"intent": asdict(wanted), "reply": "task.0.acme.answer", "about": about or {"tenant": "acme"}}
+    body = {"intent": asdict(wanted), "reply": "delivery.answer", "about": about or {"tenant": "acme"}}
     await scene.bus.publish(f"intent.loopback.{wanted.device}", body, wanted.key)
     await scene.pump()
-    (answer,) = [one for one in await scene.bus.read("task.0.acme.answer") if one["outcome"]["key"] == wanted.key]
+    (answer,) = [one for one in await scene.bus.read("delivery.answer") if one["outcome"]["key"] == wanted.key]
     return dict(answer)
 
 
@@ -297,11 +297,11 @@ async def test_an_intent_of_an_earlier_build_is_understood(still: Scene) -> None
     for number, bandwidth in enumerate((100, 5001)):
         said = {name: value for name, value in asdict(intent(key=str(number))).items() if name in older}
         said["values"] = {"bandwidth": bandwidth}
-        body = {"intent": said, "reply": "task.0.acme.answer", "about": {"tenant": "acme"}}
+        body = {"intent": said, "reply": "delivery.answer", "about": {"tenant": "acme"}}
         await still.bus.publish("intent.loopback.pe1", body, said["key"])
     await still.pump()
 
-    answers = [one["outcome"]["status"] for one in await still.bus.read("task.0.acme.answer")]
+    answers = [one["outcome"]["status"] for one in await still.bus.read("delivery.answer")]
     assert answers == ["applied", "refused"]
 
 
