@@ -114,7 +114,7 @@ def build(store: Store, data: Path, **changed: Any) -> Built:
     bus, resources = MemoryBus(), Resources(store, APIS, URL)
     audited = MemoryStore(AUDIT_KINDS)
     writer = Audit(audited, bus, "gateway")
-    operations = Operations(resources, Policy(Embedded(policy.read())), writer, given)
+    operations = Operations(resources, Policy(Embedded(policy.read(given.policies))), writer, given)
 
     async def readiness() -> tuple[bool, Mapping[str, Any]]:
         return True, {}
