@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,11 @@ class Bundle:
     policies: Mapping[str, str]
     data: Mapping[str, Any]
     revision: str = field(default="")
+
+    @property
+    def in_force(self) -> Bundle:
+        """The same without its tests."""
+        return replace(self, policies={path: text for path, text in self.policies.items() if not path.endswith(TESTS)})
 
 
 def bundle(policies: Mapping[str, str], data: Mapping[str, Any]) -> Bundle:

@@ -103,8 +103,11 @@ def _words(error: Exception) -> str:
 
 
 def compiled(bundle: Bundle) -> Embedded:
-    """An engine that has answered once: some mistakes show only then. Raises Misconfigured."""
-    engine = Embedded(bundle)
+    """An engine that has answered once: some mistakes show only then. Raises Misconfigured.
+
+    It knows nothing of the policies' tests, with which a decision takes a tenth longer.
+    """
+    engine = Embedded(bundle.in_force)
     try:
         answer = engine.ask(RULE, {})
     except Unavailable as error:

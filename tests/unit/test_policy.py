@@ -51,6 +51,17 @@ def test_a_failing_policy_test_is_told_from_a_passing_one() -> None:
     ]
 
 
+def test_what_decides_knows_no_tests() -> None:
+    """They would make each decision slower; the revision is that of the whole bundle."""
+    engine = engines.compiled(SHIPPED)
+
+    assert engine.revision == SHIPPED.revision
+    assert engine.ask("data.main.decision", {})["allow"] is False
+    assert Embedded(SHIPPED).ask("data.tmf.authz_test.test_csr_creates_orders", {}) is True
+    with pytest.raises(Unavailable, match="not a valid rule path"):
+        engine.ask("data.tmf.authz_test.test_csr_creates_orders", {})
+
+
 async def test_the_empty_question_is_refused() -> None:
     """Who says nothing may nothing."""
     answer = await Embedded(SHIPPED).evaluate({})
