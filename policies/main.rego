@@ -26,9 +26,13 @@ default ordering := set()
 ordering := union({
 	data.tmf.geography.reasons,
 	data.tmf.limits.reasons,
-	data.tmf.spend.reasons,
 	data.tmf.windows.reasons,
+	spending,
 }) if changes
+
+default spending := set()
+
+spending := data.tmf.spend.reasons if data.tmf.spend.priced
 
 changes if input.resource.kind == "intent"
 

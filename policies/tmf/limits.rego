@@ -7,32 +7,48 @@ import data.tmf.orders
 # Null where no contract says anything: nothing is within that.
 limit(name) := object.get(data.contracts, [input.subject.tenant, name], object.get(data.contracts, ["*", name], null))
 
-reasons contains reason if {
-	orders.asked
+bandwidth := limit("bandwidth")
+
+quantity := limit("quantity")
+
+wanted contains value if {
 	some value in orders.characteristics("bandwidth")
 	is_number(value) # what is none, the plan refuses
-	reason := over("bandwidth", value, " Mbit/s")
 }
 
-reasons contains reason if {
+wanted contains value if {
 	input.resource.kind == "intent"
 	not taken_back
-	reason := over("bandwidth", input.body.bandwidth, " Mbit/s")
-}
-
-reasons contains reason if {
-	orders.asked
-	reason := over("quantity", sum([orders.quantity(item) | item := orders.growing[_]]), "")
+	value := input.body.bandwidth
 }
 
 taken_back if input.resource.purpose == "undo"
 
-over(name, _, _) := sprintf("no contract says how much %v tenant %v may have", [name, input.subject.tenant]) if {
-	limit(name) == null
+# No number takes anything away from another.
+many := count(orders.growing) + sum([more |
+	number := orders.growing[_].quantity
+	is_number(number)
+	number > 1
+	more := number - 1
+])
+
+reasons contains sprintf("bandwidth %v Mbit/s is above the %v Mbit/s of tenant %v's contract", [value, bandwidth, input.subject.tenant]) if {
+	bandwidth != null
+	some value in wanted
+	not value <= bandwidth
 }
 
-over(name, value, unit) := sprintf("%v %v%v is above the %v%v of tenant %v's contract", [name, value, unit, most, unit, input.subject.tenant]) if {
-	most := limit(name)
-	most != null
-	not value <= most
+reasons contains sprintf("quantity %v is above the %v of tenant %v's contract", [many, quantity, input.subject.tenant]) if {
+	quantity != null
+	many > quantity
+}
+
+reasons contains sprintf("no contract says how much bandwidth tenant %v may have", [input.subject.tenant]) if {
+	bandwidth == null
+	count(wanted) > 0
+}
+
+reasons contains sprintf("no contract says how many of anything tenant %v may order", [input.subject.tenant]) if {
+	quantity == null
+	many > 0
 }

@@ -69,6 +69,8 @@ test_device_is_not_touched_above_the_contract if not main.decision.allow with in
 test_without_a_contract_there_is_nothing if {
 	reasons := main.decision.reasons with input as intent(1) with data.contracts as {}
 	reasons == ["no contract says how much bandwidth tenant nobody may have"]
+	ordered := main.decision.reasons with input as ordering([{"id": "1", "action": "add"}]) with data.contracts as {}
+	ordered == ["no contract says how many of anything tenant acme may order"]
 }
 
 test_removal_needs_no_bandwidth if main.decision.allow with input as object.union(intent(0), {"body": null})

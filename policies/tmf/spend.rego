@@ -8,7 +8,7 @@ import data.tmf.limits
 import data.tmf.orders
 
 comes_to := max([sum(dues(input.body, "orderTotalPrice")), sum([of_item(item) | item := orders.growing[_]])]) if {
-	count(charges) > 0
+	priced
 }
 
 of_item(item) := max([orders.quantity(item) * sum(dues(item, "itemPrice")), sum(dues(item, "itemTotalPrice"))])
@@ -30,20 +30,20 @@ times(price) := data.periods[lower(price.recurringChargePeriod)] if is_string(pr
 times(price) := 1 if not price.recurringChargePeriod
 
 reasons contains sprintf("the order comes to %v %v a month, above the %v %v of tenant %v's contract", [comes_to / 1000, data.currency, cap, data.currency, input.subject.tenant]) if {
-	count(charges) > 0
+	priced
 	cap := limits.limit("monthly")
 	cap != null
 	not comes_to <= cap * 1000
 }
 
 reasons contains sprintf("prices of tenant %v's contract are in %v, so %v cannot be held against it", [input.subject.tenant, data.currency, unit]) if {
-	count(charges) > 0
+	priced
 	unit := charges[_].price[_].unit
 	unit != data.currency
 }
 
 reasons contains sprintf("%v is no period of a price: say one of %v", [period, concat(", ", sort(object.keys(data.periods)))]) if {
-	count(charges) > 0
+	priced
 	period := charges[_].recurringChargePeriod
 	not is_period(period)
 }
@@ -52,6 +52,8 @@ is_period(period) if {
 	is_string(period)
 	data.periods[lower(period)]
 }
+
+priced if count(charges) > 0
 
 charges contains charge if {
 	orders.asked
@@ -69,6 +71,6 @@ charges contains charge if {
 }
 
 reasons contains sprintf("no contract says how much tenant %v may spend in a month", [input.subject.tenant]) if {
-	count(charges) > 0
+	priced
 	limits.limit("monthly") == null
 }
