@@ -41,6 +41,8 @@ from convergedon.core.settings import Settings
 log = structlog.get_logger()
 
 SUBJECT = "audit.checkpoint"
+TAIL = 4 << 20
+"""Bytes at the end of the file within which its last checkpoint is: a message of the bus has a quarter of that."""
 EVERY = 10.0
 """Seconds between two checkpoints, as long as something is recorded."""
 
@@ -151,6 +153,7 @@ class Notary:
 
     def __init__(self, bus: Bus, key: Ed25519PrivateKey, file: Path | None = None) -> None:
         self._bus, self._key, self._file = bus, key, file
+        self._place = 0
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -206,19 +209,16 @@ class Notary:
 
     async def _follow(self, file: Path) -> None:
         """Append to the file the checkpoints that it does not have yet, whoever made them."""
-        there = await asyncio.to_thread(count, file)
-        said = [message.body async for message in self._bus.since(SUBJECT, 0)] if there is not None else []
-        if there is not None and len(said) > there:
-            await asyncio.to_thread(_append, file, said)
-
-
-def count(file: Path) -> int | None:
-    """How many checkpoints the file holds."""
-    try:
-        return sum(1 for _ in lines(file))
-    except OSError as error:
-        log.warning("the audit anchor file cannot be read", reason=str(error))
-        return None
+        said, place = [], self._place
+        async for message in self._bus.since(SUBJECT, 0, self._place):
+            said.append(message.body)
+            place = message.position.sequence
+        try:
+            whole = not said or await asyncio.to_thread(_append, file, said)
+        except (OSError, ValueError) as error:
+            log.warning("the audit anchor file cannot be written", reason=str(error))
+        else:
+            self._place = place if whole else 0  # somebody cut it: next time all are looked at
 
 
 def lines(file: Path) -> Sequence[bytes]:
@@ -233,19 +233,31 @@ def line(said: Mapping[str, Any]) -> bytes:
     return orjson.dumps({"text": said["text"], "signature": said["signature"]})
 
 
-def _append(file: Path, said: Sequence[Mapping[str, Any]]) -> None:
-    """Append what is missing; one process at a time, and durable when it returns."""
-    try:
-        descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-    except OSError as error:
-        log.warning("the audit anchor file cannot be written", reason=str(error))
-        return
+def _append(file: Path, said: Sequence[Mapping[str, Any]]) -> bool:
+    """Append what is missing; one process at a time, and durable when it returns. Whether these were enough."""
+    descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        whole = lines(file)
-        torn = not file.read_bytes().endswith(b"\n") and file.stat().st_size > 0
-        missing = b"".join(line(one) + b"\n" for one in said[len(whole) :])
-        os.write(descriptor, (b"\n" if torn else b"") + missing)
-        os.fsync(descriptor)
+        there, torn = _end(descriptor)
+        missing = [one for one in said if read(one).number > there]
+        if missing and read(missing[0]).number > there + 1:
+            return False
+        text = b"".join(line(one) + b"\n" for one in missing)
+        if text:
+            os.write(descriptor, (b"\n" if torn else b"") + text)
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    return True
+
+
+def _end(descriptor: int) -> tuple[int, bool]:
+    """The number of the last whole checkpoint in a file, and whether something that is not whole stands behind it."""
+    size = os.fstat(descriptor).st_size
+    *whole, rest = os.pread(descriptor, min(size, TAIL), size - min(size, TAIL)).split(b"\n")
+    for text in reversed(whole):
+        try:
+            return read(orjson.loads(text)).number, bool(rest)
+        except (ValueError, TypeError, AttributeError):
+            continue  # a line that its writer died over
+    return 0, bool(rest)

@@ -500,6 +500,29 @@ async def test_a_torn_line_of_the_file_is_written_again(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-5])
     assert "ends before checkpoint 2" in (await verify(store, bus, KEY.public_key(), file, late=0)).wrong
 
-    await notary.attest()
+    await Notary(bus, KEY, file).attest()
 
     assert await verify(store, bus, KEY.public_key(), file, late=0) == Verified(2, checkpoints=2)
+
+
+async def test_several_workers_keep_one_file(tmp_path: Path) -> None:
+    """Each checkpoint once, in order, whoever made it; what somebody cut off is written again."""
+    store, bus, file = MemoryStore(KINDS), MemoryBus(), tmp_path / "anchors"
+    notaries = [Notary(bus, KEY, file) for _ in range(3)]
+
+    async def round_() -> None:
+        writer = Audit(store, bus, "test")
+        writer.record("order.completed", "acme", "", "productOrder/1", "done")
+        await writer.stop()
+        for notary in notaries:
+            await notary._try()
+
+    for _ in range(4):
+        await round_()
+    assert await verify(store, bus, KEY.public_key(), file, late=0) == Verified(4, checkpoints=4)
+
+    file.write_bytes(b"".join(file.read_bytes().splitlines(True)[:1]))
+    for _ in range(2):
+        await round_()
+
+    assert await verify(store, bus, KEY.public_key(), file, late=0) == Verified(6, checkpoints=6)
