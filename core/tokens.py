@@ -164,6 +164,8 @@ def _issuers(settings: Settings, clock: Callable[[], float]) -> list[Issuer]:
         raise Misconfigured("CONVERGEDON_JWKS_URL names as many URLs as CONVERGEDON_ISSUER issuers, in the same order")
     if LOCAL in names:
         raise Misconfigured(f"CONVERGEDON_ISSUER: {LOCAL} is the name of the local development issuer")
+    if settings.clients and not names:
+        raise Misconfigured("CONVERGEDON_CLIENTS is for the clients of CONVERGEDON_ISSUER, which is not set")
     if len(names) > 1 and not settings.clients:
         raise Misconfigured("several issuers need CONVERGEDON_CLIENTS: without it each could give any tenant's roles")
     context = encryption.context("CONVERGEDON_JWKS", settings.jwks_ca) if names else None

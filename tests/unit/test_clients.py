@@ -195,3 +195,13 @@ async def test_two_issuers_with_clients_of_their_own(tmp_path: Path) -> None:
         assert (await checking.verify(b.token("one"))).tenant == "globex"
         with pytest.raises(Unauthenticated):
             await checking.verify(b.token("one", iss=a.url))
+
+
+def test_without_an_issuer_there_are_no_clients_of_it(tmp_path: Path) -> None:
+    """A file that would count for nothing is told of, and so is one that is not there."""
+    file = tmp_path / "clients.yaml"
+    file.write_text(WHOLE)
+    with pytest.raises(Misconfigured, match="CONVERGEDON_ISSUER, which is not set"):
+        Verifier(settings.load(data=tmp_path, clients=file))
+    with pytest.raises(Misconfigured, match=r"missing\.yaml: cannot be read"):
+        Verifier(settings.load(data=tmp_path, issuer=ISSUER, clients=tmp_path / "missing.yaml"))

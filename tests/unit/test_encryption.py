@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from issuer import SigningIssuer
 
@@ -387,3 +390,90 @@ def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path: Path, name: str) -
         with pytest.raises(Misconfigured, match=f"CONVERGEDON_{name.upper()}.*some.pem") as refused:
             options(given)
         assert "\n" not in str(refused.value)
+
+
+# A whole gateway
+
+
+@asynccontextmanager
+async def role(data: Path, **env: Any) -> AsyncIterator[str]:
+    """`convergedon gateway` on a free port; gives its address."""
+    command = [sys.executable, "-P", "-m", "convergedon.core.cli", "gateway", "--data", str(data), "--port", "0"]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("CONVERGEDON_")}
+    told = {f"CONVERGEDON_{name.upper()}": str(value) for name, value in env.items()}
+    process = await asyncio.create_subprocess_exec(
+        *command, env={**clean, **told}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    assert process.stdout is not None
+    try:
+        yield json.loads(await process.stdout.readline())["address"]
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def test_a_gateway_speaks_tls_on_every_side(tmp_path: Path, authority: Authority, shown: Shown) -> None:
+    """With its clients, its bus, its store and its issuer."""
+    issuer, trusting = SigningIssuer(), ssl.create_default_context(cafile=authority.file)
+    async with issuer.listening(serving(shown)), mongodb(tmp_path / "mongodb", shown) as store_port:
+        issuer.has("one")
+        env = {
+            "issuer": issuer.url,
+            "jwks_ca": authority.file,
+            "mongodb_url": f"mongodb://localhost:{store_port}/?directConnection=true",
+            "mongodb_ca": authority.file,
+            "nats_ca": authority.file,
+            "tls_cert": shown.cert,
+            "tls_key": shown.key,
+        }
+        with nats_server(tmp_path / "nats", tls(shown)) as bus_port:
+            env["nats_url"] = f"tls://localhost:{bus_port}"
+            async with role(tmp_path / "data", **env) as address, httpx.AsyncClient(verify=trusting) as client:
+                base, token = f"https://{address}", issuer.token("one", roles=["admin"])
+                ready = (await client.get(f"{base}/readyz")).json()["components"]
+                orders = await client.get(
+                    f"{base}/tmf-api/productOrderingManagement/v4/productOrder",
+                    headers={"Authorization": f"Bearer {token}"},
+                )
+
+    assert {name: ready[name]["state"] for name in ("store", "bus", "issuer")} == dict.fromkeys(
+        ("store", "bus", "issuer"), "ready"
+    )
+    assert (orders.status_code, orders.json()) == (200, [])
+    assert orders.headers["strict-transport-security"]
+
+
+async def test_a_gateway_without_its_issuer_is_not_ready(
+    tmp_path: Path, nats_url: str, mongodb_url: str, authority: Authority, elsewhere: Shown
+) -> None:
+    """It says of whom it would take the word for, and why it does not; calls are refused with 503."""
+    issuer = SigningIssuer()
+    async with issuer.listening(serving(elsewhere)):
+        issuer.has("one")
+        env = {"issuer": issuer.url, "jwks_ca": authority.file, "nats_url": nats_url, "mongodb_url": mongodb_url}
+        async with role(tmp_path, **env) as address, httpx.AsyncClient() as client:
+            ready = await client.get(f"http://{address}/readyz")
+            refused = await client.get(
+                f"http://{address}/tmf-api/productOrderingManagement/v4/productOrder",
+                headers={"Authorization": f"Bearer {issuer.token('one')}"},
+            )
+
+    assert ready.status_code == 503
+    assert "its certificate is not accepted: IP address mismatch" in ready.json()["components"]["issuer"]["reason"]
+    assert (refused.status_code, refused.json()["code"]) == (503, "ERR503")
+    assert issuer.asked == []
+
+
+async def test_up_says_at_once_what_it_does_not_trust(tmp_path: Path, stranger: Authority, shown: Shown) -> None:
+    """One sentence and an exit code, before anything is started."""
+    with nats_server(tmp_path / "nats", tls(shown)) as port:
+        env = {"CONVERGEDON_NATS_URL": f"tls://localhost:{port}", "CONVERGEDON_NATS_CA": str(stranger.file)}
+        command = [sys.executable, "-P", "-m", "convergedon.core.cli", "up", "--data", str(tmp_path / "data")]
+        done = await asyncio.to_thread(
+            subprocess.run, command, capture_output=True, text=True, timeout=60, env={**os.environ, **env}
+        )
+
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "CONVERGEDON_NATS_URL" in done.stderr
+    assert "its certificate is not accepted" in done.stderr
