@@ -1,8 +1,13 @@
-"""The one decision point: what may happen, asked on every path (REST calls, deliveries, intents to devices).
+"""The one decision point: what may happen, asked on four paths (REST calls, deliveries, steps of flows, intents).
 
 A question is {subject, action, resource, body, before, channel, environment}; the answer is ``data.main.decision`` of
 the policies: {allow, reasons, filter, obligations}. A policy that cannot be asked says no: Unavailable, and nothing is
 done.
+
+``resource`` has kind and tenant, and by channel: rest and console id and api; delivery of (the kind it tells of),
+record, type and parties; flow, of a step id, of, record and owner, of an order that is begun id, owner and sites, of a
+notification id and parties; adapter device, deviceTenant, service, site, order, owner, purpose, workflow and approval.
+docs/policies.md says what each of them is.
 """
 
 from __future__ import annotations
