@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -215,11 +216,26 @@ async def readiness_of(
     if file.exists():
         components = json.loads(file.read_text())["components"]
     components["gateway"] = {**components.get("gateway", {}), "state": "ready"}
-    asked = {"store": store.ping, "bus": bus.ping, "policy": rules.ping}
+    asked: dict[str, Callable[[], Awaitable[None]]]
+    asked = {"store": store.ping, "bus": bus.ping, "policy": partial(_policies, bus, rules)}
     for name, ask in {**asked, "issuer": verifier.ping}.items() if settings.issuer else asked.items():
         components[name] = await _state(ask)
     components["policy"] = {**components["policy"], "revision": rules.revision}
     return all(component["state"] == "ready" for component in components.values()), components
+
+
+async def _policies(bus: Bus, rules: Policy) -> None:
+    """This process's own, and those of the workers and adapters, which answer no HTTP.
+
+    Raises Unavailable when one of them has none.
+    """
+    await rules.ping()
+    closed: list[str] = []
+    with suppress(Unavailable, TimeoutError):  # of the bus another component tells
+        async with asyncio.timeout(1):
+            closed = [one.words for one in await activation.running(bus) if one.state == "closed"]
+    if closed:
+        raise Unavailable("; ".join(closed))
 
 
 async def _state(ask: Callable[[], Awaitable[None]]) -> Mapping[str, Any]:

@@ -97,7 +97,7 @@ class Apart:
         kept = [rule for rule in parse(bundle) if not rule.is_test]
         self._against = [rule for rule in kept if rule.kind == "Set" and rule.name == REASONS]
         self._grants = [rule for rule in kept if rule.kind in ("Set", "Compr") and rule.name in GRANTS]
-        texts = dict(bundle.policies)
+        texts = {path: text for path, text in bundle.policies.items() if not path.endswith(bundles.TESTS)}
         for rule in (*self._against, *self._grants):
             own = bundle.policies[rule.path].encode()[rule.begins : rule.ends].decode().removeprefix(rule.name)
             texts[rule.path] += f"\n{_own(rule)}{own}"

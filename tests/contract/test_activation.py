@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from time import monotonic
 
 import pytest
 
-from convergedon.core import activation, bundles, embedded
+from convergedon.core import activation, app, bundles, embedded
 from convergedon.core.activation import Following
 from convergedon.core.bundles import Bundle
 from convergedon.core.bus import Bus, NatsBus
@@ -195,6 +195,27 @@ async def test_a_process_that_cannot_compile_what_is_in_force_allows_nothing(sta
     activation.outcome(back, await activation.settled(bus, back))
 
     assert await may(policy, "list")
+
+
+async def test_readiness_tells_of_every_process(start: Start, bus: Bus, tmp_path: Path) -> None:
+    """A worker or an adapter answers no HTTP: the gateway says that it has no policies, and why, until it has."""
+    gateway = await start()
+    await app._policies(bus, gateway)
+    (tmp_path / "nothing").mkdir()
+    await start("worker", folder=tmp_path / "nothing")
+
+    with pytest.raises(Unavailable, match=r"worker@\S+ - closed: no policies"):
+        await app._policies(bus, gateway)
+
+    lay(tmp_path / "nothing", saying("list"))
+
+    async def ready() -> bool:
+        with suppress(Unavailable):
+            await app._policies(bus, gateway)
+            return True
+        return False
+
+    await until(ready)
 
 
 async def test_a_bundle_that_was_tampered_with_is_not_taken(start: Start, bus: Bus) -> None:
