@@ -35,7 +35,7 @@ from convergedon.demo.attempts import TABLE, Attempt
 from convergedon.demo.decider import Decider, Mood, deciding
 from convergedon.demo.plays import Play
 from convergedon.demo.stage import own
-from convergedon.demo.story import Story
+from convergedon.demo.story import Story, check_writable
 from convergedon.demo.tally import LEGITIMATE, Outcome, Tally
 from convergedon.demo.witness import Deed, Scene, Seen, staged
 
@@ -57,13 +57,21 @@ Engine = Callable[[], AbstractAsyncContextManager[object]]
 
 
 async def run(settings: Settings, number: int, seed: int, json_file: Path | None) -> bool:
-    """Make the campaign and say whether nothing escaped and nothing was refused falsely.
+    """Make the campaign, tell of it, and say whether nothing escaped and nothing was refused falsely.
 
     Raises Misconfigured or Unavailable with one sentence when it cannot be made.
     """
+    story, begun = Story(), monotonic()
+    check_writable(json_file)
+    tally = await make(settings, story, number, seed)
+    end(story, tally, json_file, {"seed": seed, "seconds": round(monotonic() - begun, 1)})
+    return tally.holds
+
+
+async def make(settings: Settings, story: Story, number: int, seed: int) -> Tally:
     if settings.opa_url:
         raise Misconfigured("a campaign brings its own policy server: unset CONVERGEDON_OPA_URL")
-    story, tally, drawn, begun = Story(), Tally(), draw(number, seed), monotonic()
+    tally, drawn = Tally(), draw(number, seed)
     with tempfile.TemporaryDirectory(prefix="convergedon-campaign-") as name:
         first, second = editions(settings.policies, Path(name))
         ours = settings.model_copy(update={"products": products(Path(name))})
@@ -72,8 +80,7 @@ async def run(settings: Settings, number: int, seed: int, json_file: Path | None
             await on_server(ours, story, tally, drawn, first)
         except httpx.HTTPError as error:
             raise Unavailable(f"the gateway does not answer: {str(error) or type(error).__name__}") from error
-    end(story, tally, json_file, {"seed": seed, "seconds": round(monotonic() - begun, 1)})
-    return tally.holds
+    return tally
 
 
 async def on_embedded(

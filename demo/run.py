@@ -22,7 +22,7 @@ from rich.table import Table
 
 from convergedon.adapters import lab
 from convergedon.adapters.snmp import ber
-from convergedon.core.errors import ConvergedonError, Misconfigured, Unavailable
+from convergedon.core.errors import ConvergedonError, Unavailable
 from convergedon.core.settings import Settings
 from convergedon.demo.stage import (
     ALARMS,
@@ -51,7 +51,7 @@ from convergedon.demo.stage import (
     until,
     until_heard,
 )
-from convergedon.demo.story import Story, table
+from convergedon.demo.story import Story, check_writable, table
 from convergedon.mediation import rating
 
 SALES = (Sale(NORTHWIND, "berlin-1", 100), Sale(CONTOSO, "berlin-2", 200), Sale(INITECH, "munich-1", 300))
@@ -65,7 +65,7 @@ async def run(settings: Settings, url: str | None, json_file: Path | None) -> bo
     Raises Misconfigured or Unavailable with one sentence when it cannot be told.
     """
     story = Story()
-    _check_writable(json_file)
+    check_writable(json_file)
     try:
         async with AsyncExitStack() as stack:
             place = running(settings, url) if url else await stack.enter_async_context(own(settings, story))
@@ -462,11 +462,3 @@ def _not_done(facts: Body) -> Table:
     if refused := facts.get("refusedCall"):
         rows.add_row("refused", f"with {refused['status']}", f"{refused['message']} ({refused.get('referenceError')})")
     return rows
-
-
-def _check_writable(file: Path | None) -> None:
-    try:
-        if file:
-            file.touch()
-    except OSError as error:
-        raise Misconfigured(f"cannot write to {file}: {error.strerror}") from error

@@ -19,8 +19,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from convergedon.core.errors import Misconfigured
+
 FILE_WIDTH = 120
 """Columns of the tables where they are not printed to a terminal."""
+
+
+def check_writable(file: Path | None) -> None:
+    """Raises Misconfigured at once for a file that results could not be written to in the end."""
+    try:
+        if file:
+            file.touch()
+    except OSError as error:
+        raise Misconfigured(f"cannot write to {file}: {error.strerror}") from error
 
 
 # --- what happened, and whether it is true

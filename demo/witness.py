@@ -40,7 +40,7 @@ from convergedon.handlers.apis import APIS
 from convergedon.handlers.resource import Api, Resource, Resources
 from convergedon.mediation import planning
 
-ALL_QUIET = 90.0
+ALL_QUIET = 300.0
 """Seconds in which everything that is under way must have ended."""
 
 Body = Mapping[str, Any]

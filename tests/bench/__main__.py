@@ -1,6 +1,6 @@
 """`make bench`: what the gateway costs, side by side with what it is built on and what it replaces.
 
-    python -m tests.bench [post] [read] [order] [fault] [parts] [cost] [lists] [audit] [--json FILE]
+    python -m tests.bench [post] [read] [order] [fault] [parts] [cost] [lists] [audit] [escapes] [--json FILE]
     python -m tests.bench ... [--seconds N] [--rounds N]
     python -m tests.bench lists [--most N] [--store NAME=mongodb://...]
 
@@ -22,7 +22,7 @@ from rich.table import Table
 from tests.bench import facts
 from tests.bench.rounds import Effort, Result
 
-NAMES = ("post", "read", "order", "fault", "parts", "cost", "lists", "audit")
+NAMES = ("post", "read", "order", "fault", "parts", "cost", "lists", "audit", "escapes")
 
 
 def main() -> None:
@@ -35,12 +35,13 @@ def main() -> None:
     parser.add_argument(
         "--store", type=_named, action="append", default=[], metavar="NAME=URL", help="a further store for lists"
     )
+    parser.add_argument("--attempts", type=int, default=Effort.attempts, help="violations of policy that are tried")
     given = parser.parse_args()
     if unknown := set(given.names) - set(NAMES):
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
-    effort = Effort(given.seconds, given.rounds, given.most, tuple(given.store))
+    effort = Effort(given.seconds, given.rounds, given.most, tuple(given.store), given.attempts)
     # a store's URL may hold a password
-    spent = {"seconds": effort.seconds, "rounds": effort.rounds, "most": effort.most}
+    spent = {name: value for name, value in vars(effort).items() if name != "stores"}
     report: dict[str, Any] = {"machine": facts.machine(), "effort": spent, "benchmarks": {}}
     for name in given.names or NAMES:
         result = asyncio.run(import_module(f"tests.bench.{name}").measure(effort))

@@ -20,12 +20,14 @@ class Effort:
     """``seconds`` that one measurement may take, ``rounds`` how often each contestant has its turn.
 
     ``most`` records are listed, on the embedded store and on ``stores``, others by name and URL.
+    ``attempts`` is how many violations of policy are tried.
     """
 
     seconds: float = 3.0
     rounds: int = 5
     most: int = 10_000
     stores: tuple[tuple[str, str], ...] = ()
+    attempts: int = 2_000
 
 
 @dataclass
