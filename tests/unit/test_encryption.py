@@ -9,12 +9,14 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from base64 import urlsafe_b64encode
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import nkeys
 import pytest
 from issuer import SigningIssuer
 
@@ -169,8 +171,6 @@ async def test_nats_is_told_a_password(tmp_path: Path) -> None:
 
 
 async def test_nats_is_shown_an_nkey(tmp_path: Path) -> None:
-    import nkeys
-
     pair = nkeys.from_seed(nkeys.encode_seed(bytes(range(32)), nkeys.PREFIX_BYTE_USER))
     seed = tmp_path / "gateway.nk"
     seed.write_bytes(bytes(pair.seed))
@@ -181,6 +181,63 @@ async def test_nats_is_shown_an_nkey(tmp_path: Path) -> None:
             await made.ping()
         with pytest.raises(Unavailable, match="Authorization Violation"):
             async with bus(at(port, "nats")):
+                pass
+
+
+def signed_by(seed: bytes, subject: str, said: Mapping[str, Any]) -> str:
+    """A NATS JWT (version 2), which an Ed25519 key signs."""
+    pair = nkeys.from_seed(bytearray(seed))
+    head = {"typ": "JWT", "alg": "ed25519-nkey"}
+    claims = {"jti": "x", "iat": int(time.time()), "iss": pair.public_key.decode(), "sub": subject, "nats": said}
+    text = ".".join(part(json.dumps(one).encode()) for one in (head, claims))
+    return f"{text}.{part(pair.sign(text.encode()))}"
+
+
+def part(content: bytes) -> str:
+    return urlsafe_b64encode(content).rstrip(b"=").decode()
+
+
+async def test_nats_is_shown_credentials(tmp_path: Path, authority: Authority, shown: Shown) -> None:
+    """A server of an operator, by TLS: it lets in whoever has the .creds of a user of the account."""
+    seeds = {
+        kind: bytes(nkeys.encode_seed(bytes([number] * 32), prefix))
+        for number, (kind, prefix) in enumerate(
+            [
+                ("operator", nkeys.PREFIX_BYTE_OPERATOR),
+                ("account", nkeys.PREFIX_BYTE_ACCOUNT),
+                ("system", nkeys.PREFIX_BYTE_ACCOUNT),
+                ("user", nkeys.PREFIX_BYTE_USER),
+                ("other", nkeys.PREFIX_BYTE_USER),
+            ]
+        )
+    }
+    public = {kind: nkeys.from_seed(bytearray(seed)).public_key.decode() for kind, seed in seeds.items()}
+    unlimited = dict.fromkeys(("subs", "data", "payload", "imports", "exports", "conn", "leaf"), -1)
+    stored = dict.fromkeys(("mem_storage", "disk_storage", "streams", "consumer"), -1)
+    operator = signed_by(seeds["operator"], public["operator"], {"type": "operator", "version": 2})
+    accounts = {
+        name: signed_by(
+            seeds["operator"],
+            public[name],
+            {"type": "account", "version": 2, "limits": {**unlimited, **more, "wildcards": True}},
+        )
+        for name, more in (("account", stored), ("system", {}))
+    }
+    user = {"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1}
+    for name in ("user", "other"):
+        jwt_ = signed_by(seeds["account"], public["user"], user)
+        (tmp_path / f"{name}.creds").write_text(
+            f"-----BEGIN NATS USER JWT-----\n{jwt_}\n------END NATS USER JWT------\n\n"
+            f"-----BEGIN USER NKEY SEED-----\n{seeds[name].decode()}\n------END USER NKEY SEED------\n"
+        )
+    preloaded = ", ".join(f"{public[name]}: {told}" for name, told in accounts.items())
+    trusted = f"operator: {operator}\nsystem_account: {public['system']}\nresolver: MEMORY"
+    more = f"{trusted}\nresolver_preload {{ {preloaded} }}\n{tls(shown)}"
+    with nats_server(tmp_path / "server", more) as port:
+        async with bus(at(port, nats_ca=authority.file, nats_creds=tmp_path / "user.creds")) as made:
+            await made.publish("event.x", {"a": 1}, "1")
+        with pytest.raises(Unavailable, match="Authorization Violation"):
+            async with bus(at(port, nats_ca=authority.file, nats_creds=tmp_path / "other.creds")):
                 pass
 
 
