@@ -18,6 +18,11 @@ ENTRIES = [
     entry("event.delivered", seconds=0.05),
     entry("event.delivered"),
     entry("call.create", "refused"),
+    entry("intent.performed", "refused"),
+    entry("intent.performed", "failed"),
+    entry("call.list", "refused"),
+    entry("event.withheld", "refused"),
+    entry("step.refused", "refused"),
     entry("call.list"),
     entry("message.parked", "failed"),
     entry("usage.rejected", "failed"),
@@ -29,7 +34,7 @@ ENTRIES = [
     [
         ("activation", "0.40 s", "3 orders completed, slowest 3.00 s"),
         ("fault-to-customer", "50 ms", "1 message delivered, slowest 50 ms"),
-        ("refusals", "1", "in the last 24 hours"),
+        ("refusals", "5", "calls 2, intents 1, notifications 1, steps 1"),
         ("hand-offs", "2", "in the last 24 hours"),
     ],
 )
