@@ -26,7 +26,7 @@ from convergedon.core import metrics, persons, trace
 from convergedon.core.bus import Bus, Consumer, Message, token
 from convergedon.core.errors import ConvergedonError
 from convergedon.core.matching import conjuncts
-from convergedon.core.persons import NOBODY, Name, Persons
+from convergedon.core.persons import Name, Persons
 from convergedon.core.policy import Decision, made
 from convergedon.core.store import Kind, Record, Store
 
@@ -110,7 +110,7 @@ class Entry(NamedTuple):
     def names(self) -> set[str]:
         """The persons in it: who did it, and whom the detail names."""
         names = persons.spoken(self.detail)
-        if self.subject not in NOBODY:
+        if persons.is_person(self.subject):
             names.add(self.subject)
         return names
 

@@ -22,10 +22,13 @@ from convergedon.core.store import Kind, Record, Store
 KIND = Kind("auditPerson", ("body.reference",))
 REFERENCE = re.compile(r"~[0-9a-f]{32}")
 NOBODY = frozenset(("", "convergedon"))
-"""Subjects that are no person: the gateway itself."""
+"""Subjects that are no person: the gateway itself, and none."""
 REMEMBERED = 4096
 FRESH = 20.0
 """Seconds that a process believes what it knows of a person: so long after an erasure the old reference may go on."""
+
+DEVICE = "device/"
+"""What the name of a device stands behind where it is the subject of a record: it is no person either."""
 
 Name = tuple[str, str]
 """A tenant, and a name in it."""
@@ -33,6 +36,10 @@ Name = tuple[str, str]
 
 def reference(key: bytes, tenant: str, name: str) -> str:
     return "~" + hmac.new(key, f"{tenant}\0{name}".encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def is_person(subject: str) -> bool:
+    return subject not in NOBODY and not subject.startswith(DEVICE)
 
 
 def _id(tenant: str, name: str) -> str:
@@ -99,7 +106,7 @@ class Persons:
     async def asked(self, tenant: str, where: Mapping[str, Any]) -> Mapping[str, Any]:
         """A filter by the names of subjects, as one by what the records hold."""
         names = {text for condition in _conditions(where) for text in _texts(condition)}
-        known = await self.of(tenant, names - NOBODY)
+        known = await self.of(tenant, filter(is_person, names))
         return _with_references(where, known) if known else where
 
     async def erase(self, tenant: str, name: str) -> str:
@@ -194,7 +201,7 @@ def spoken(detail: Mapping[str, Any]) -> set[str]:
     """The names that a detail holds by themselves."""
     if PERSONAL.isdisjoint(detail):
         return set()
-    return {text for member in PERSONAL.intersection(detail) for text in _texts(detail[member])} - NOBODY
+    return {text for member in PERSONAL.intersection(detail) for text in _texts(detail[member]) if is_person(text)}
 
 
 def referred(value: Any, known: Mapping[str, str], own: bool = False) -> Any:

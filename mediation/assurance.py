@@ -58,7 +58,7 @@ async def clear_alarm(work: Work, message: Message) -> None:
     # the all-clear belongs to the trace that the fault began
     with trace.span("alarm.clear", open_.facts["carrier"]):
         await work.resources.change(ALARM, open_, change, {"openKey": None, **_position(message)})
-        work.audit.record("alarm.cleared", open_.tenant, seen.device, f"alarm/{open_.id}", "done")
+        work.audit.record("alarm.cleared", open_.tenant, f"device/{seen.device}", f"alarm/{open_.id}", "done")
 
 
 def _key(seen: Observation) -> str:
@@ -101,7 +101,8 @@ async def _raise(work: Work, seen: Observation, message: Message) -> None:
     except Conflict:
         await _raised_before(work, seen, id)
         return
-    work.audit.record("alarm.raised", seen.tenant, seen.device, f"alarm/{alarm.id}", "done", services=len(affected))
+    who, on = f"device/{seen.device}", f"alarm/{alarm.id}"
+    work.audit.record("alarm.raised", seen.tenant, who, on, "done", services=len(affected))
 
 
 async def _raised_before(work: Work, seen: Observation, id: str) -> None:

@@ -324,8 +324,8 @@ def _record_answer(work: Work, order: Record, outcome: Outcome, decided: Mapping
     what: dict[str, Any] = {"device": outcome.device, "result": outcome.status}
     done = "done" if outcome.done else "failed"
     decision = recalled(decided, outcome.status != "refused") if decided else None
-    on = f"{order.kind}/{order.id}"
-    work.audit.record("intent.answered", order.tenant, outcome.device, on, done, decision, **what)
+    who, on = f"device/{outcome.device}", f"{order.kind}/{order.id}"
+    work.audit.record("intent.answered", order.tenant, who, on, done, decision, **what)
 
 
 def _record_end(work: Work, order: Record) -> None:

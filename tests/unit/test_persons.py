@@ -72,8 +72,8 @@ async def test_everybody_has_one_reference_whoever_writes(store: MemoryStore, bu
     assert other["globex", MARIA] != found[0]["acme", MARIA]
 
 
-async def test_the_gateway_and_nobody_are_no_persons(store: MemoryStore, bus: MemoryBus) -> None:
-    for subject in ("convergedon", ""):
+async def test_the_gateway_a_device_and_nobody_are_no_persons(store: MemoryStore, bus: MemoryBus) -> None:
+    for subject in ("convergedon", "", "device/pe1"):
         assert (await recorded(store, bus, subject))["subject"] == subject
     assert await store.count(persons.KIND.name, {}) == 0
 
