@@ -46,6 +46,7 @@ class Server:
     port: int
     log: Path
     policies: Path = POLICIES
+    flags: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -56,7 +57,7 @@ class Server:
         command = [self.program, "run", "--server", "--addr", f"127.0.0.1:{self.port}"]
         quiet = ["--skip-version-check", "--log-level", "error"]  # it would ask the world for a newer one
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([*command, *quiet, str(self.policies)], stdout=log, stderr=log)
+            self.process = subprocess.Popen([*command, *quiet, *self.flags, str(self.policies)], stdout=log, stderr=log)
         until = time.monotonic() + 20
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > until:
@@ -77,8 +78,8 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, policies: Path = POLICIES) -> Iterator[Server]:
-    server = Server(opa(), free_port(), folder / "opa.log", policies)
+def serving(folder: Path, policies: Path = POLICIES, *flags: str) -> Iterator[Server]:
+    server = Server(opa(), free_port(), folder / "opa.log", policies, flags=flags)
     try:
         server.start()
         yield server
@@ -399,6 +400,20 @@ async def test_a_server_without_our_policies_gives_no_decision(tmp_path: Path) -
             await up.probe(settings.load(data=tmp_path, opa_url=empty.url))
     finally:
         empty.kill()
+
+
+async def test_a_decision_names_the_bundle_that_its_server_answered_from(tmp_path: Path) -> None:
+    """Where the server has bundles with revisions; otherwise the server itself."""
+    bundles.write(policy.read(), tmp_path / "bundle")
+    (tmp_path / "bundle" / ".manifest").write_text('{"revision": "r7"}')
+    with serving(tmp_path, tmp_path / "bundle", "--bundle") as server:
+        async with asking(server) as engine:
+            asked = Policy(engine)
+            before = asked.revision
+            decision = await asked.decide(CSR, "list", {"kind": "productOrder", "tenant": "acme"})
+
+    assert before == f"server 127.0.0.1:{server.port}"
+    assert decision.revision == asked.revision == f"{tmp_path / 'bundle'} r7"
 
 
 async def test_nothing_is_left_open(served: Server) -> None:
