@@ -540,6 +540,7 @@ async def hub_replay(settings: Settings, id: str, start: datetime) -> str:
     """Raises NotFound for an unknown hub."""
     from convergedon.mediation import listeners
 
+    logs.configure(COMMAND, "warning")  # what it prints is its answer
     async with connected(settings, COMMAND) as (store, bus), _policy(settings, bus, COMMAND) as rules:
         count = await listeners.replay(store, bus, rules, id, start.timestamp())
     return f"{count} events since {start.isoformat()} are queued again for hub {id}"
