@@ -8,7 +8,7 @@ executed by a test, in docs/audit.md.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -16,14 +16,11 @@ from typing import Any
 
 import orjson
 
-from convergedon.core.audit import KIND, START, canonical
+from convergedon.core.audit import KIND, canonical
 from convergedon.core.checkpoints import Checkpoint
 from convergedon.core.errors import ConvergedonError
 from convergedon.core.store import Store
-from convergedon.core.verification import Trail
-
-TOGETHER = 500
-"""Records that are read at a time."""
+from convergedon.core.verification import MEMBERS, Trail
 
 
 @dataclass(frozen=True)
@@ -52,11 +49,16 @@ class Exported:
 
 @dataclass
 class Stretch:
-    """The part of one writer's chain that is exported, with the checkpoint that signed its beginning."""
+    """The part of one writer's chain that is exported, with the checkpoint that signed its beginning.
 
-    first: int = 1
+    ``next`` is the record whose turn it is, ``hash`` that of the one before it, once there is one.
+    """
+
+    next: int = 1
     last: int = 0
     begun: Checkpoint | None = None
+    hash: str = ""
+    ahead: dict[int, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass
@@ -83,24 +85,33 @@ class Proof:
             yield _line({"earlier": True, **self._checkpoint(number)})
         for number in range(begin, end + 1):
             yield _line(self._checkpoint(number))
-        for writer, stretch in sorted(stretches.items()):
-            async for line in self._records(writer, stretch):
+        async for body in self._bodies():
+            for line in self._taken(stretches, body):
                 yield line
+        for writer, stretch in sorted(stretches.items()):
+            if stretch.next <= stretch.last:
+                raise _not_whole(f"{writer}:{stretch.next:012d}")
 
     async def _wanted(self) -> Mapping[str, int]:
         """The last record of each writer that is asked for and that a checkpoint covers."""
         covered = {writer: head[0] for one, _ in self.trail.checkpoints for writer, head in one.heads.items()}
         found: dict[str, int] = {}
-        async for batch in self.store.walk(KIND.name):
-            for document in batch:
-                body = document["body"]
-                if not self.asked.wants(body):
-                    continue
+        async for body in self._bodies():
+            if self.asked.wants(body):
                 if body["sequence"] <= covered.get(body["writer"], 0):
                     found[body["writer"]] = max(found.get(body["writer"], 0), body["sequence"])
                 else:
                     self.done.fresh += 1
         return found
+
+    async def _bodies(self) -> AsyncIterator[Mapping[str, Any]]:
+        """The records in the order in which the store has them, as far as they look like records."""
+        async for batch in self.store.walk(KIND.name):
+            for document in batch:
+                body = document.get("body")
+                if not isinstance(body, Mapping) or body.keys() != MEMBERS:
+                    raise _not_whole(str(document["id"]))
+                yield body
 
     def _span(self, wanted: Mapping[str, int]) -> tuple[int, int]:
         """The first and the last checkpoint: all that is wanted was signed between them, whenever it happened."""
@@ -138,18 +149,17 @@ class Proof:
         said = self.trail.checkpoints[number - 1][1]
         return {"checkpoint": said["text"], "signature": said["signature"]}
 
-    async def _records(self, writer: str, stretch: Stretch) -> AsyncIterator[bytes]:
-        previous = START
-        for ids in _ids(writer, stretch):
-            found = {record.id: record.body for record in await self.store.find(KIND.name, {"id": {"$in": ids}})}
-            for id in ids:
-                body = found.get(id)
-                if body is None or (body["sequence"] > stretch.first and body["previous"] != previous):
-                    raise ConvergedonError(
-                        f"audit record {id} is missing or changed: `convergedon audit verify` says more"
-                    )
-                previous = body["hash"]
-                yield self._record(body)
+    def _taken(self, stretches: Mapping[str, Stretch], body: Mapping[str, Any]) -> Iterator[bytes]:
+        """The lines that a record makes possible: its own when it is its turn, and those that waited for it."""
+        stretch = stretches.get(body["writer"])
+        if stretch is None or not stretch.next <= body["sequence"] <= stretch.last:
+            return
+        stretch.ahead[body["sequence"]] = body
+        while turn := stretch.ahead.pop(stretch.next, None):
+            if stretch.hash not in ("", turn["previous"]):
+                raise _not_whole(f"{turn['writer']}:{turn['sequence']:012d}")
+            stretch.next, stretch.hash = stretch.next + 1, turn["hash"]
+            yield self._record(turn)
 
     def _record(self, body: Mapping[str, Any]) -> bytes:
         text = canonical(body)
@@ -165,9 +175,8 @@ def _beginning(writer: str, before: Checkpoint | None) -> Stretch:
     return Stretch(before.heads[writer][0], begun=before) if before else Stretch()
 
 
-def _ids(writer: str, stretch: Stretch) -> Iterator[Sequence[str]]:
-    for first in range(stretch.first, stretch.last + 1, TOGETHER):
-        yield [f"{writer}:{n:012d}" for n in range(first, min(first + TOGETHER, stretch.last + 1))]
+def _not_whole(id: str) -> ConvergedonError:
+    return ConvergedonError(f"audit record {id} is missing or changed: ask `convergedon audit verify`")
 
 
 def _line(said: Mapping[str, Any]) -> bytes:

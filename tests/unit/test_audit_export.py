@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack, redirect_stdout
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -75,17 +76,24 @@ async def system(monkeypatch: pytest.MonkeyPatch) -> System:
 
 
 @pytest.fixture
-def check(tmp_path: Path) -> Callable[..., str]:
+def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Run the lines of the documentation on an export: what they print, or why they end."""
     (code,) = re.findall(r"<!-- check -->\n```python\n(.*?)```\n<!-- /check -->", PAGE, re.DOTALL)
-    (tmp_path / "check.py").write_text(code)
+    lines_of_code = compile(code, "check.py", "exec")
 
     def run(lines: Lines, key: Ed25519PrivateKey = KEY) -> str:
-        (tmp_path / "export.jsonl").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
-        (tmp_path / "key.pem").write_text(checkpoints.pem(key.public_key()))
-        command = [sys.executable, "check.py", "export.jsonl", "key.pem"]
-        said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-        return said.stdout.strip() if said.returncode == 0 else f"refused: {said.stderr.strip().splitlines()[-1]}"
+        export, pem = tmp_path / "export.jsonl", tmp_path / "key.pem"
+        export.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+        pem.write_text(checkpoints.pem(key.public_key()))
+        monkeypatch.setattr(sys, "argv", ["check.py", str(export), str(pem)])
+        said = StringIO()
+        space: dict[str, Any] = {"open": lambda *given, **named: kept.enter_context(open(*given, **named))}  # noqa: SIM115
+        with ExitStack() as kept, redirect_stdout(said):
+            try:
+                exec(lines_of_code, space)
+            except Exception as error:
+                return f"refused: {error!r}"
+        return said.getvalue().strip()
 
     return run
 
@@ -147,6 +155,7 @@ async def test_whatever_is_changed_is_seen(system: System, check: Callable[..., 
         return [*lines[:place], {**lines[place], **members}, *lines[place + 1 :]]
 
     said = lines[text]
+    after = next(place for place in range(text + 1, len(lines)) if lines[place]["writer"] == said["writer"])
     forged = {**said, "sequence": said["sequence"] + 1, "previous": said["hash"]}
     for tampered in (
         changed(text, text=said["text"].replace("done", "none")),
@@ -157,7 +166,7 @@ async def test_whatever_is_changed_is_seen(system: System, check: Callable[..., 
         changed(hashed, previous="f" * 64),
         changed(signed, checkpoint=lines[signed]["checkpoint"].replace("2026", "2027")),
         changed(signed, signature="0" * 128),
-        [*lines[:text], lines[text + 1], lines[text], *lines[text + 2 :]],
+        [*lines[:text], lines[after], *lines[text + 1 : after], said, *lines[after + 1 :]],
         [*lines, forged],
         [*lines, lines[text]],
     ):
