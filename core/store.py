@@ -222,8 +222,8 @@ LOGICAL = ("$and", "$or", "$nor")
 LOOKED_UP = frozenset(("$eq", "$in", "$gt", "$gte", "$lt", "$lte"))
 WALKED = 2000
 """Records that a walk takes at a time."""
-WALK_PATIENCE = 300.0
-"""Seconds that a walk may wait for some: the embedded store gathers all of them before it gives the first."""
+WALK_SILENCE = 600_000
+"""Milliseconds that a walk may wait for some: the embedded store gathers all of them before it gives the first."""
 PATIENCE = 10.0
 """Seconds that the reading of one list may take."""
 
@@ -400,11 +400,14 @@ class MongoStore:
         await self._call(write)
 
     async def walk(self, kind: str) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
-        cursor = self._collection(kind).find({}, batch_size=WALKED)
+        # a client of its own: the time that a socket may be silent belongs to a client
+        client = pymongo.MongoClient[dict[str, Any]](
+            self._url, socketTimeoutMS=WALK_SILENCE, serverSelectionTimeoutMS=5000, **self._options
+        )
+        cursor = client[self._database][kind].find({}, batch_size=WALKED)
 
         def read() -> list[dict[str, Any]]:
-            with pymongo.timeout(WALK_PATIENCE):
-                return [_identified(document) for document in islice(cursor, WALKED)]
+            return [_identified(document) for document in islice(cursor, WALKED)]
 
         coming = asyncio.ensure_future(self._call(read))
         try:
@@ -413,7 +416,7 @@ class MongoStore:
                 yield batch
         finally:
             await asyncio.wait([coming])
-            await self._call(cursor.close)
+            await self._call(client.close)
 
     async def get(self, kind: str, tenant: str, id: str) -> Record:
         where = {"_id": id, "tenant": tenant}
