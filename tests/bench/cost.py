@@ -19,12 +19,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
 from socket import create_server
-from time import perf_counter
+from time import perf_counter, process_time
 
 import httpx
 
 from convergedon.core import bundles, embedded, settings, tokens
-from convergedon.core.engines import Embedded, Engine, OpaServer
+from convergedon.core.engines import Engine, OpaServer, compiled
 from convergedon.core.policy import Policy
 from tests.bench import load, servers
 from tests.bench.orders import ORDER, request
@@ -41,7 +41,7 @@ WITHOUT: Mapping[str, tuple[str, ...]] = {
 SAVED = {"no policy": "policy takes", "no audit": "audit takes", "neither": "policy and audit together take"}
 STANDS: Mapping[str, tuple[str, ...]] = {"memory": tuple(WITHOUT), "embedded": ("all", "neither")}
 """What store and bus are: twins in the process, or the servers that `convergedon up` brings; and what is measured."""
-OPA = "decisions: OPA server"
+EMBEDDED, OPA = "decisions: embedded", "decisions: OPA server"
 START = 20.0
 """Seconds an OPA server may take to start."""
 ABOUT = {"api": "/tmf-api/productOrderingManagement/v4", "kind": "productOrder", "tenant": "acme", "id": ""}
@@ -55,25 +55,25 @@ async def measure(effort: Effort) -> Result:
         async with AsyncExitStack() as stack:
             contestants = {
                 **await _posts(folder, stack, effort.seconds, answered),
-                **await _decisions(stack, effort.seconds / 5, result),
+                **await _decisions(stack, effort.seconds / 2, answered, result),
             }
             found = await in_turn(contestants, effort.rounds)
     for name, rates in found.items():
         rate = statistics.median(rates)
-        result.figures[name] = {"rate": rounded(rate), "us": rounded(1e6 / rate)}
-        if name in answered:
-            result.figures[name]["answered"] = rounded(statistics.median(answered[name]))
+        clock = statistics.median(answered[name])
+        result.figures[name] = {"rate": rounded(rate), "us": rounded(1e6 / rate), "by the clock": rounded(clock)}
     pairs = [(stand, what) for stand, parts in STANDS.items() for what in parts if what != "all"]
     result.ratios = ratios(found, *((_post(stand, what), _post(stand, "all")) for stand, what in pairs))
     if OPA in found:
-        result.ratios |= ratios(found, ("decisions: embedded", OPA))
+        result.ratios |= ratios(found, (EMBEDDED, OPA))
     for stand, what in pairs:
         share = _share(found[_post(stand, "all")], found[_post(stand, what)])
         result.notes.append(f"{stand}: {SAVED[what]} {share:.0f} % of the gateway's CPU time for a POST")
-    result.notes.append(
-        f"POST productOrder, {CONNECTIONS} connections; rate and us are of CPU time of the gateway's process, with all "
-        "that follows in it (outbox, audit's writes, log of decisions); answered is of the clock"
-    )
+    result.notes += [
+        "rate and us are of CPU time, which others on the machine have no part in: of the gateway's process with all "
+        "that follows in it (outbox, audit's writes, log of decisions), of the policy server and of who asks it",
+        f"POST productOrder, {CONNECTIONS} connections",
+    ]
     return result
 
 
@@ -132,51 +132,46 @@ def _spent(process: int) -> float:
 
 
 async def _decisions(
-    stack: AsyncExitStack, seconds: float, result: Result
+    stack: AsyncExitStack, seconds: float, answered: Mapping[str, list[float]], result: Result
 ) -> Mapping[str, Callable[[], Awaitable[float]]]:
     """Decisions one after another, and by the server also some at once: it answers beside its caller."""
-    engine = Embedded(bundles.read())
-    question = {"subject": SUBJECT.document, "action": "create", "resource": ABOUT, "body": ORDER, "before": None}
-    question |= {"channel": "rest", "environment": {"time": 1_770_000_000}}
-
-    async def evaluate() -> None:
-        await engine.evaluate(question)
-
-    turns = {"evaluations: embedded": _rate(evaluate, seconds), "decisions: embedded": _deciding(engine, seconds)}
+    asked: dict[str, tuple[Engine, int, int]] = {EMBEDDED: (compiled(bundles.read()), 1, 0)}
     program = shutil.which(os.environ.get("CONVERGEDON_OPA") or "opa") or shutil.which(Path.home() / "go/bin/opa")
     if program is None:
         result.notes.append("no Open Policy Agent is installed: its server was not measured")
-        return turns
-    server = await stack.enter_async_context(_serving(program))
-    stack.push_async_callback(server.close)
-    return {**turns, OPA: _deciding(server, seconds), f"{OPA}, 8 at once": _deciding(server, seconds, 8)}
+    else:
+        server, process = await stack.enter_async_context(_serving(program))
+        stack.push_async_callback(server.close)
+        asked |= {OPA: (server, 1, process), f"{OPA}, 8 at once": (server, 8, process)}
+    return {name: _deciding(name, *how, seconds, answered) for name, how in asked.items()}
 
 
-def _deciding(engine: Engine, seconds: float, at_once: int = 1) -> Callable[[], Awaitable[float]]:
+def _deciding(
+    name: str, engine: Engine, at_once: int, beside: int, seconds: float, answered: Mapping[str, list[float]]
+) -> Callable[[], Awaitable[float]]:
+    """How many in a second of CPU time, of this process and of the one ``beside``."""
     rules = Policy(engine)
 
     async def decide() -> None:
         (await rules.decide(SUBJECT, "create", ABOUT, ORDER)).require()
 
-    return _rate(decide, seconds, at_once)
-
-
-def _rate(part: Callable[[], Awaitable[object]], seconds: float, at_once: int = 1) -> Callable[[], Awaitable[float]]:
-    """How many a second."""
+    def spent() -> float:
+        return process_time() + (_spent(beside) if beside else 0.0)
 
     async def turn() -> float:
-        done, begun = 0, perf_counter()
+        done, begun, before = 0, perf_counter(), spent()
         while not done or perf_counter() - begun < seconds:
-            await asyncio.gather(*(part() for _ in range(at_once))) if at_once > 1 else await part()
+            await asyncio.gather(*(decide() for _ in range(at_once))) if at_once > 1 else await decide()
             done += at_once
-        return done / (perf_counter() - begun)
+        answered[name].append(done / (perf_counter() - begun))
+        return done / (spent() - before)
 
     return turn
 
 
 @asynccontextmanager
-async def _serving(program: str) -> AsyncIterator[OpaServer]:
-    """An OPA server with our policies."""
+async def _serving(program: str) -> AsyncIterator[tuple[OpaServer, int]]:
+    """An OPA server with our policies, and the id of its process."""
     with create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     quiet = ("--skip-version-check", "--log-level", "error")  # it would ask the world for a newer one
@@ -186,7 +181,7 @@ async def _serving(program: str) -> AsyncIterator[OpaServer]:
         )
         try:
             await _answers(f"http://{address}/health", process)
-            yield OpaServer(f"http://{address}")
+            yield OpaServer(f"http://{address}"), process.pid
         finally:
             process.kill()
             await process.wait()
