@@ -243,7 +243,7 @@ class Scene:
         kept = {
             f"{kind.name}/{record.id}": (record.revision, record.body, record.facts)
             for kind in STORE_KINDS
-            if kind is not audit.KIND
+            if kind not in audit.KINDS
             for record in await self.store.find(kind.name, {})
         }
         return {**kept, "network": {device: dict(had) for device, had in self.network.state.items()}}
