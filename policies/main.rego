@@ -24,11 +24,20 @@ reasons := union({
 default ordering := set()
 
 ordering := union({
-	data.tmf.geography.reasons,
 	data.tmf.limits.reasons,
-	data.tmf.windows.reasons,
+	siting,
 	spending,
+	timing,
 }) if changes
+
+# Where no data says anything nothing is looked for.
+default siting := set()
+
+siting := data.tmf.geography.reasons if data.geography.served != {}
+
+default timing := set()
+
+timing := data.tmf.windows.reasons if data.windows != {}
 
 default spending := set()
 
