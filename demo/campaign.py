@@ -240,10 +240,11 @@ async def phase(scene: Scene, story: Story, condition: str, drawn: Sequence[Atte
     for trial in withheld:
         trial.repeated = _trial(scene, trial.attempt, f"{trial.deed.mark}-again")
     again = [trial.repeated for trial in withheld if trial.repeated]
+    await scene.quiet()  # what came back from the bus is done by then, and nobody waits behind it
     await _all(again, Trial.on)
     await _all(again, Trial.on)
     await _judge(scene, [trial for trial in [*trials, *again] if trial not in withheld])
-    outcomes = await _outcomes(scene, condition, trials)
+    outcomes = [*await _outcomes(scene, condition, trials), *_overheard(scene, condition)]
     story.say(f"{condition}: {len(drawn)} attempts in {monotonic() - begun:.1f} s")
     return outcomes
 
@@ -281,6 +282,15 @@ async def _outcomes(scene: Scene, condition: str, trials: Sequence[Trial]) -> li
     return [_outcome(trial, condition, recorded[trial.deed.trace]) for trial in trials]
 
 
+def _overheard(scene: Scene, condition: str) -> list[Outcome]:
+    """What those who listen all the time should not have heard, whatever was tried."""
+    listeners = {name: who.tenant for name, (_, who, _) in attempts.LISTENERS.items()}
+    return [
+        Outcome(attempts.TENANTS, attempts.DELIVERY, condition, f"{name} heard of another tenant", "escaped")
+        for name in scene.overheard(listeners)
+    ]
+
+
 def _outcome(trial: Trial, condition: str, records: Sequence[Mapping[str, Any]]) -> Outcome:
     attempt, deed = trial.attempt, trial.deed
     made = {one.headers["x-decision-id"] for one in deed.seen if "x-decision-id" in one.headers}
@@ -298,8 +308,8 @@ def _outcome(trial: Trial, condition: str, records: Sequence[Mapping[str, Any]])
 
 
 def _result(trial: Trial) -> Any:
-    if not trial.is_legitimate:
-        return "escaped" if trial.effect else "refused"
+    if not trial.is_legitimate or trial.deed.leaked:
+        return "escaped" if trial.effect or trial.deed.leaked else "refused"
     if trial.repeated is not None:
         return "withheld" if trial.repeated.effect else "refused falsely"
     return "done" if trial.effect else "refused falsely"

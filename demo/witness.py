@@ -7,10 +7,11 @@ there for a while and is gone again counts), resources by their rightful owners,
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import secrets
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
@@ -34,14 +35,19 @@ from convergedon.core.errors import Unavailable
 from convergedon.core.policy import Subject
 from convergedon.core.relay import Relay
 from convergedon.core.store import Record, Store
-from convergedon.demo.stage import PATIENCE, Element, Listener, Place, until
+from convergedon.demo.stage import PATIENCE, Element, Listener, Place
 from convergedon.handlers import hub
 from convergedon.handlers.apis import APIS
 from convergedon.handlers.resource import Api, Resource, Resources
 from convergedon.mediation import planning
 
+AT_LAST = 60.0
+"""Seconds in which what must happen must have happened: what waits for the policy engine comes back after up to 15."""
 ALL_QUIET = 300.0
 """Seconds in which everything that is under way must have ended."""
+
+TENANTS = ("acme", "globex")
+"""Whose things there are in the lab."""
 
 Body = Mapping[str, Any]
 Answer = TypeVar("Answer")
@@ -94,6 +100,8 @@ class Scene:
         self._consoles: dict[Who, httpx.AsyncClient] = {}
         self._browsers: list[httpx.AsyncClient] = []
         self._vlans: Counter[str] = Counter()
+        self._read = 0
+        self._heard: dict[str, list[str]] = defaultdict(list)
         self._ever: dict[str, dict[tuple[str, ...], Mapping[str, str]]] = {name: {} for name in place.devices}
         self._now: dict[str, Iterable[Mapping[str, str]]] = dict.fromkeys(place.devices, ())
 
@@ -244,14 +252,27 @@ class Scene:
 
     async def until(self, words: str, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         """Wait for what must happen. Raises Unavailable."""
-        answer = await until(ask)
-        if not answer:
-            raise Unavailable(f"it did not happen within {PATIENCE:g} s that {words}")
+        end = time.monotonic() + AT_LAST
+        while not (answer := await ask()):
+            if time.monotonic() > end:
+                raise Unavailable(f"it did not happen within {AT_LAST:g} s that {words}")
+            await asyncio.sleep(0.05)
         return answer
 
     def heard(self, name: str, word: str) -> bool:
         """Whether a listener was sent a word."""
-        return any(one.who == name and word in str(one.event) for one in list(self.listener.heard))
+        for one in self.listener.heard[self._read :]:
+            self._read += 1
+            self._heard[one.who].append(json.dumps(one.event, ensure_ascii=False))
+        return any(word in text for text in self._heard[name])
+
+    def overheard(self, listeners: Mapping[str, str]) -> list[str]:
+        """Those of the listeners (name -> tenant) that were ever sent a byte of another tenant's."""
+        return [
+            name
+            for name, own in listeners.items()
+            if any(self.heard(name, self.secret(tenant)) for tenant in TENANTS if tenant != own)
+        ]
 
     async def ready(self) -> None:
         """Wait until the gateway says that all of it can work."""
@@ -324,6 +345,13 @@ class Deed:
     def told(self, owner: str) -> bool:
         """Whether a byte of what a tenant or party alone may read was in an answer."""
         return any(self.scene.secret(owner) in one.text for one in self.seen)
+
+    @property
+    def leaked(self) -> bool:
+        """Whether a byte of another tenant's was in any answer, asked for or not."""
+        return any(
+            self.scene.secret(tenant) in one.text for one in self.seen for tenant in TENANTS if tenant != one.who.tenant
+        )
 
     @property
     def succeeded(self) -> bool:
