@@ -229,7 +229,8 @@ class Trial:
 async def phase(scene: Scene, story: Story, condition: str, drawn: Sequence[Attempt], engine: Engine) -> list[Outcome]:
     """Some attempts under one condition: prepared before it, judged when it is over and nothing is under way."""
     begun = monotonic()
-    trials = [_trial(scene, attempt, f"{condition}-{number}") for number, attempt in enumerate(drawn)]
+    # of the same length, so that none is found in another
+    trials = [_trial(scene, attempt, f"{condition}-{number:06d}") for number, attempt in enumerate(drawn)]
     await _all(trials, Trial.on)
     async with engine():
         await _all(trials, Trial.on)
@@ -350,10 +351,8 @@ def end(story: Story, tally: Tally, json_file: Path | None, facts: Mapping[str, 
     story.say(f"simulated: {SIMULATED}", "dim")
     for sentence in tally.sentences:
         story.say(sentence)
-    for outcome in tally.outcomes:
-        if outcome.result in ("escaped", "refused falsely"):
-            words = f"{outcome.result}: {outcome.violates}, {outcome.path}, engine {outcome.condition}: {outcome.words}"
-            story.say(f"{words} (answered {outcome.statuses or 'nothing'}, trace {outcome.trace})", "red")
+    for words in tally.wrong:
+        story.say(words, "red")
     good = "nothing escaped and nothing was refused falsely"
     story.say(
         good if tally.holds else "the campaign found what must not be", "bold green" if tally.holds else "bold red"

@@ -37,6 +37,12 @@ class Outcome:
     unrecorded: bool = False
     trace: str = ""
 
+    @property
+    def words_of_it(self) -> str:
+        answered = ", ".join(map(str, self.statuses)) or "nothing"
+        where = f"{self.violates}, {self.path}, engine {self.condition}"
+        return f"{self.result}: {where}: {self.words} (answered {answered}, trace {self.trace})"
+
 
 @dataclass
 class Tally:
@@ -107,6 +113,11 @@ class Tally:
             f"decisions without an audit record: {self.unrecorded}",
         ]
         return found + [f"blemish, {count} times: {words}" for words, count in self.blemishes.most_common()]
+
+    @property
+    def wrong(self) -> list[str]:
+        """What should not have been, one by one."""
+        return [outcome.words_of_it for outcome in self.outcomes if outcome.result in ("escaped", "refused falsely")]
 
     def tables(self, conditions: Sequence[str]) -> list[Table]:
         """By class and path: under each condition how many were tried, and what of it should not have been."""

@@ -32,5 +32,5 @@ async def measure(effort: Effort) -> Result:
     }
     result.notes = [*tally.sentences, f"simulated: {campaign.SIMULATED}"]
     if not tally.holds:
-        raise RuntimeError("; ".join(result.notes))
+        raise RuntimeError("; ".join([*tally.sentences, *tally.wrong]))
     return result
