@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from threading import get_ident
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -55,13 +56,18 @@ class Embedded:
 
     def __init__(self, bundle: Bundle) -> None:
         self.revision = bundle.revision
-        self._engine = _regorus()
+        self._thread, self._engine = get_ident(), _regorus()
         try:
             for path, text in bundle.policies.items():
                 self._engine.add_policy(path, text)
             self._engine.add_data(bundle.data)
         except Exception as error:
             raise Misconfigured(f"policy does not compile: {_words(error)}") from error
+
+    def __del__(self) -> None:
+        """The garbage collector runs in whichever thread allocates; regorus lets go only in the one that made it."""
+        if get_ident() != self._thread:
+            _left.append((self._thread, self._engine))
 
     async def evaluate(self, question: Mapping[str, Any]) -> Any:
         return self.ask(RULE, question)
@@ -82,6 +88,10 @@ class Embedded:
         return None if answer == UNDEFINED else answer
 
 
+_left: list[tuple[int, Any]] = []
+"""Engines that nobody uses any more, with the thread that may drop them."""
+
+
 def require_embedded() -> None:
     """Raises Misconfigured on a machine for which there is no engine."""
     _regorus()
@@ -94,6 +104,7 @@ def _regorus() -> Any:
         raise Misconfigured(
             "there is no Rego engine for this machine: set CONVERGEDON_OPA_URL to an Open Policy Agent server"
         ) from error
+    _left[:] = [(thread, engine) for thread, engine in _left if thread != get_ident()]
     return regorus.Engine()
 
 

@@ -90,7 +90,7 @@ class Gateway:
         """What the tenant's changes have put on the bus, in the words of the API at a base."""
         relay = Relay(self.built.store, self.built.bus, 0)
         await relay.start()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await self.built.store.unsent(-1):
                 await asyncio.sleep(0.001)
         await relay.stop()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Thread
 from time import time
 from typing import Any
 from uuid import UUID
@@ -325,3 +327,19 @@ def test_up_says_that_nothing_is_allowed(tmp_path: Path, capsys: pytest.CaptureF
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert said.startswith(f"no policies (*.rego) in {tmp_path}: nothing is allowed until")
+
+
+def test_an_engine_is_let_go_where_it_was_made() -> None:
+    """Whichever thread finds that nobody uses it: regorus refuses in any other, and would keep it for ever."""
+    raised: list[Any] = []
+    before, sys.unraisablehook = sys.unraisablehook, raised.append
+    try:
+        unused = [Embedded(SHIPPED)]
+        thread = Thread(target=unused.clear)
+        thread.start()
+        thread.join()
+        Embedded(SHIPPED)
+    finally:
+        sys.unraisablehook = before
+
+    assert [told.exc_value for told in raised] == []
