@@ -21,6 +21,8 @@ UNDEFINED = "<undefined>"
 """What the embedded engine says of a rule that has no value."""
 NO_RULE = "not a valid rule path"
 """And of one that there is not."""
+MOST_ANSWERS = 1024
+"""Questions that are remembered, some two hundred bytes each."""
 
 
 class Engine(Protocol):
@@ -52,11 +54,16 @@ class Closed:
 
 
 class Embedded:
-    """The Rego engine in the process (regorus). Raises Misconfigured for policies that do not compile."""
+    """The Rego engine in the process (regorus). Raises Misconfigured for policies that do not compile.
+
+    A question about no content is remembered with its answer, as clients and listeners ask the same again and again:
+    its time, in whole seconds, is part of it and the only clock that policies have.
+    """
 
     def __init__(self, bundle: Bundle) -> None:
         self.revision = bundle.revision
         self._thread, self._engine = get_ident(), _regorus()
+        self._answers: dict[str, str] = {}
         try:
             for path, text in bundle.policies.items():
                 self._engine.add_policy(path, text)
@@ -70,7 +77,14 @@ class Embedded:
             _left.append((self._thread, self._engine))
 
     async def evaluate(self, question: Mapping[str, Any]) -> Any:
-        return self.ask(RULE, question)
+        asked = _text(question)
+        if question.get("body") is not None or question.get("before") is not None:
+            return _value(self._answer(RULE, asked))
+        if asked not in self._answers:
+            if len(self._answers) >= MOST_ANSWERS:
+                self._answers.clear()
+            self._answers[asked] = self._answer(RULE, asked)
+        return _value(self._answers[asked])
 
     async def close(self) -> None:
         """There is nothing to close."""
@@ -80,12 +94,26 @@ class Embedded:
         return str(self._engine.get_ast_as_json())
 
     def ask(self, rule: str, question: Mapping[str, Any]) -> Any:
+        return _value(self._answer(rule, _text(question)))
+
+    def _answer(self, rule: str, question: str) -> str:
         try:
-            self._engine.set_input_json(orjson.dumps(question).decode())
-            answer = orjson.loads(self._engine.eval_rule_as_json(rule))
+            self._engine.set_input_json(question)
+            return str(self._engine.eval_rule_as_json(rule))
         except Exception as error:
             raise Unavailable(f"the policy could not be evaluated: {_words(error)}") from error
-        return None if answer == UNDEFINED else answer
+
+
+def _text(question: Mapping[str, Any]) -> str:
+    try:
+        return orjson.dumps(question).decode()
+    except orjson.JSONEncodeError as error:
+        raise Unavailable(f"the policy could not be asked: {error}") from error
+
+
+def _value(answer: str) -> Any:
+    value = orjson.loads(answer)
+    return None if value == UNDEFINED else value
 
 
 _left: list[tuple[int, Any]] = []

@@ -57,9 +57,9 @@ repairing := data.tmf.remediation.reasons if input.resource.purpose
 # What may be seen at all. The gateway holds that to the subject's own tenant whatever stands here.
 default filter := {}
 
-filter := {"tenant": input.subject.tenant, "parties": [party | party := input.subject.party]} if data.tmf.authz.own_things_only
-
-filter := {"tenant": input.subject.tenant} if not data.tmf.authz.own_things_only
+filter := {"tenant": input.subject.tenant, "parties": [party | party := input.subject.party]} if {
+	data.tmf.authz.own_things_only
+} else := {"tenant": input.subject.tenant}
 
 # What whoever goes on must do besides.
 default obligations := {}

@@ -1,27 +1,27 @@
 # Who may do what to which resource. Grants are data (roles in data.json): role -> resource -> actions.
 package tmf.authz
 
-import data.tmf.standing
-
 default granted := false
 
-granted if some _ in granting_roles
+granted if granting_roles != set()
 
 granting_roles contains role if {
-	some role in standing.roles
-	grants(data.roles[role], input.action, input.resource.kind)
+	role := input.subject.roles[_]
+	grants(role, input.action, input.resource.kind)
+	data.tmf.standing.stands(input.subject, role)
 }
 
-# Look-ups, not a search of all pairs: this runs at every call.
-grants(given, action, kind) if {
-	some granted_action in array.concat(object.get(given, [kind], []), object.get(given, "*", []))
+grants(role, action, kind) if {
+	given := data.roles[role]
+	some granted_kind in [kind, "*"]
+	some granted_action in given[granted_kind]
 	granted_action in {action, "*"}
 }
 
 # A caller whose every granting role is the customer's reaches only what concerns its own party.
 own_things_only if granting_roles == {"customer"}
 
-reasons contains sprintf("none of the roles [%v] may %v a %v", [concat(", ", standing.said), input.action, input.resource.kind]) if {
+reasons contains sprintf("none of the roles [%v] may %v a %v", [concat(", ", data.tmf.standing.said), input.action, input.resource.kind]) if {
 	not granted
 }
 
@@ -42,14 +42,15 @@ concerns_own_party if input.subject.party in input.resource.parties
 
 reasons contains sprintf("the role %v was withdrawn or is too old: a new token is needed", [role]) if {
 	not granted
-	some role in standing.said
+	some role in data.tmf.standing.said
 	data.roles[role]
-	standing.over(input.subject, role)
+	data.tmf.standing.over(input.subject, role)
 }
 
 reasons contains "the role system is the gateway's own" if {
-	standing.from_outside
-	"system" in standing.said
+	role := input.subject.roles[_]
+	role == "system"
+	data.tmf.standing.from_outside
 }
 
 reasons contains sprintf("who asked for this has no role any more that may %v a %v", wanted) if {
@@ -60,8 +61,8 @@ reasons contains sprintf("who asked for this has no role any more that may %v a 
 
 owner_may if {
 	role := input.resource.owner.roles[_]
-	standing.stands(input.resource.owner, role)
-	grants(data.roles[role], wanted[0], wanted[1])
+	grants(role, wanted[0], wanted[1])
+	data.tmf.standing.stands(input.resource.owner, role)
 }
 
 # What the owner asked for when the gateway took it on. What only ends something is done whoever asked for it: nothing

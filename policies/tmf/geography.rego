@@ -2,8 +2,6 @@
 # may be served wherever there is a site.
 package tmf.geography
 
-import data.tmf.orders
-
 served := found if {
 	data.geography.served != {}
 	found := object.get(data.geography.served, [input.subject.tenant], object.get(data.geography.served, "*", null))
@@ -13,8 +11,8 @@ served := found if {
 country(site) := object.get(data.geography.countries, [input.subject.tenant, site], "")
 
 sites contains site if {
-	orders.asked
-	some site in orders.characteristics("site")
+	data.tmf.orders.asked
+	some site in data.tmf.orders.characteristics("site")
 }
 
 sites contains site if site := input.resource.sites[_]

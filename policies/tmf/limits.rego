@@ -2,17 +2,11 @@
 # when an order is begun, and again before a device is touched. What takes something away is always within it.
 package tmf.limits
 
-import data.tmf.orders
-
-# Null where no contract says anything: nothing is within that.
-limit(name) := object.get(data.contracts, [input.subject.tenant, name], object.get(data.contracts, ["*", name], null))
-
-bandwidth := limit("bandwidth")
-
-quantity := limit("quantity")
+# What a tenant's own contract does not say, everybody's does; what neither says, nothing is within.
+contract := object.union(object.get(data.contracts, "*", {}), object.get(data.contracts, [input.subject.tenant], {}))
 
 wanted contains value if {
-	some value in orders.characteristics("bandwidth")
+	some value in data.tmf.orders.characteristics("bandwidth")
 	is_number(value) # what is none, the plan refuses
 }
 
@@ -25,30 +19,30 @@ wanted contains value if {
 taken_back if input.resource.purpose == "undo"
 
 # No number takes anything away from another.
-many := count(orders.growing) + sum([more |
-	number := orders.growing[_].quantity
+many := count(data.tmf.orders.growing) + sum([more |
+	number := data.tmf.orders.growing[_].quantity
 	is_number(number)
 	number > 1
 	more := number - 1
 ])
 
 reasons contains sprintf("bandwidth %v Mbit/s is above the %v Mbit/s of tenant %v's contract", [value, bandwidth, input.subject.tenant]) if {
-	bandwidth != null
 	some value in wanted
+	bandwidth := contract.bandwidth
 	not value <= bandwidth
 }
 
 reasons contains sprintf("quantity %v is above the %v of tenant %v's contract", [many, quantity, input.subject.tenant]) if {
-	quantity != null
+	quantity := contract.quantity
 	many > quantity
 }
 
 reasons contains sprintf("no contract says how much bandwidth tenant %v may have", [input.subject.tenant]) if {
-	bandwidth == null
-	count(wanted) > 0
+	wanted != set()
+	not contract.bandwidth
 }
 
 reasons contains sprintf("no contract says how many of anything tenant %v may order", [input.subject.tenant]) if {
-	quantity == null
 	many > 0
+	not contract.quantity
 }

@@ -7,16 +7,13 @@ nested if input.body.productOrderItem[_].productOrderItem[_]
 
 # not `some .. in`: engines differ in what they say to a body that holds something else here
 items := [item | item := input.body.productOrderItem[_]] if {
-	asked
+	input.resource.kind == "productOrder"
 	not nested
-}
-
-items := [item |
+} else := [item |
 	walk(input.body.productOrderItem, [path, item])
 	is_element(path)
 ] if {
-	asked
-	nested
+	input.resource.kind == "productOrder"
 }
 
 # At the top, or in a list of parts.

@@ -3,8 +3,6 @@
 # made, as everybody who reads it reads the same text.
 package tmf.privacy
 
-import data.tmf.authz
-
 default obligations := {}
 
 obligations := {"redact": rules.redact, "mask": rules.mask} if {
@@ -21,7 +19,7 @@ obligations := {"redact": rules.redact, "mask": rules.mask} if {
 }
 
 entitled if {
-	some role in authz.granting_roles
+	some role in data.tmf.authz.granting_roles
 	role in data.personal.entitled
 }
 

@@ -2,8 +2,6 @@
 # person than who asked for it, whose role is one that approves, not too long ago.
 package tmf.remediation
 
-import data.tmf.standing
-
 asked if input.resource.purpose == "remediation"
 
 automatic if input.resource.workflow in data.remediation.automatic[input.resource.tenant]
@@ -27,7 +25,7 @@ approves if {
 	approver.tenant == input.resource.tenant
 	role := approver.roles[_]
 	role in data.remediation.approvers
-	standing.stands(approver, role)
+	data.tmf.standing.stands(approver, role)
 }
 
 recent if {

@@ -4,16 +4,15 @@
 # fractions are kept.
 package tmf.spend
 
-import data.tmf.limits
-import data.tmf.orders
-
-comes_to := max([sum(dues(input.body, "orderTotalPrice")), sum([of_item(item) | item := orders.growing[_]])]) if {
+comes_to := max([sum(dues(input.body, "orderTotalPrice")), sum([of_item(item) | item := data.tmf.orders.growing[_]])]) if {
 	priced
 }
 
-of_item(item) := max([orders.quantity(item) * sum(dues(item, "itemPrice")), sum(dues(item, "itemTotalPrice"))])
+of_item(item) := max([data.tmf.orders.quantity(item) * sum(dues(item, "itemPrice")), sum(dues(item, "itemTotalPrice"))])
 
 dues(body, member) := [due(price) | price := body[member][_]]
+
+capped if is_number(data.tmf.limits.contract.monthly)
 
 # A surcharge adds to its price; a discount, as any negative amount, takes nothing away.
 due(price) := times(price) * (largest(price) + sum([largest(change) | change := price.priceAlteration[_]]))
@@ -31,8 +30,8 @@ times(price) := 1 if not price.recurringChargePeriod
 
 reasons contains sprintf("the order comes to %v %v a month, above the %v %v of tenant %v's contract", [comes_to / 1000, data.currency, cap, data.currency, input.subject.tenant]) if {
 	priced
-	cap := limits.limit("monthly")
-	cap != null
+	capped
+	cap := data.tmf.limits.contract.monthly
 	not comes_to <= cap * 1000
 }
 
@@ -53,24 +52,33 @@ is_period(period) if {
 	data.periods[lower(period)]
 }
 
-priced if count(charges) > 0
+# What no price is said of is looked into no further.
+priced if {
+	input.body.orderTotalPrice[_]
+	data.tmf.orders.asked
+}
+
+priced if {
+	item := data.tmf.orders.growing[_]
+	item[["itemPrice", "itemTotalPrice"][_]][_]
+}
 
 charges contains charge if {
-	orders.asked
+	data.tmf.orders.asked
 	charge := input.body.orderTotalPrice[_]
 }
 
 charges contains charge if {
-	orders.asked
-	charge := orders.growing[_].itemPrice[_]
+	data.tmf.orders.asked
+	charge := data.tmf.orders.growing[_].itemPrice[_]
 }
 
 charges contains charge if {
-	orders.asked
-	charge := orders.growing[_].itemTotalPrice[_]
+	data.tmf.orders.asked
+	charge := data.tmf.orders.growing[_].itemTotalPrice[_]
 }
 
 reasons contains sprintf("no contract says how much tenant %v may spend in a month", [input.subject.tenant]) if {
 	priced
-	limits.limit("monthly") == null
+	not capped
 }

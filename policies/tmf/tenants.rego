@@ -4,13 +4,14 @@ package tmf.tenants
 reasons contains "the token names no tenant" if not subject_is_named
 
 # Rules of their own: engines differ in what they say to `not named(..)` of something that is not there.
-subject_is_named if named(input.subject.tenant)
+subject_is_named if {
+	is_string(input.subject.tenant)
+	input.subject.tenant != ""
+}
 
-resource_is_named if named(input.resource.tenant)
-
-named(tenant) if {
-	is_string(tenant)
-	tenant != ""
+resource_is_named if {
+	is_string(input.resource.tenant)
+	input.resource.tenant != ""
 }
 
 reasons contains "this belongs to another tenant" if {
@@ -36,6 +37,7 @@ reasons contains sprintf("device %v is none of tenant %v's", [input.resource.dev
 its_device if input.resource.deviceTenant == input.resource.tenant
 
 its_device if {
-	named(input.resource.deviceTenant)
+	is_string(input.resource.deviceTenant)
+	input.resource.deviceTenant != ""
 	input.resource.tenant in data.shared[input.resource.device]
 }

@@ -71,6 +71,45 @@ async def test_the_empty_question_is_refused() -> None:
     assert answer["allow"] is False
 
 
+CHANCE = """package main
+
+decision := {"allow": true, "reasons": [uuid.rfc4122(input.action)]}
+"""
+
+
+def question(action: str = "list", second: int = 1, **more: Any) -> Mapping[str, Any]:
+    return {"action": action, "body": None, "before": None, "environment": {"time": second}, **more}
+
+
+async def test_the_same_question_within_a_second_is_answered_once() -> None:
+    """A rule that is drawn by lot shows when it is: not for the same question, but in the next second, for another
+    question, and always where there is content to judge.
+    """
+    engine = Embedded(Bundle({"main.rego": CHANCE}, {}))
+    asked = [question(), question(second=2), question("retrieve")]
+    first = [await engine.evaluate(each) for each in asked]
+    again = [await engine.evaluate(each) for each in asked]
+    content = [await engine.evaluate(question(**{part: {}})) for part in ("body", "before") for _ in range(2)]
+
+    assert first == again
+    assert len({answer["reasons"][0] for answer in [*first, *content]}) == 7
+
+
+async def test_what_is_remembered_is_bounded_and_goes_with_its_policies() -> None:
+    """However many ask, memory does not grow; other policies answer at once."""
+    engine = Embedded(Bundle({"main.rego": CHANCE}, {}))
+    before = await engine.evaluate(question())
+    for second in range(2, engines.MOST_ANSWERS + 2):
+        await engine.evaluate(question(second=second))
+    rules = Policy(engine)
+    allowed = await rules.decide(CSR, "delete", {"kind": "alarm", "tenant": "acme"})
+    rules.swap(Embedded(SHIPPED))
+    refused = await rules.decide(CSR, "delete", {"kind": "alarm", "tenant": "acme"})
+
+    assert await engine.evaluate(question()) != before
+    assert (allowed.allow, refused.allow) == (True, False)
+
+
 async def test_a_refusal_has_its_reasons_and_an_id() -> None:
     """The caller is told why, and where it is recorded."""
     decision = await Policy(Embedded(SHIPPED)).decide(CSR, "delete", {"kind": "alarm", "tenant": "acme"})
