@@ -1,6 +1,7 @@
 """An adapter as a process of the system: intents come from the bus, outcomes and observations go to it.
 
-Nothing is done on a device before the policy was asked, here too: whoever can put an intent on the bus has not asked.
+Nothing is done on a device that was not asked for by one of the gateway's processes, which the seal says
+(``core/seals.py``), nor before the policy was asked, here too: what an intent says of itself is what that judges by.
 """
 
 from __future__ import annotations
@@ -9,33 +10,44 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from time import time
 from typing import Any
 
 import structlog
 
 from convergedon.adapters.contract import Adapter, Device, Intent, Observation, Outcome, Rpc, witness
-from convergedon.core import trace
+from convergedon.core import metrics, trace
 from convergedon.core.audit import Audit
 from convergedon.core.bus import Bus, Consumer, Message, partition, token
-from convergedon.core.errors import Unavailable
+from convergedon.core.errors import Refused, Unavailable
 from convergedon.core.policy import Decision, Policy, system
+from convergedon.core.seals import Seals
 
 log = structlog.get_logger()
+
+LONGEST_ID = 100
+"""Characters of what a message calls itself that are recorded."""
 
 
 class AdapterRole:
     """Runs one adapter. Several processes may run the same one: each device's intents are done one at a time.
 
-    An intent is taken off its queue only after its outcome is stored, so it is answered at least once; the adapter sees
-    to it that doing it twice is doing it once.
+    An intent is taken off its queue only after its outcome is stored, so it is answered at least once; one that was
+    answered is not performed again, and the adapter sees to it that doing it twice is doing it once.
     """
 
     def __init__(
-        self, adapter: Adapter, bus: Bus, devices: Mapping[str, Device], policy: Policy, audit: Audit | None = None
+        self,
+        adapter: Adapter,
+        bus: Bus,
+        devices: Mapping[str, Device],
+        policy: Policy,
+        seals: Seals,
+        audit: Audit | None = None,
     ) -> None:
         self._adapter, self._bus, self._devices = adapter, bus, devices
-        self._policy, self._audit = policy, audit
+        self._policy, self._seals, self._audit = policy, seals, audit
 
     async def start(self) -> str:
         addresses = await self._adapter.start(self._report)
@@ -44,7 +56,8 @@ class AdapterRole:
                 consumer = f"{token(self._adapter.name)}-{token(name)}"
                 subject = f"intent.{token(self._adapter.name)}.{token(name)}"
                 # no horizon of the bus's own: an intent ends by its deadline, with an outcome
-                self._bus.consume(Consumer(consumer, subject, self._perform, horizon=float("inf"), pause=3.0))
+                take = partial(self._take, self._devices[name])
+                self._bus.consume(Consumer(consumer, subject, take, horizon=float("inf"), pause=3.0))
         return ", ".join(addresses)
 
     async def stop(self) -> None:
@@ -54,8 +67,25 @@ class AdapterRole:
         subject = f"network.{partition(seen.device)}.{token(self._adapter.name)}.{token(seen.device)}"
         await self._bus.publish(subject, {"observation": asdict(seen)}, seen.id)
 
-    async def _perform(self, message: Message) -> None:
+    async def _take(self, device: Device, message: Message) -> None:
+        """Perform an intent that one of the gateway's processes asked for, once. Raises Refused for any other."""
+        if fault := self._seals.fault(message.subject, message.body):
+            self._forged(device, message, fault)
+            raise Refused(f"an intent for {device.name} that no worker asked for: {fault}")
         intent = Intent(**message.body["intent"])
+        if await self._bus.last(_answers(message, intent.key)):
+            log.info("intent was answered before", device=intent.device, intent=intent.key)
+            return
+        await self._perform(message, intent)
+
+    def _forged(self, device: Device, message: Message, fault: str) -> None:
+        """Count and record it, as the device's tenant's: what it says of itself is not to be believed."""
+        metrics.FORGED.labels(self._adapter.name).inc()
+        if self._audit:
+            about: dict[str, Any] = {"reason": fault, "message": message.id[:LONGEST_ID]}
+            self._audit.record("intent.forged", device.tenant, "", f"device/{device.name}", "refused", **about)
+
+    async def _perform(self, message: Message, intent: Intent) -> None:
         if time() >= intent.deadline:
             await self._answer(message, Outcome(intent.key, intent.device, "refused", "its deadline had passed"))
             return
@@ -116,7 +146,13 @@ class AdapterRole:
         body = {"outcome": asdict(outcome), "about": message.body["about"]}
         if decision:
             body["decision"] = {"id": decision.id, **decision.told}
-        await self._bus.publish(message.body["reply"], body, f"outcome:{outcome.key}", trace.headers())
+        answers = _answers(message, outcome.key)
+        await self._bus.publish(answers, body, f"outcome:{outcome.key}", trace.headers())
+
+
+def _answers(message: Message, key: str) -> str:
+    """Where the answer to an intent stands: a place of its own, so that it can be looked up."""
+    return f"{message.body['reply']}.{token(key)}"
 
 
 def question(intent: Intent, device: Device | None) -> Mapping[str, Any]:

@@ -32,6 +32,7 @@ from convergedon.core import (
     peers,
     persons,
     policy,
+    seals,
     tokens,
     trace,
     verification,
@@ -264,7 +265,8 @@ async def worker(settings: Settings, ready: Ready) -> None:
         _recording(store, bus, "worker") as (writer, relay),
     ):
         resources = Resources(store, APIS, settings.url)
-        work = Work(resources, bus, rules, writer, products, tariff, settings, relay.published)
+        sealing = seals.seals(settings)
+        work = Work(resources, bus, rules, writer, products, tariff, settings, sealing, relay.published)
         running = Worker(work)
         await running.start()
         bus.consume(audit.taking(store, bus))
@@ -287,7 +289,7 @@ async def adapter(settings: Settings, name: str, ready: Ready) -> None:
     bus = await _patiently(_bus(settings, name).open)
     try:
         async with _policy(settings, bus, name) as rules, _carrying(bus, name) as writer:
-            role = AdapterRole(made, bus, devices, rules, writer)
+            role = AdapterRole(made, bus, devices, rules, seals.seals(settings), writer)
             ready(await role.start())
             await _until_cancelled(role.stop)
     finally:

@@ -27,6 +27,9 @@ RECEIVED = Counter("convergedon_adapter_received_total", "Datagrams or notificat
 DROPPED = Counter("convergedon_adapter_dropped_total", "Datagrams dropped, by reason.", ["adapter", "reason"])
 OBSERVED = Counter("convergedon_adapter_observations_total", "Observations made safe.", ["adapter", "kind"])
 PERFORMED = Counter("convergedon_adapter_intents_total", "Intents performed.", ["adapter", "status"])
+FORGED = Counter(
+    "convergedon_adapter_intents_forged_total", "Intents parked because their seal does not hold.", ["adapter"]
+)
 RPC_SECONDS = Histogram("convergedon_adapter_rpc_seconds", "Time of one call to a device.", ["adapter", "rpc"])
 UNASSIGNED = Counter("convergedon_flow_records_unassigned_total", "Flow records whose addresses belong to no service.")
 QUEUE = Gauge(

@@ -122,6 +122,11 @@ class Settings(BaseSettings):
         description="Key of the hashes that stand in audit records for questions, the same for all "
         "processes, 32 characters or more. Empty: one kept in the data folder.",
     )
+    intent_key: SecretStr = Field(
+        SecretStr(""),
+        description="Key that seals what devices are asked for, the same for all workers and adapters, 32 characters "
+        "or more; several by comma: the first seals. Empty: one that follows from the audit key.",
+    )
     decision_age: float = Field(
         604_800, ge=3_600, description="Seconds for which policy decisions are kept with their questions."
     )
@@ -170,7 +175,7 @@ class Settings(BaseSettings):
             return given
         return [part.strip().strip("\"'") for part in given.strip().strip("[]").split(",") if part.strip()]
 
-    @field_validator("hub_key", "audit_key")
+    @field_validator("hub_key", "audit_key", "intent_key")
     @classmethod
     def _long(cls, given: SecretStr) -> SecretStr:
         if any(len(key.strip()) < 32 for key in given.get_secret_value().split(",") if given.get_secret_value()):

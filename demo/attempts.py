@@ -15,9 +15,9 @@ from time import time
 from typing import Any
 
 from convergedon.demo import plays
-from convergedon.demo.plays import CSR, NOC, NORTHWIND, OPEN, PATCHES, PLAIN, THEIR_CSR, THEIR_NOC, V4, V5, Wish
+from convergedon.demo.plays import CSR, NOC, NORTHWIND, OPEN, PATCHES, PLAIN, THEIR_CSR, THEIR_NOC, V4, V5, Lie, Wish
 from convergedon.demo.tally import LEGITIMATE
-from convergedon.demo.witness import Deed, Scene, Who
+from convergedon.demo.witness import Deed, Forge, Scene, Who
 from convergedon.handlers import alarms, product_ordering, product_ordering_v5
 from convergedon.handlers.resource import Api
 
@@ -33,6 +33,7 @@ CLASSES = (TENANTS, ENTITLEMENT, WINDOW, SPEND, REMEDIATION, GEOGRAPHY, PERSONAL
 
 CREATE, READ, TASK, HUB = "REST create", "REST read", "task with a pattern", "hub"
 DELIVERY, FLOW, INTENT, CONSOLE = "delivery", "flow step", "intent on the bus", "console"
+FORGED = "forged intent on the bus"
 
 MONTH = 30 * 86_400
 SELF_HEALING = "bounce-port"
@@ -102,6 +103,10 @@ async def prepare(scene: Scene) -> None:
     await asyncio.gather(*(scene.subscribe(api, who, name, query) for name, (api, who, query) in LISTENERS.items()))
 
 
+TAKEN_BACK = Lie("what is taken back at any hour", lambda: {"purpose": "undo"}, Wish("", site=plays.CLOSED))
+LATE = Lie("one of a worker's that comes again after its deadline", lambda: {"deadline": time() - 1})
+
+
 def _legitimate() -> list[Attempt]:
     patches = [
         Attempt(LEGITIMATE, kind, "one's own order is changed", partial(plays.own_order_changed, kind), (200,))
@@ -123,6 +128,7 @@ def _legitimate() -> list[Attempt]:
         Attempt(LEGITIMATE, DELIVERY, "who works with customers hears whole", person),
         Attempt(LEGITIMATE, INTENT, "an approved remediation", approved),
         Attempt(LEGITIMATE, INTENT, "a remediation that needs no approval", healing),
+        Attempt(LEGITIMATE, INTENT, TAKEN_BACK.words, partial(plays.lied, TAKEN_BACK, plays.sealed)),
         Attempt(LEGITIMATE, CONSOLE, "one's own order is shown", plays.own_order_shown, (200,)),
     ]
 
@@ -237,6 +243,44 @@ def _remediations() -> list[Attempt]:
     ]
 
 
+LIES: Mapping[str, Sequence[Lie]] = {
+    TENANTS: [
+        Lie(
+            "another's device, told to them",
+            lambda: {"tenant": "globex", "owner": THEIR_CSR.subject.document},
+            Wish("", site=OPEN["globex"]),
+            "globex",
+        )
+    ],
+    ENTITLEMENT: [Lie("too much, to take something back", lambda: {"purpose": "undo"}, Wish("", bandwidth=900))],
+    WINDOW: [
+        Lie("a closed site, to take something back", lambda: {"purpose": "undo"}, Wish("", site=plays.CLOSED)),
+        Lie("a closed site, said to be an open one", lambda: {"site": OPEN["acme"]}, Wish("", site=plays.CLOSED)),
+    ],
+    GEOGRAPHY: [
+        Lie("where nobody may be served, to take back", lambda: {"purpose": "undo"}, Wish("", site=plays.FORBIDDEN))
+    ],
+    REMEDIATION: [Lie("an approval that nobody gave", partial(_remediation, approval=_approved))],
+    ROLES: [Lie("an owner who did not ask for it", lambda: {"owner": CSR.subject.document})],
+}
+"""Violations that no policy sees, as the intent says of itself what lets it through."""
+
+
+def lies(forgeries: Mapping[str, Forge]) -> list[Attempt]:
+    """Each lie, put on the bus in each of these ways."""
+    return [
+        Attempt(violates, FORGED, f"{lie.words}, {how}", partial(plays.lied, lie, forge))
+        for violates, some in LIES.items()
+        for lie in some
+        for how, forge in forgeries.items()
+    ]
+
+
+def _forged() -> list[Attempt]:
+    late = partial(plays.lied, LATE, plays.sealed)
+    return [*lies(plays.FORGERIES), Attempt(WINDOW, FORGED, LATE.words, late)]
+
+
 def _personal() -> list[Attempt]:
     return [
         Attempt(PERSONAL, DELIVERY, "a reader hears of a person", partial(plays.person_told, "reader-listens", False)),
@@ -294,4 +338,5 @@ TABLE: Sequence[Attempt] = (
     *_remediations(),
     *_personal(),
     *_roles(),
+    *_forged(),
 )

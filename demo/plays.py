@@ -14,8 +14,9 @@ from time import time
 from typing import Any
 
 from convergedon.adapters.contract import Intent
+from convergedon.core.seals import MEMBER, Seals
 from convergedon.demo.stage import ALARMS, ORDERING
-from convergedon.demo.witness import Deed, Scene, Who
+from convergedon.demo.witness import Deed, Forge, Scene, Who
 from convergedon.handlers.alarms import ALARM, COMMENT_ALARMS
 from convergedon.handlers.product_ordering import PRODUCT_ORDER
 
@@ -83,6 +84,16 @@ class Wish:
 
 
 PLAIN = Wish("an order within the contract")
+
+
+@dataclass(frozen=True)
+class Lie:
+    """What an intent says of itself so that no policy refuses it: of whose site it is, and what is asked for there."""
+
+    words: str
+    said: Callable[[], Mapping[str, Any]]
+    wish: Wish = PLAIN
+    tenant: str = "acme"
 
 
 def order(scene: Scene, tenant: str, mark: str, item: Body, base: str = V4) -> Body:
@@ -181,12 +192,50 @@ async def unlisten(deed: Deed, who: Who) -> None:
             await deed.scene.ask(who, "DELETE", one.headers["location"])
 
 
-async def intend(deed: Deed, tenant: str, site: str, values: Body, said: Mapping[str, Any]) -> None:
-    """An intent of acme's for the device at a site, past the orchestrator; what it says of itself may be a lie."""
-    about = {"kind": "productOrder", "tenant": "acme", "id": deed.mark}
+def sealed(seals: Seals, subject: str, honest: Mapping[str, Any], said: Mapping[str, Any]) -> Mapping[str, Any]:
+    """By whoever has the key: a worker that was made to ask."""
+    return seals.sealed(subject, said)
+
+
+def unsealed(seals: Seals, subject: str, honest: Mapping[str, Any], said: Mapping[str, Any]) -> Mapping[str, Any]:
+    return said
+
+
+def sealed_by_another(
+    seals: Seals, subject: str, honest: Mapping[str, Any], said: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    return Seals([b"a key of somebody else's"]).sealed(subject, said)
+
+
+def altered(seals: Seals, subject: str, honest: Mapping[str, Any], said: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a worker asked for and sealed, changed on the way."""
+    return {**said, MEMBER: seals.sealed(subject, honest)[MEMBER]}
+
+
+FORGERIES: Mapping[str, Forge] = {
+    "without a seal": unsealed,
+    "sealed by another key": sealed_by_another,
+    "altered after it was sealed": altered,
+}
+
+
+async def intend(
+    deed: Deed,
+    tenant: str,
+    site: str,
+    values: Body,
+    said: Mapping[str, Any],
+    forge: Forge = sealed,
+    told: str = "acme",
+) -> None:
+    """An intent of acme's for the device at a site, past the orchestrator; what it says of itself may be a lie.
+
+    ``told`` is the tenant that is to hear what became of it.
+    """
+    about = {"kind": "productOrder", "tenant": told, "id": deed.mark}
     device = deed.scene.port(tenant, site)["device"]
     plain = Intent(deed.mark, "acme", device, "internet-access", deed.mark, values, time() + 60, site=site)
-    await deed.scene.intend(replace(plain, **said), about, deed.trace)
+    await deed.scene.intend(plain, replace(plain, **said), about, deed.trace, forge)
 
 
 # --- eyes
@@ -266,6 +315,17 @@ async def intended(wish: Wish, said: Callable[[], Mapping[str, Any]], deed: Deed
     await intend(deed, "acme", wish.site, scene.values("acme", wish.site, vlan, wish.bandwidth), said())
     yield None
     yield scene.was_on("acme", wish.site, vlan)
+
+
+async def lied(lie: Lie, forge: Forge, deed: Deed) -> Play:
+    """An intent that no worker asked for, and that says of itself what policies let through."""
+    scene, tenant, site = deed.scene, lie.tenant, lie.wish.site
+    vlan = scene.vlan(tenant, site)
+    yield None
+    values = scene.values(tenant, site, vlan, lie.wish.bandwidth)
+    await intend(deed, tenant, site, values, lie.said(), forge, tenant)
+    yield None
+    yield scene.was_on(tenant, site, vlan)
 
 
 async def forged(wish: Wish, said: Callable[[], Mapping[str, Any]], deed: Deed) -> Play:

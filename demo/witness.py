@@ -29,11 +29,12 @@ from nats.js.api import ConsumerInfo
 from pydantic import SecretStr
 
 from convergedon.adapters.contract import Intent
-from convergedon.core import app, audit, peers, tokens, up
+from convergedon.core import app, audit, peers, seals, tokens, up
 from convergedon.core.bus import STREAMS, Bus
 from convergedon.core.errors import Unavailable
 from convergedon.core.policy import Subject
 from convergedon.core.relay import Relay
+from convergedon.core.seals import Seals
 from convergedon.core.store import Record, Store
 from convergedon.demo.stage import PATIENCE, Element, Listener, Place
 from convergedon.handlers import hub
@@ -50,6 +51,8 @@ TENANTS = ("acme", "globex")
 """Whose things there are in the lab."""
 
 Body = Mapping[str, Any]
+Forge = Callable[[Seals, str, Body, Body], Body]
+"""Puts a message for a subject on the bus as somebody would: from its honest body, and from what it is to say."""
 Answer = TypeVar("Answer")
 
 
@@ -94,6 +97,7 @@ class Scene:
         self._streams = streams
         self.resources = Resources(store, APIS, place.gateway)
         self.products = planning.load(place.settings.products)
+        self._seals = seals.seals(place.settings)
         self.run = secrets.token_hex(3)
         self._client = client
         self._tokens: dict[Who, str] = {}
@@ -193,11 +197,13 @@ class Scene:
         callback = {"callback": f"{self.listener.url}/{name}", "query": query}
         await hub.register(self.store, hub.subscription(api, who.subject, callback))
 
-    async def intend(self, intent: Intent, about: Body, trace: str) -> None:
-        """An intent on the bus past the orchestrator."""
-        body = {"intent": asdict(intent), "reply": "network.0.outcome", "about": about}
+    async def intend(self, honest: Intent, intent: Intent, about: Body, trace: str, forge: Forge) -> None:
+        """An intent on the bus past the orchestrator, and what a worker would have asked for in its place."""
+        rest = {"reply": "network.0.outcome", "about": about}
+        asked, said = ({"intent": asdict(one), **rest} for one in (honest, intent))
         headers = {"traceparent": f"00-{trace}-{secrets.token_hex(8)}-01"}
-        await self.bus.publish(f"intent.netconf.{intent.device}", body, intent.key, headers)
+        subject = f"intent.netconf.{intent.device}"
+        await self.bus.publish(subject, forge(self._seals, subject, asked, said), intent.key, headers)
 
     # --- what is ordered
 

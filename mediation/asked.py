@@ -68,12 +68,13 @@ def _intent(work: Work, order: Record, key: str, one: Mapping[str, Any]) -> Outg
         site=wanted.get("site", ""),
         owner=order.facts.get("owner"),
     )
+    subject = f"intent.{token(wanted['adapter'])}.{token(wanted['device'])}"
     body = {
         "intent": asdict(intent),
         "reply": f"network.{partition(order.id)}.outcome",
         "about": {"kind": order.kind, "tenant": order.tenant, "id": order.id},
     }
-    return Outgoing(key, f"intent.{token(wanted['adapter'])}.{token(wanted['device'])}", body, trace.headers())
+    return Outgoing(key, subject, work.seals.sealed(subject, body), trace.headers())
 
 
 def take(asked: Asked, outcome: Outcome) -> bool:

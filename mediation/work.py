@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from convergedon.core.audit import Audit
 from convergedon.core.bus import Bus
 from convergedon.core.policy import Policy
+from convergedon.core.seals import Seals
 from convergedon.core.settings import Settings
 from convergedon.core.store import Store
 from convergedon.handlers.resource import Resources
@@ -26,6 +27,7 @@ class Work:
     products: Products
     tariff: Tariff
     settings: Settings
+    seals: Seals
     published: Callable[[str], bool] = lambda _: False
 
     @property

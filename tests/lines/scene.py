@@ -17,7 +17,7 @@ import orjson
 from convergedon.adapters.contract import Device, Intent, Observation, Outcome
 from convergedon.adapters.loopback.adapter import LoopbackAdapter
 from convergedon.adapters.role import AdapterRole
-from convergedon.core import audit, embedded, policy, settings
+from convergedon.core import audit, embedded, policy, seals, settings
 from convergedon.core.audit import Audit
 from convergedon.core.bus import Bus, Consumer, Message, NatsBus, Position, dispose
 from convergedon.core.memory import MemoryBus, MemoryStore, subject_matches
@@ -160,6 +160,9 @@ class PumpBus:
     async def read(self, subject: str) -> list[Mapping[str, Any]]:
         return [message.body for message in self.messages if subject_matches(message.subject, subject)]
 
+    async def last(self, subject: str) -> Message | None:
+        return next((message for message in reversed(self.messages) if message.subject == subject), None)
+
     async def waiting(self, stream: str) -> Mapping[str, int]:
         return {}
 
@@ -294,9 +297,9 @@ async def playing(store: Store, bus: Bus, folder: Path, products: str = PRODUCTS
     writer = Audit(store, bus, "test")
     resources = Resources(store, APIS, "http://gateway.example")
     rules, model = Policy(engine()), planning.load(folder / "products.yaml")
-    work = Work(resources, bus, rules, writer, model, rating.load(), chosen)
+    work = Work(resources, bus, rules, writer, model, rating.load(), chosen, seals.seals(chosen))
     worker, network = Worker(work), Network()
-    role, relay = AdapterRole(network, bus, DEVICES, rules, writer), Relay(store, bus, 0.2)
+    role, relay = AdapterRole(network, bus, DEVICES, rules, work.seals, writer), Relay(store, bus, 0.2)
     running = not isinstance(bus, PumpBus)
     if running:
         await writer.start()

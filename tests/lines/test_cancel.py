@@ -668,7 +668,7 @@ async def test_the_network_element_has_what_it_had(tmp_path: Path) -> None:
     adapter = netconf.create(settings.load(), devices)
     try:
         async with holding(tmp_path, products=NETCONF_PRODUCTS) as scene:
-            await AdapterRole(adapter, scene.bus, devices, scene.work.policy).start()
+            await AdapterRole(adapter, scene.bus, devices, scene.work.policy, scene.work.seals).start()
             kept = await scene.order(item(**BERLIN), item(id="2", **BERLIN | {"vlan": 11}))
             assert (await scene.ended(kept))["state"] == "completed"
             before = [running(element) for element in elements]

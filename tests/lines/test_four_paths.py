@@ -227,7 +227,7 @@ async def test_a_held_order_can_be_cancelled(still: Scene) -> None:
 
 
 def intent(**given: Any) -> Intent:
-    """An intent that somebody puts on the bus past every line."""
+    """An intent that somebody who has the key puts on the bus past every line."""
     usual: dict[str, Any] = {
         "key": uuid4().hex,
         "tenant": "acme",
@@ -243,10 +243,11 @@ def intent(**given: Any) -> Intent:
 
 async def answered(scene: Scene, wanted: Intent, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Put an intent on the bus; returns what is answered, with the decision."""
+    subject = f"intent.loopback.{wanted.device}"
     body = {"intent": asdict(wanted), "reply": "delivery.answer", "about": about or {"tenant": "acme"}}
-    await scene.bus.publish(f"intent.loopback.{wanted.device}", body, wanted.key)
+    await scene.bus.publish(subject, scene.work.seals.sealed(subject, body), wanted.key)
     await scene.pump()
-    (answer,) = [one for one in await scene.bus.read("delivery.answer") if one["outcome"]["key"] == wanted.key]
+    (answer,) = [one for one in await scene.bus.read("delivery.answer.>") if one["outcome"]["key"] == wanted.key]
     return dict(answer)
 
 
@@ -298,10 +299,11 @@ async def test_an_intent_of_an_earlier_build_is_understood(still: Scene) -> None
         said = {name: value for name, value in asdict(intent(key=str(number))).items() if name in older}
         said["values"] = {"bandwidth": bandwidth}
         body = {"intent": said, "reply": "delivery.answer", "about": {"tenant": "acme"}}
-        await still.bus.publish("intent.loopback.pe1", body, said["key"])
+        sealed = still.work.seals.sealed("intent.loopback.pe1", body)
+        await still.bus.publish("intent.loopback.pe1", sealed, said["key"])
     await still.pump()
 
-    answers = [one["outcome"]["status"] for one in await still.bus.read("delivery.answer")]
+    answers = [one["outcome"]["status"] for one in await still.bus.read("delivery.answer.>")]
     assert answers == ["applied", "refused"]
 
 

@@ -160,7 +160,7 @@ async def test_no_secret_is_told(tmp_path: Path) -> None:
     kept and said of all this holds no password, community, key or token.
     """
     data, told = tmp_path / "data", {name: secret(name) for name in ("device", "wrong", "community", "foreign")}
-    told |= {name: secret(name) for name in ("hub", "audit", "metrics", "callback")}
+    told |= {name: secret(name) for name in ("hub", "audit", "metrics", "callback", "intent")}
     (tmp_path / "hub").write_text(told["hub"])
     said: list[tuple[str, str]] = []
     async with elements(tmp_path / "elements", told["device"]) as made:
@@ -170,6 +170,7 @@ async def test_no_secret_is_told(tmp_path: Path) -> None:
             "CONVERGEDON_DEVICES": str(file),
             "CONVERGEDON_HUB_KEY_FILE": str(tmp_path / "hub"),
             "CONVERGEDON_AUDIT_KEY": told["audit"],
+            "CONVERGEDON_INTENT_KEY": told["intent"],
             "CONVERGEDON_METRICS_TOKEN": told["metrics"],
             "CONVERGEDON_TRAP_COMMUNITIES": told["community"],
             "CONVERGEDON_DELIVERY_HORIZON": "1",

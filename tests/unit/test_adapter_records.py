@@ -14,8 +14,10 @@ from convergedon.core.audit import KIND, KINDS, Audit
 from convergedon.core.errors import Unavailable
 from convergedon.core.memory import MemoryBus, MemoryStore
 from convergedon.core.policy import Embedded, Policy
+from convergedon.core.seals import Seals
 from convergedon.core.verification import Verified, verify
 
+SEALS = Seals([b"k" * 32])
 DEVICE = Device("pe1", "acme", "127.0.0.1")
 
 
@@ -56,13 +58,14 @@ async def recorded(adapter: Telling) -> list[dict[str, Any]]:
     trace.configure("test")
     store, bus = MemoryStore(KINDS), MemoryBus()
     writer = Audit(None, bus, adapter.name)
-    role = AdapterRole(adapter, bus, {"pe1": DEVICE}, Policy(Embedded(policy.read())), writer)
+    role = AdapterRole(adapter, bus, {"pe1": DEVICE}, Policy(Embedded(policy.read())), SEALS, writer)
     await role.start()
     bus.consume(audit.taking(store, bus))
     intent = {"key": "order-1", "tenant": "acme", "device": "pe1", "service": "access", "instance": "a"}
     asked = {"intent": {**intent, "values": {"password": "s3cret"}, "deadline": time() + 60}}
     with trace.span("test"):
-        await bus.publish("intent.telling.pe1", {**asked, "reply": "task.0.x", "about": {}}, "order-1")
+        body = SEALS.sealed("intent.telling.pe1", {**asked, "reply": "task.0.x", "about": {}})
+        await bus.publish("intent.telling.pe1", body, "order-1")
     async with asyncio.timeout(20):
         while not await bus.read("task.>"):
             await asyncio.sleep(0.01)
