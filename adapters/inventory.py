@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
@@ -19,14 +19,34 @@ from convergedon.core.errors import Misconfigured
 Text = Annotated[str, StringConstraints(min_length=1)]
 # A device's name becomes part of subjects on the bus and of URLs
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$")]
-PASSWORDS = ("password", "passwordFile", "passwordEnv")
+Port = Annotated[int, Field(ge=1, le=65535)]
+SECRETS = {"netconf": ("password",), "snmp": ("community", "authKey", "privKey")}
+"""section -> its secrets. Each is given, or is what a file (xFile) or an environment variable (xEnv) holds."""
+SHORTEST_KEY = 8
+"""Characters of a pass phrase, at least (RFC 3414, 11.2)."""
 
 
-class Netconf(strict.Strict):
-    """How to reach a device by NETCONF; the password is given, or stands in a file or an environment variable."""
+def ways(secret: str) -> tuple[str, str, str]:
+    """The keys by which a secret may be given."""
+    return secret, f"{secret}File", f"{secret}Env"
+
+
+class Section(strict.Strict):
+    """What one adapter should know of a device; each of its ``secrets`` is given in one way at most."""
+
+    def given(self, secret: str) -> bool:
+        """Whether it is given. Raises ValueError when it is given twice."""
+        found = [name for name in ways(secret) if getattr(self, name) is not None]
+        if len(found) > 1:
+            raise ValueError(f"give one of {' and '.join(found)}")
+        return bool(found)
+
+
+class Netconf(Section):
+    """How to reach a device by NETCONF."""
 
     host: Text | None = None
-    port: int = Field(830, ge=1, le=65535)
+    port: Port = 830
     username: Text
     password: Text | None = Field(None, repr=False)
     passwordFile: Text | None = None
@@ -37,18 +57,63 @@ class Netconf(strict.Strict):
 
     @model_validator(mode="after")
     def _says_who_we_are(self) -> Self:
-        given = [name for name in PASSWORDS if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"give one of {' and '.join(given)}")
-        if not given and self.keyFile is None:
+        if not self.given("password") and self.keyFile is None:
             raise ValueError("one of password, passwordFile, passwordEnv and keyFile is needed")
         return self
 
 
-class Snmp(strict.Strict):
-    """What the SNMP adapter should know of a device."""
+class Poll(strict.Strict):
+    """That a device is asked for its counters, and every how many seconds."""
+
+    interval: float = Field(60, ge=1, le=86_400, strict=False)
+
+
+class Snmp(Section):
+    """What the SNMP adapter should know of a device: its interfaces, and by what community or user it is spoken to.
+
+    With a user it is version 3: with an authKey its messages are authenticated, with a privKey encrypted too.
+    """
 
     interfaces: dict[Annotated[int, Field(ge=1)], Text] = Field(default_factory=dict)
+    host: Text | None = None
+    port: Port = 161
+    version: Literal["1", "2c", "3"] | None = None
+    community: Text | None = Field(None, repr=False)
+    communityFile: Text | None = None
+    communityEnv: Text | None = None
+    user: Text | None = None
+    authProtocol: Literal["MD5", "SHA", "SHA-224", "SHA-256", "SHA-384", "SHA-512"] = "SHA-256"
+    authKey: Text | None = Field(None, repr=False)
+    authKeyFile: Text | None = None
+    authKeyEnv: Text | None = None
+    privProtocol: Literal["DES", "AES", "AES-192", "AES-256"] = "AES"
+    privKey: Text | None = Field(None, repr=False)
+    privKeyFile: Text | None = None
+    privKeyEnv: Text | None = None
+    poll: Poll | None = None
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _version(cls, given: object) -> object:
+        """1 and 3 are numbers in YAML."""
+        return str(given) if type(given) is int else given
+
+    @model_validator(mode="after")
+    def _is_one_of_communities_or_users(self) -> Self:
+        community, auth, priv = (self.given(secret) for secret in SECRETS["snmp"])
+        if community and self.user is not None:
+            raise ValueError("give a community (version 1 or 2c) or a user (version 3)")
+        if (auth or priv) and self.user is None:
+            raise ValueError("authKey and privKey are a user's: user is missing")
+        if priv and not auth:
+            raise ValueError("what is encrypted is authenticated, too: authKey is missing")
+        if self.version == "3" and self.user is None:
+            raise ValueError("version 3 is spoken by a user: user is missing")
+        if self.version in ("1", "2c") and self.user is not None:
+            raise ValueError("a user is of version 3")
+        if self.poll and not community and self.user is None:
+            raise ValueError("who polls needs a community or a user")
+        return self
 
 
 class Flow(strict.Strict):
@@ -90,7 +155,7 @@ class Inventory(strict.Strict):
 
 
 def load(file: Path | None) -> dict[str, Device]:
-    """Read the devices file; without one there are no devices. Raises Misconfigured with the file and the key."""
+    """Read the devices file; without one there are no devices. Raises Misconfigured with file, line and key."""
     if file is None:
         return {}
     found = strict.read(Inventory, file)
@@ -101,26 +166,40 @@ def _device(file: Path, name: str, entry: Entry) -> Device:
     given: dict[str, dict[str, Any]] = entry.model_dump(
         exclude_unset=True, exclude_none=True, exclude={"tenant", "address"}
     )
-    if "netconf" in given:
-        given["netconf"] = _resolved(file, f"devices.{name}.netconf", given["netconf"])
+    for section, secrets in SECRETS.items():
+        if section in given:
+            given[section] = _resolved(file, ("devices", name, section), given[section], secrets)
     return Device(name, entry.tenant, entry.address, given)
 
 
-def _resolved(file: Path, where: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The section with its password instead of where the password is; files stand beside the devices file."""
-    section = {key: value for key, value in given.items() if key not in ("passwordFile", "passwordEnv")}
-    if "passwordFile" in given:
-        try:
-            section["password"] = (file.parent / given["passwordFile"]).read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise Misconfigured(f"{file}: {where}.passwordFile: cannot be read") from error
-    if "passwordEnv" in given:
-        section["password"] = os.environ.get(given["passwordEnv"], "")
-    if "password" in section and not section["password"]:
-        source = next(key for key in PASSWORDS if key in given)
-        raise Misconfigured(f"{file}: {where}.{source}: there is no password there")
+def _resolved(file: Path, place: tuple[str, ...], given: Mapping[str, Any], secrets: tuple[str, ...]) -> dict[str, Any]:
+    """The section with its secrets instead of where they are; files stand beside the devices file."""
+    section = dict(given)
+    for secret in secrets:
+        for way in ways(secret):
+            if way in given:
+                del section[way]
+                section[secret] = _secret(file, (*place, way), given[way])
     if "keyFile" in given:
         section["keyFile"] = str(file.parent / given["keyFile"])
         if not Path(section["keyFile"]).is_file():
-            raise Misconfigured(f"{file}: {where}.keyFile: there is no such file")
+            raise Misconfigured(f"{strict.where(file, *place, 'keyFile')}: there is no such file")
     return section
+
+
+def _secret(file: Path, place: tuple[str, ...], given: str) -> str:
+    """What is given, or what the file or variable that it names holds. Raises Misconfigured."""
+    found, way = given, place[-1]
+    if way.endswith("File"):
+        try:
+            found = (file.parent / given).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise Misconfigured(f"{strict.where(file, *place)}: cannot be read") from error
+    elif way.endswith("Env"):
+        found = os.environ.get(given, "")
+    what = way.removesuffix("File").removesuffix("Env")
+    if not found:
+        raise Misconfigured(f"{strict.where(file, *place)}: there is no {what} there")
+    if what in ("authKey", "privKey") and len(found) < SHORTEST_KEY:
+        raise Misconfigured(f"{strict.where(file, *place)}: a pass phrase has {SHORTEST_KEY} characters or more")
+    return found

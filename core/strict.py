@@ -1,11 +1,12 @@
 """Reading the files an operator writes: YAML that says nothing twice, held against a model that knows every key.
 
-Whatever is wrong is one Misconfigured sentence with the file and the key, and never with a value: it may be a secret.
+Whatever is wrong is one Misconfigured sentence with the file, the line and the key, and never with a value: it may be a
+secret.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +28,8 @@ class Strict(BaseModel):
 def read(model: type[Model], file: Traversable) -> Model:
     """Read a file as the model says. Raises Misconfigured."""
     try:
-        given = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # noqa: S506 it is a SafeLoader
+        text = file.read_text(encoding="utf-8")
+        given = yaml.load(text, _Loader)  # noqa: S506 it is a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise Misconfigured(
             f"{file}: cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
@@ -40,8 +42,39 @@ def read(model: type[Model], file: Traversable) -> Model:
         return model.model_validate({} if given is None else given)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        key = ".".join(str(part) for part in first["loc"] if part != "[key]")
-        raise Misconfigured(f"{file}: {key or 'the file'}: {_words(first['type'], first['msg'])}") from None
+        place = [part for part in first["loc"] if part != "[key]"]
+        raise Misconfigured(f"{_told(file, text, place)}: {_words(first['type'], first['msg'])}") from None
+
+
+def where(file: Traversable, *place: str | int) -> str:
+    """The file, the line and the key of what was read before, as the beginning of a sentence about it."""
+    try:
+        return _told(file, file.read_text(encoding="utf-8"), place)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):  # it was another file a moment ago
+        return f"{file}: {'.'.join(map(str, place))}"
+
+
+def _told(file: Traversable, text: str, place: Sequence[str | int]) -> str:
+    """Of what is not there, the line of that in which it is missing."""
+    node, line = yaml.compose(text, _Loader), 1
+    for part in place:
+        found = _inside(node, part)
+        if found is None:
+            break
+        line, node = found
+    return f"{file}, line {line}: {'.'.join(map(str, place)) or 'the file'}"
+
+
+def _inside(node: yaml.Node | None, part: str | int) -> tuple[int, yaml.Node] | None:
+    """The line and the value of a member or an element; None where there is none."""
+    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return node.value[part].start_mark.line + 1, node.value[part]
+    if isinstance(node, yaml.MappingNode):
+        return next(
+            ((key.start_mark.line + 1, value) for key, value in node.value if key.value == str(part)),
+            None,
+        )
+    return None
 
 
 def mapping_file(folder: Path | None, name: str, shipped: Traversable) -> Traversable:

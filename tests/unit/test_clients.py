@@ -95,7 +95,7 @@ def test_whom_no_entry_fits_is_refused_with_a_sentence(load: Any, claims: dict[s
     [
         ("clients: [", "clients.yaml, line "),
         ("", "clients: this key is missing"),
-        ("client: []", "clients.yaml: client"),
+        ("client: []", "clients.yaml, line 1: clients: this key is missing"),
         ("clients: [{client: a, tenant: acme}]", "clients.0.roles: this key is missing"),
         ("clients: [{client: a, tenant: 7, roles: [csr]}]", "clients.0.tenant"),
         ("clients: [{client: 7, tenant: acme, roles: [csr]}]", "clients.0.client"),

@@ -19,6 +19,7 @@ devices:
 """
 DEVICE = "devices: {{pe1: {{tenant: acme, address: 127.0.10.1, {}}}}}"
 NETCONF = "devices: {{pe1: {{tenant: acme, address: 127.0.10.1, netconf: {{username: gateway, {}}}}}}}"
+SNMP = "devices: {{pe1: {{tenant: acme, address: 127.0.10.1, snmp: {{{}}}}}}}"
 
 
 @pytest.fixture
@@ -70,6 +71,35 @@ def test_a_password_may_stand_in_the_environment(written, monkeypatch):
     assert device.settings["netconf"] == {"username": "gateway", "password": "swordfish"}
 
 
+def test_a_community_and_a_users_keys_may_stand_elsewhere(written, tmp_path, monkeypatch):
+    monkeypatch.setenv("COMMUNITY", "swordfish")
+    (tmp_path / "auth").write_text("swordfish-1\n")
+    (tmp_path / "priv").write_text("swordfish-2\n")
+    first = inventory.load(written(SNMP.format("communityEnv: COMMUNITY, version: 1, poll: {interval: 30}")))["pe1"]
+    users = "version: 3, user: gateway, authKeyFile: auth, privKeyFile: priv, privProtocol: AES-256"
+    second = inventory.load(written(SNMP.format(users)))["pe1"]
+
+    assert first.settings["snmp"] == {"community": "swordfish", "version": "1", "poll": {"interval": 30.0}}
+    keys = {"authKey": "swordfish-1", "privKey": "swordfish-2"}
+    assert second.settings["snmp"] == {"version": "3", "user": "gateway", "privProtocol": "AES-256", **keys}
+    assert "swordfish" not in repr((first, second))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (FULL.replace("port: 8300", "port: 0"), 6),
+        (FULL.replace("{observationDomain: 7}", "\n      observationDomain: -1"), 9),
+        (FULL.replace("password: swordfish", "passwordFile: missing"), 6),
+        (FULL.replace("tenant: globex", "tenants: globex"), 9),
+        (FULL.replace("globex", "'glo bex'"), 10),
+    ],
+)
+def test_the_line_of_what_is_wrong_is_told(written, text, line):
+    """Of what is missing, the line of that in which it is missing."""
+    assert f"devices.yaml, line {line}: devices." in refusal(written(text))
+
+
 def test_a_key_file_is_found_beside_the_devices_file(written, tmp_path):
     (tmp_path / "id").write_text("key")
     device = inventory.load(written(NETCONF.format("keyFile: id")))["pe1"]
@@ -82,7 +112,19 @@ def test_a_key_file_is_found_beside_the_devices_file(written, tmp_path):
     [
         (DEVICE.format("snpm: {}"), "snpm"),
         (DEVICE.format("snmp: {interfaces: {eth0: 3}}"), "devices.pe1.snmp.interfaces"),
-        (DEVICE.format("snmp: {community: swordfish}"), "devices.pe1.snmp.community"),
+        (SNMP.format("community: swordfish, communityEnv: HOME"), "community and communityEnv"),
+        (SNMP.format("community: swordfish, user: gateway"), "a community (version 1 or 2c) or a user"),
+        (SNMP.format("authKey: swordfish"), "user is missing"),
+        (SNMP.format("user: gateway, privKey: swordfish"), "authKey is missing"),
+        (SNMP.format("version: 3, community: swordfish"), "user is missing"),
+        (SNMP.format("version: 2c, user: gateway"), "a user is of version 3"),
+        (SNMP.format("version: 4"), "devices.pe1.snmp.version"),
+        (SNMP.format("user: gateway, authProtocol: SHA-1"), "devices.pe1.snmp.authProtocol"),
+        (SNMP.format("user: gateway, authKeyFile: missing"), "devices.pe1.snmp.authKeyFile: cannot be read"),
+        (SNMP.format("user: gateway, authKeyEnv: SHORT"), "devices.pe1.snmp.authKeyEnv: a pass phrase has 8"),
+        (SNMP.format("communityEnv: CONVERGEDON_NOT_SET"), "devices.pe1.snmp.communityEnv: there is no community"),
+        (SNMP.format("poll: {}"), "who polls needs a community or a user"),
+        (SNMP.format("community: swordfish, poll: {interval: 0}"), "devices.pe1.snmp.poll.interval"),
         (DEVICE.format("flow: {observationDomain: -1}"), "devices.pe1.flow.observationDomain"),
         (DEVICE.format("address: 127.0.10.2"), "given twice"),
         (DEVICE.format("loopback: 1"), "loopback"),
@@ -100,8 +142,11 @@ def test_a_key_file_is_found_beside_the_devices_file(written, tmp_path):
         (NETCONF.format("keyFile: missing"), "devices.pe1.netconf.keyFile"),
     ],
 )
-def test_a_wrong_file_is_refused_with_file_and_key(written, text, key):
+def test_a_wrong_file_is_refused_with_file_line_and_key(written, text, key, monkeypatch):
+    monkeypatch.setenv("SHORT", "1234567")
+
     assert key in refusal(written(text))
+    assert ", line 1: " in refusal(written(text))
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):

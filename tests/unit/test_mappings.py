@@ -31,7 +31,7 @@ def test_an_adapter_reads_its_file_in_the_folder(tmp_path: Path, name: str) -> N
     with pytest.raises(Misconfigured) as refused:
         CREATES[name](given, {})
 
-    assert str(refused.value).startswith(f"{tmp_path / name}: ")
+    assert str(refused.value).startswith(f"{tmp_path / name}, line 1: ")
 
 
 @pytest.mark.parametrize("name", CREATES)

@@ -57,7 +57,7 @@ def test_a_wrong_entry_is_refused_with_file_and_key(tmp_path, key, value):
 def test_a_missing_key_is_refused(tmp_path):
     entry = {name: value for name, value in FAULT.items() if name != "alarmType"}
 
-    assert refused(tmp_path, {OID: entry}) == f": notifications.{OID}.alarmType: this key is missing"
+    assert refused(tmp_path, {OID: entry}) == f", line 2: notifications.{OID}.alarmType: this key is missing"
 
 
 def test_a_clear_that_clears_nothing_is_refused(tmp_path):
