@@ -1,9 +1,11 @@
 """The network function API: intents go in, outcomes and observations come out.
 
-An adapter speaks one protocol and knows no TM Forum resource. It is given the devices it is responsible for, is told
-the desired state of a service on a device (``Intent``) and answers with what became of it (``Outcome``); what the
-network says by itself (a trap, a flow record) it reports as an ``Observation``. Severities and causes are those of
-ITU-T X.733, which TMF642 took over word for word.
+An adapter speaks one protocol and knows no TM Forum resource. It is given the devices it is responsible for and reports
+what the network says by itself (a trap, a flow record) as an ``Observation``. One that takes intents (``Performer``)
+is told the desired state of a service on a device (``Intent``) and offers the stages of a change: prepare, commit,
+verify, confirm, rollback. ``transaction.perform`` drives an intent through them and answers with what became of it
+(``Outcome``); ``readandset.ReadAndSet`` has the stages for devices that can only be read and set. Severities and
+causes are those of ITU-T X.733, which TMF642 took over word for word.
 """
 
 from __future__ import annotations
@@ -11,7 +13,40 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+
+Capability = Literal["read", "candidate", "confirmedCommit", "rollback", "verify", "notifications"]
+"""What can be done with a device.
+
+read: its state can be asked. candidate: a change is prepared beside what is in force, and put in force as a whole.
+confirmedCommit: what is in force and not confirmed is undone by the device itself, whatever becomes of us. rollback:
+the former state is brought back. verify: its operational state is compared too, not only what it was told.
+notifications: it reports by itself.
+"""
+Reason = Literal[
+    "",
+    "value",
+    "capability",
+    "policy",
+    "verification",
+    "deadline",
+    "unreachable",
+    "credentials",
+    "locked",
+    "timeout",
+    "unavailable",
+    "defect",
+]
+"""Why an intent is not done, by what an operator does next.
+
+value: correct what was ordered, or the mapping. capability: the device, or its adapter, cannot do it: use another.
+policy: ask who makes the rules. verification: look at the device, which took the change and does not do it. deadline:
+order again, with more time. unreachable: see to the device and the way to it. credentials: see to the devices file.
+locked: find who holds the device. timeout: it was sent and not answered; the next try asks the device what became of
+it. unavailable: nothing; something of ours was not ready. defect: tell the adapter's author; the log has the place.
+"""
+State = Mapping[str, Any] | None
+"""What a device has of one service: leaf -> value, in the device's names. None where the service is not there."""
 
 OutcomeStatus = Literal["applied", "unchanged", "refused", "rolledBack", "unknown"]
 ObservationKind = Literal["fault", "clear", "unmapped", "flow"]
@@ -41,7 +76,8 @@ class Intent:
 
     The rest is what policies judge by before anything is done: ``purpose`` (order; undo: taking back what failed or
     was cancelled; remediation), for which ``order`` and ``site``, ``owner`` (whoever asked for it, as its subject
-    says), and for a remediation the ``workflow`` and its ``approval``: {by, time, decision}.
+    says), and for a remediation the ``workflow`` and its ``approval``: {by, time, decision}. ``trace`` is the W3C
+    traceparent of whatever asked for it, where there is one.
     """
 
     key: str
@@ -57,6 +93,43 @@ class Intent:
     owner: Mapping[str, Any] | None = None
     workflow: str = ""
     approval: Mapping[str, Any] | None = None
+    trace: str = ""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A leaf that does not hold what it should; None where it should not be there, or is not.
+
+    Without the name of a leaf it is the service as a whole that is there or not.
+    """
+
+    leaf: str
+    wanted: Any
+    found: Any
+
+    def __str__(self) -> str:
+        if not self.leaf:
+            return "the service is still there" if self.wanted is None else "the service is not there"
+        wanted, found = ("nothing" if value is None else value for value in (self.wanted, self.found))
+        return f"leaf {self.leaf}: wanted {wanted}, found {found}"
+
+
+@dataclass(frozen=True)
+class Change:
+    """An intent that was prepared: what the device had, and what would change. Adapters add what their stages need.
+
+    It is not ``needed`` where the device has the desired state already, and keeps it.
+    """
+
+    intent: Intent
+    before: State
+    diff: Mapping[str, tuple[Any, Any]]
+    needed: bool
+
+
+C = TypeVar("C", bound=Change)
+
+RETRIABLE: frozenset[Reason] = frozenset({"unreachable", "credentials", "locked", "timeout", "unavailable"})
 
 
 @dataclass(frozen=True)
@@ -64,9 +137,9 @@ class Outcome:
     """What became of an intent, as a value.
 
     applied: the device has the desired state and it was read back. unchanged: it had it before. refused: the device
-    or the mapping said no and nothing was changed. rolledBack: it was changed, verification failed, and the former
+    or the mapping said no and nothing was changed. rolledBack: it was changed, something went wrong, and the former
     state was read back. unknown: the device must be asked again. ``words`` are the device's own (never a secret),
-    ``diff`` maps a leaf to its value before and after.
+    ``diff`` maps a leaf to its value before and after, ``reason`` says what to do about it, empty when it is done.
     """
 
     key: str
@@ -74,10 +147,16 @@ class Outcome:
     status: OutcomeStatus
     words: str = ""
     diff: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    reason: Reason = ""
 
     @property
     def done(self) -> bool:
         return self.status in ("applied", "unchanged")
+
+    @property
+    def retriable(self) -> bool:
+        """Whether the same intent, tried again later, may be done."""
+        return not self.done and self.reason in RETRIABLE
 
 
 @dataclass(frozen=True)
@@ -133,11 +212,13 @@ Report = Callable[[Observation], Awaitable[None]]
 """Make an observation safe. Returns when it is stored durably; raises Unavailable when it could not be."""
 
 
+@runtime_checkable
 class Adapter(Protocol):
     """What every adapter folder offers as ``create(settings, devices) -> Adapter``, devices by their names.
 
-    ``performs`` says whether it takes intents. ``start`` opens sockets (a taken port raises Misconfigured) and returns
-    the addresses it listens on; ``stop`` closes everything within five seconds and returns when it has.
+    ``performs`` says whether it takes intents: then it is a Performer. ``start`` opens sockets (a taken port raises
+    Misconfigured) and returns the addresses it listens on; ``stop`` closes everything within five seconds and returns
+    when it has.
     """
 
     name: str
@@ -147,14 +228,56 @@ class Adapter(Protocol):
 
     async def stop(self) -> None: ...
 
-    async def perform(self, intent: Intent) -> Outcome:
-        """Bring the device to the desired state.
+    async def health(self) -> Mapping[str, Any]:
+        """JSON-ready figures for /readyz and metrics: at least {"state": "ready" | "degraded"}."""
+        ...
 
-        Raises Unavailable when the device cannot be reached, is locked or refuses the credentials: the intent comes
-        back later and is done once. Everything the device itself decides is an Outcome.
+
+@runtime_checkable
+class Performer(Adapter, Protocol[C]):
+    """An adapter that takes intents, as the stages of a change; ``transaction.perform`` calls them in their order.
+
+    Every stage raises core.errors.Refused when the device or the mapping says no, with its words, and one of
+    core.errors.Unavailable when the device cannot be asked; OutcomeUnknown when it was asked and did not answer.
+    Between any two stages we may die: a prepare of the same intent, in another process, then finds out from the device
+    what became of the earlier try, takes back what is pending of it, and goes on from there.
+    """
+
+    async def capabilities(self, device: str) -> frozenset[Capability]:
+        """Say what can be done with the device; it may have to be asked."""
+        ...
+
+    async def observe(self, intent: Intent) -> State:
+        """Read what the device has of the intent's service."""
+        ...
+
+    async def prepare(self, intent: Intent) -> C:
+        """Read the device and say what would change. Nothing has changed when it returns or raises.
+
+        Locked is raised only when it was read that nothing of the intent stands there.
+        The device is the change's own, among all that go through this adapter, from here to its release.
         """
         ...
 
-    async def health(self) -> Mapping[str, Any]:
-        """JSON-ready figures for /readyz and metrics: at least {"state": "ready" | "degraded"}."""
+    async def commit(self, change: C) -> None:
+        """Put the change in force; where the device can, for a time only, after which it undoes it by itself.
+
+        When it raises Refused, Locked or DeadlinePassed nothing has changed; after anything else nobody knows.
+        """
+        ...
+
+    async def verify(self, change: C) -> Sequence[Difference]:
+        """Compare what the device has and does with what is wanted, leaf by leaf; empty when all is as it must be."""
+        ...
+
+    async def confirm(self, change: C) -> None:
+        """Make a change that is in force last."""
+        ...
+
+    async def rollback(self, change: C) -> Sequence[Difference]:
+        """Bring the former state back and read it; what is not back, empty when all is."""
+        ...
+
+    async def release(self, change: C) -> None:
+        """Let go of what the change holds of the device: a lock, its turn. Called once, and raises nothing."""
         ...

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from time import time
 from typing import Any
 
 import structlog
 
-from convergedon.adapters.contract import Adapter, Device, Intent, Observation, Outcome, Rpc, witness
+from convergedon.adapters import transaction
+from convergedon.adapters.contract import Adapter, Device, Intent, Observation, Outcome, Reason, Rpc, witness
 from convergedon.core import metrics, trace
 from convergedon.core.audit import Audit
 from convergedon.core.bus import Bus, Consumer, Message, partition, token
@@ -28,6 +29,8 @@ log = structlog.get_logger()
 
 LONGEST_ID = 100
 """Characters of what a message calls itself that are recorded."""
+PAUSE = 3.0
+"""Seconds until an intent comes back whose device could not be asked; what is nearer to its deadline is answered."""
 
 
 class AdapterRole:
@@ -57,7 +60,7 @@ class AdapterRole:
                 subject = f"intent.{token(self._adapter.name)}.{token(name)}"
                 # no horizon of the bus's own: an intent ends by its deadline, with an outcome
                 take = partial(self._take, self._devices[name])
-                self._bus.consume(Consumer(consumer, subject, take, horizon=float("inf"), pause=3.0))
+                self._bus.consume(Consumer(consumer, subject, take, horizon=float("inf"), pause=PAUSE))
         return ", ".join(addresses)
 
     async def stop(self) -> None:
@@ -87,17 +90,15 @@ class AdapterRole:
 
     async def _perform(self, message: Message, intent: Intent) -> None:
         if time() >= intent.deadline:
-            await self._answer(message, Outcome(intent.key, intent.device, "refused", "its deadline had passed"))
+            await self._answer(message, _refused(intent, "its deadline had passed", "deadline"))
             return
-        decision = None
-        try:
-            decision = await self._ask(intent, message.body["about"].get("tenant", intent.tenant))
-            outcome = await self._done(intent, decision)
-        except Unavailable as error:
-            if time() < intent.deadline:
-                raise
-            log.warning("intent given up", device=intent.device, intent=intent.key, reason=str(error))
-            outcome = Outcome(intent.key, intent.device, "unknown", f"gave up at its deadline: {error}")
+        decision = await self._ask(intent, message.body["about"].get("tenant", intent.tenant))
+        outcome = await self._done(intent, decision)
+        if outcome.retriable:
+            if time() + PAUSE < intent.deadline:
+                raise Unavailable(f"{outcome.words}; it is tried again")
+            log.warning("intent given up", device=intent.device, intent=intent.key, reason=outcome.words)
+            outcome = replace(outcome, words=f"gave up at its deadline: {outcome.words}")
         await self._answer(message, outcome, decision)
 
     async def _ask(self, intent: Intent, tenant: str) -> Decision:
@@ -109,9 +110,9 @@ class AdapterRole:
 
     async def _done(self, intent: Intent, decision: Decision) -> Outcome:
         if not decision.allow:
-            return Outcome(intent.key, intent.device, "refused", "; ".join(decision.reasons))
+            return _refused(intent, "; ".join(decision.reasons), "policy")
         with self._witnessed(intent):
-            return await self._adapter.perform(intent)
+            return await transaction.perform(self._adapter, intent)
 
     @contextmanager
     def _witnessed(self, intent: Intent) -> Iterator[None]:
@@ -153,6 +154,10 @@ class AdapterRole:
 def _answers(message: Message, key: str) -> str:
     """Where the answer to an intent stands: a place of its own, so that it can be looked up."""
     return f"{message.body['reply']}.{token(key)}"
+
+
+def _refused(intent: Intent, words: str, reason: Reason) -> Outcome:
+    return Outcome(intent.key, intent.device, "refused", words, reason=reason)
 
 
 def question(intent: Intent, device: Device | None) -> Mapping[str, Any]:

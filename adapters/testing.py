@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from convergedon.adapters.contract import Adapter, Intent, Observation
-from convergedon.core.errors import ConvergedonError
+from convergedon.adapters.transaction import perform
 
 
 async def ignore(observation: Observation) -> None:
@@ -77,8 +77,10 @@ class ObserverContract:
     async def test_one_that_does_not_perform_refuses_intents_in_a_sentence(self, adapter: Adapter) -> None:
         if not adapter.performs:
             intent = Intent("key", "acme", "pe1", "access", "site-1", {}, 0)
-            with pytest.raises(ConvergedonError, match=adapter.name):
-                await adapter.perform(intent)
+            outcome = await perform(adapter, intent)
+
+            assert (outcome.status, outcome.reason) == ("refused", "capability")
+            assert adapter.name in outcome.words
 
 
 class AdapterContract(ObserverContract):
@@ -91,8 +93,8 @@ class AdapterContract(ObserverContract):
         await adapter.stop()
 
     async def test_an_intent_twice_is_done_once(self, started: Adapter, intent: Intent) -> None:
-        first = await started.perform(intent)
-        second = await started.perform(intent)
+        first = await perform(started, intent)
+        second = await perform(started, intent)
 
         assert (first.status, second.status) == ("applied", "unchanged")
         assert (first.key, first.device) == (intent.key, intent.device)
@@ -101,13 +103,13 @@ class AdapterContract(ObserverContract):
 
     async def test_what_is_taken_away_is_gone_and_stays_gone(self, started: Adapter, intent: Intent) -> None:
         absent = replace(intent, values=None)
-        await started.perform(intent)
-        statuses = [(await started.perform(each)).status for each in (absent, absent, intent)]
+        await perform(started, intent)
+        statuses = [(await perform(started, each)).status for each in (absent, absent, intent)]
 
         assert statuses == ["applied", "unchanged", "applied"]
 
     async def test_taking_away_what_was_never_there_changes_nothing(self, started: Adapter, intent: Intent) -> None:
-        outcome = await started.perform(replace(intent, values=None))
+        outcome = await perform(started, replace(intent, values=None))
 
         assert outcome.status == "unchanged"
         assert outcome.done
@@ -115,8 +117,8 @@ class AdapterContract(ObserverContract):
     async def test_a_refusal_is_a_value_with_words_and_changes_nothing(
         self, started: Adapter, intent: Intent, impossible: Intent
     ) -> None:
-        refusal = await started.perform(impossible)
-        after = await started.perform(intent)
+        refusal = await perform(started, impossible)
+        after = await perform(started, intent)
 
         assert refusal.status == "refused"
         assert not refusal.done

@@ -20,6 +20,11 @@ ConvergedonError
 │   └── Unsupported          501  the standard has it, this gateway has not
 ├── Stale                somebody else changed the record first: read it again
 ├── Unavailable          503  may succeed later: a caller retries, a message comes back with a delay
+│   ├── Unreachable          nothing of the kind answers at the peer's address
+│   ├── CredentialsRefused   it answers, and one of us does not trust the other
+│   ├── Locked               somebody else holds it
+│   ├── DeadlinePassed       there was no time left to begin
+│   └── OutcomeUnknown       it was asked and did not answer: whether it did it must be found out
 ├── Findings             what a check found: shown a sentence a line
 └── Misconfigured        the operator must change something: one sentence and a non-zero exit
 """
@@ -153,6 +158,26 @@ class Unavailable(ConvergedonError):
     def __init__(self, message: str = "", after: float | None = None) -> None:
         super().__init__(message)
         self.after = after
+
+
+class Unreachable(Unavailable):
+    pass
+
+
+class CredentialsRefused(Unavailable):
+    """Our credentials, or the key by which the peer says who it is."""
+
+
+class Locked(Unavailable):
+    pass
+
+
+class DeadlinePassed(Unavailable):
+    pass
+
+
+class OutcomeUnknown(Unavailable):
+    pass
 
 
 class Findings(ConvergedonError):

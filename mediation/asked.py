@@ -67,6 +67,7 @@ def _intent(work: Work, order: Record, key: str, one: Mapping[str, Any]) -> Outg
         order=order.id,
         site=wanted.get("site", ""),
         owner=order.facts.get("owner"),
+        trace=trace.headers().get("traceparent", ""),
     )
     subject = f"intent.{token(wanted['adapter'])}.{token(wanted['device'])}"
     body = {

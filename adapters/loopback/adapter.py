@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from convergedon.adapters.contract import Device, Intent, Observation, Outcome, Report
+from convergedon.adapters.contract import Device, Intent, Observation, Report, State
+from convergedon.adapters.readandset import ReadAndSet, Setting
 from convergedon.core import metrics
-from convergedon.core.errors import Unavailable
+from convergedon.core.errors import Refused, Unavailable, Unreachable
 from convergedon.core.settings import Settings
 
 Instance = tuple[str, str]
@@ -17,16 +18,16 @@ def create(settings: Settings, devices: Mapping[str, Device]) -> LoopbackAdapter
     return LoopbackAdapter()
 
 
-class LoopbackAdapter:
+class LoopbackAdapter(ReadAndSet):
     """``state`` holds the values of each (service, instance) by device; ``unreachable`` the devices that are away.
 
     A device refuses values that have ``refuse`` and says what stands there.
     """
 
     name = "loopback"
-    performs = True
 
     def __init__(self) -> None:
+        super().__init__()
         self.state: dict[str, dict[Instance, dict[str, Any]]] = {}
         self.unreachable: set[str] = set()
         self.performed: list[Intent] = []
@@ -39,13 +40,24 @@ class LoopbackAdapter:
     async def stop(self) -> None:
         self._report = None
 
-    async def perform(self, intent: Intent) -> Outcome:
+    async def observe(self, intent: Intent) -> State:
         if intent.device in self.unreachable:
-            raise Unavailable(f"{intent.device} cannot be reached")
+            raise Unreachable(f"{intent.device} cannot be reached")
+        return self.state.get(intent.device, {}).get((intent.service, intent.instance))
+
+    async def set(self, intent: Intent, state: State) -> None:
+        if state and "refuse" in state:
+            raise Refused(str(state["refuse"]))
+        device, instance = self.state.setdefault(intent.device, {}), (intent.service, intent.instance)
+        if state is None:
+            del device[instance]
+        else:
+            device[instance] = dict(state)
+
+    async def prepare(self, intent: Intent) -> Setting:
+        change = await super().prepare(intent)
         self.performed.append(intent)
-        outcome = self._outcome(intent)
-        metrics.PERFORMED.labels(self.name, outcome.status).inc()
-        return outcome
+        return change
 
     async def health(self) -> Mapping[str, Any]:
         return {"state": "ready" if self._report else "degraded", "devices": len(self.state)}
@@ -56,22 +68,3 @@ class LoopbackAdapter:
             raise Unavailable("the loopback adapter is not started")
         await self._report(observation)
         metrics.OBSERVED.labels(self.name, observation.kind).inc()
-
-    def _outcome(self, intent: Intent) -> Outcome:
-        device = self.state.setdefault(intent.device, {})
-        instance = (intent.service, intent.instance)
-        before, after = device.get(instance), None if intent.values is None else dict(intent.values)
-        if after and "refuse" in after:
-            return Outcome(intent.key, intent.device, "refused", str(after["refuse"]))
-        if before == after:
-            return Outcome(intent.key, intent.device, "unchanged")
-        if after is None:
-            del device[instance]
-        else:
-            device[instance] = after
-        return Outcome(intent.key, intent.device, "applied", diff=_diff(before or {}, after or {}))
-
-
-def _diff(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    leaves = {**before, **after}
-    return {leaf: (before.get(leaf), after.get(leaf)) for leaf in leaves if before.get(leaf) != after.get(leaf)}

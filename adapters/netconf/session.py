@@ -35,7 +35,7 @@ from ncclient.transport.ssh import SSHSession  # type: ignore[import-untyped]
 
 from convergedon.adapters.contract import Rpc, tell
 from convergedon.core import trace
-from convergedon.core.errors import Misconfigured, Unavailable
+from convergedon.core.errors import CredentialsRefused, Misconfigured, OutcomeUnknown, Unavailable, Unreachable
 from convergedon.core.metrics import RPC_SECONDS
 
 CONNECT_SECONDS = 10.0
@@ -46,6 +46,7 @@ CAPABILITIES = [
     "urn:ietf:params:netconf:capability:confirmed-commit:1.1",
     "urn:ietf:params:netconf:capability:validate:1.1",
 ]
+CHANGING = frozenset({"commit", "cancel_commit", "copy_config"})
 BROKEN = (NCClientError, paramiko.SSHException, OSError, EOFError)
 _READ = 65_536
 _SETTINGS = ("host", "port", "username", "password", "keyFile", "hostKey", "trustFirstUse")
@@ -142,13 +143,26 @@ class PromptSession(SSHSession):  # type: ignore[misc]
 
 
 class Connection:
-    """A session that is open; after ``Unavailable`` from any call it is closed and of no more use."""
+    """A session that is open; after ``Unavailable`` from any call it is closed and of no more use.
 
-    def __init__(self, access: Access, manager: Manager, session: PromptSession, link: socket.socket) -> None:
+    ``holds`` is the datastore that it has locked; who waits during a step waits for ``stopping``.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        manager: Manager,
+        session: PromptSession,
+        link: socket.socket,
+        stopping: threading.Event,
+    ) -> None:
         self._access = access
         self._manager = manager
         self._session = session
         self._link = link
+        self.device = access.device
+        self.stopping = stopping
+        self.holds = ""
         self.capabilities = manager.server_capabilities
         self.host_key: str = session.transport.get_remote_server_key().get_base64()
 
@@ -159,7 +173,8 @@ class Connection:
     def call(self, rpc: str, *arguments: Any, within: float = RPC_TIMEOUT, **named: Any) -> Any:
         """Make one call and return ncclient's reply.
 
-        Raises Denied when the device answers with errors, Unavailable when it does not answer.
+        Raises Denied when the device answers with errors, Unreachable when it does not answer, OutcomeUnknown where
+        what it was told may be in force all the same.
         """
         self._manager.timeout = within
         asked = rpc.replace("_", "-")
@@ -173,12 +188,30 @@ class Connection:
                 told(any(error.severity != "warning" for error in reply.errors))
         except (*BROKEN, etree.LxmlError) as error:
             self.close()
-            raise Unavailable(
-                f"{self._access.device}: no answer to {asked} ({_reason(error)}); it is asked again later"
-            ) from error
+            words = f"{self.device}: no answer to {asked} ({_reason(error)}); it is asked again later"
+            changes = rpc in CHANGING or named.get("target") == "running"
+            raise (OutcomeUnknown if changes else Unreachable)(words) from error
         if errors := [error for error in reply.errors if error.severity != "warning"]:
             raise Denied(rpc, errors, [self._access.password] if self._access.password else [])
         return reply
+
+    def lock(self, datastore: str, within: float) -> Denied | None:
+        """Lock a datastore; what the device says where somebody else has it."""
+        try:
+            self.call("lock", datastore, within=within)
+        except Denied as denied:
+            if denied.busy:
+                return denied
+            raise
+        self.holds = datastore
+        return None
+
+    def unlock(self) -> None:
+        try:
+            self.call("unlock", self.holds)
+        except (Denied, Unavailable):
+            self.close()  # the end of the session is the end of its locks; what was done stays done
+        self.holds = ""
 
     def close(self) -> None:
         """End the session."""
@@ -209,23 +242,31 @@ def _told(device: str, rpc: str) -> Iterator[Callable[[bool], None]]:
         tell(Rpc(device, rpc, outcome, perf_counter() - begun))
 
 
-def dial(access: Access, dialled: Callable[[Callable[[], None]], None], within: float) -> Connection:
-    """Open a session. Raises Unavailable with what to do; takes no longer than ``within`` however silent the peer.
+def dial(
+    access: Access,
+    dialled: Callable[[Callable[[], None]], None],
+    within: float,
+    stopping: threading.Event | None = None,
+) -> Connection:
+    """Open a session. Raises Unreachable or CredentialsRefused with what to do.
 
+    It takes no longer than ``within``, however silent the peer.
     ``dialled`` is given a function that any thread may call to cut the link: what waits for the peer fails at once.
     """
     with _told(access.device, "connect") as told:
-        connection = _dial(access, dialled, within)
+        connection = _dial(access, dialled, within, stopping or threading.Event())
         told(False)
     return connection
 
 
-def _dial(access: Access, dialled: Callable[[Callable[[], None]], None], within: float) -> Connection:
+def _dial(
+    access: Access, dialled: Callable[[Callable[[], None]], None], within: float, stopping: threading.Event
+) -> Connection:
     where = f"{access.device} ({access.host}:{access.port})"
     try:
         link = socket.create_connection((access.host, access.port), timeout=within)
     except OSError as error:
-        raise Unavailable(
+        raise Unreachable(
             f"{where} does not accept connections ({_reason(error)}): check that it is up and its port"
         ) from error
     link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -250,19 +291,22 @@ def _dial(access: Access, dialled: Callable[[Callable[[], None]], None], within:
             hostkey_verify=access.host_key is not None,
             hostkey_b64=access.host_key,
         )
-        return Connection(access, Manager(session, handler, timeout=within, raise_mode=RaiseMode.NONE), session, link)
+        manager = Manager(session, handler, timeout=within, raise_mode=RaiseMode.NONE)
+        return Connection(access, manager, session, link, stopping)
     except BROKEN as error:
         refused = isinstance(error, AuthenticationError) and session.transport.is_active()
         if session.transport:
             session.close()
         link.close()
+        kind: type[Unavailable] = CredentialsRefused
         if isinstance(error, SSHUnknownHostError):
             words = "shows another host key than the one we know: if it was replaced on purpose, change netconf.hostKey"
         elif refused:
             words = f"refuses the credentials of {access.username}: check netconf.username, password and keyFile"
         else:
+            kind = Unreachable
             words = f"opens no NETCONF session ({_reason(error)}): check that it serves NETCONF over SSH there"
-        raise Unavailable(f"{where} {words}") from error
+        raise kind(f"{where} {words}") from error
     finally:
         bound.cancel()
 

@@ -14,12 +14,13 @@ from uuid import uuid4
 
 import orjson
 
-from convergedon.adapters.contract import Device, Intent, Observation, Outcome
+from convergedon.adapters.contract import Device, Intent, Observation, State
 from convergedon.adapters.loopback.adapter import LoopbackAdapter
 from convergedon.adapters.role import AdapterRole
 from convergedon.core import audit, embedded, policy, seals, settings
 from convergedon.core.audit import Audit
 from convergedon.core.bus import Bus, Consumer, Message, NatsBus, Position, dispose
+from convergedon.core.errors import Refused
 from convergedon.core.memory import MemoryBus, MemoryStore, subject_matches
 from convergedon.core.policy import Embedded, Policy
 from convergedon.core.relay import Relay
@@ -77,14 +78,11 @@ class Network(LoopbackAdapter):
         self.refusing: dict[str, str] = {}
         self.keeping: dict[str, str] = {}
 
-    async def perform(self, intent: Intent) -> Outcome:
-        if intent.device in self.keeping and intent.values is None:
-            self.performed.append(intent)
-            return Outcome(intent.key, intent.device, "refused", self.keeping[intent.device])
-        if intent.device in self.refusing and intent.values is not None:
-            self.performed.append(intent)
-            return Outcome(intent.key, intent.device, "refused", self.refusing[intent.device])
-        return await super().perform(intent)
+    async def set(self, intent: Intent, state: State) -> None:
+        no = self.keeping if state is None else self.refusing
+        if intent.device in no:
+            raise Refused(no[intent.device])
+        await super().set(intent, state)
 
     @property
     def services(self) -> dict[str, list[dict[str, Any]]]:

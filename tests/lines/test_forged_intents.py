@@ -34,6 +34,7 @@ OTHER = {
     "owner": {"id": "mara", "tenant": "acme", "roles": ["admin"]},
     "workflow": "reset-port",
     "approval": {"by": {"id": "mara", "tenant": "acme", "roles": ["noc"]}, "time": time(), "decision": "approved"},
+    "trace": f"00-{'7' * 32}-{'7' * 16}-01",
 }
 """Something else for each member of an intent."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -15,12 +16,12 @@ from peers import lacking, peer
 
 from convergedon.adapters.contract import Device, Intent
 from convergedon.adapters.netconf import NetconfAdapter, mapping
-from convergedon.adapters.netconf.adapter import persist_id
+from convergedon.adapters.netconf.change import persist_id
 from convergedon.adapters.netconf.mapping import Service
 from convergedon.adapters.netconf.session import Access, Connection, Denied, dial
 from convergedon.adapters.testing import ignore
+from convergedon.adapters.transaction import perform
 from convergedon.core import settings
-from convergedon.core.errors import Unavailable
 
 pytestmark = pytest.mark.live
 
@@ -48,7 +49,7 @@ async def adapter(entry: dict[str, Any], services: Services) -> AsyncIterator[Ne
     adapter = make_adapter(entry, services)
     await adapter.start(ignore)
     yield adapter
-    await adapter.perform(intent(None, key="clean-up"))
+    await perform(adapter, intent(None, key="clean-up"))
     await adapter.stop()
 
 
@@ -77,12 +78,12 @@ async def test_service_lives_through_its_life(
     adapter: NetconfAdapter, entry: dict[str, Any], services: Services
 ) -> None:
     """Made, made again, changed, taken away, taken away again: each is done once and read back."""
-    made = await adapter.perform(intent(GOLD))
-    again = await adapter.perform(intent(GOLD))
+    made = await perform(adapter, intent(GOLD))
+    again = await perform(adapter, intent(GOLD))
     held = await stored(entry, services)
-    changed = await adapter.perform(intent({**GOLD, "bandwidth": 300}, key="order-2"))
-    gone = await adapter.perform(intent(None, key="order-3"))
-    gone_again = await adapter.perform(intent(None, key="order-3"))
+    changed = await perform(adapter, intent({**GOLD, "bandwidth": 300}, key="order-2"))
+    gone = await perform(adapter, intent(None, key="order-3"))
+    gone_again = await perform(adapter, intent(None, key="order-3"))
 
     statuses = [outcome.status for outcome in (made, again, changed, gone, gone_again)]
     assert statuses == ["applied", "unchanged", "applied", "applied", "unchanged"]
@@ -105,7 +106,7 @@ async def test_refusal_carries_the_devices_words(
     entry: dict[str, Any],
     services: Services,
 ) -> None:
-    outcome = await adapter.perform(intent(values))
+    outcome = await perform(adapter, intent(values))
 
     assert outcome.status == "refused"
     for word in words:
@@ -114,9 +115,9 @@ async def test_refusal_carries_the_devices_words(
 
 
 async def test_vlan_used_twice_is_refused(adapter: NetconfAdapter, entry: dict[str, Any], services: Services) -> None:
-    await adapter.perform(intent(GOLD))
+    await perform(adapter, intent(GOLD))
 
-    outcome = await adapter.perform(intent(GOLD, key="order-2", instance="acc-2"))
+    outcome = await perform(adapter, intent(GOLD, key="order-2", instance="acc-2"))
 
     assert outcome.status == "refused"
     assert await stored(entry, services, "acc-2") is None
@@ -126,10 +127,10 @@ async def test_lock_of_another_is_respected(adapter: NetconfAdapter, entry: dict
     other = await other_session(entry)
     await asyncio.to_thread(other.call, "lock", "candidate")
 
-    with pytest.raises(Unavailable, match="pe1: locked by session"):
-        await adapter.perform(intent(GOLD, within=1))
+    lost = await perform(adapter, intent(GOLD, within=1))
+    assert re.search("pe1: locked by session", lost.words)
     await asyncio.to_thread(other.call, "unlock", "candidate")
-    outcome = await adapter.perform(intent(GOLD))
+    outcome = await perform(adapter, intent(GOLD))
 
     assert outcome.status == "applied"
     await asyncio.to_thread(other.close)
@@ -150,7 +151,7 @@ async def test_commit_that_was_not_confirmed_is_settled_by_the_next_delivery(
     await asyncio.to_thread(dead.close)
     before = await stored(entry, services)
 
-    outcome = await adapter.perform(long_ago)
+    outcome = await perform(adapter, long_ago)
     other = await other_session(entry)
     with pytest.raises(Denied):  # nothing of ours is pending, so no timer of the device will undo it
         await asyncio.to_thread(other.call, "cancel_commit", persist_id=persist_id(long_ago))
@@ -173,7 +174,7 @@ async def test_commit_that_nobody_confirms_is_undone_by_the_device_before_ours(
     await asyncio.to_thread(dead.close)
     during = await stored(entry, services)
 
-    outcome = await adapter.perform(intent({**GOLD, "bandwidth": 300}, key="order-2"))
+    outcome = await perform(adapter, intent({**GOLD, "bandwidth": 300}, key="order-2"))
 
     assert during is not None
     assert outcome.status == "applied"
@@ -184,8 +185,8 @@ async def test_refused_credentials_are_named(entry: dict[str, Any], services: Se
     adapter = make_adapter({**entry, "username": "nobody-here"}, services)
     await adapter.start(ignore)
 
-    with pytest.raises(Unavailable, match=r"pe1 .* refuses the credentials of nobody-here"):
-        await adapter.perform(intent(GOLD))
+    lost = await perform(adapter, intent(GOLD))
+    assert re.search(r"pe1 .* refuses the credentials of nobody-here", lost.words)
 
     await adapter.stop()
 
@@ -227,10 +228,10 @@ async def test_another_mapping_moves_a_real_link(link: str, entry: dict[str, Any
     await adapter.start(ignore)
     port = replace(intent({"words": "to the customer"}, instance=link), service="port")
 
-    made = await adapter.perform(port)
-    again = await adapter.perform(port)
+    made = await perform(adapter, port)
+    again = await perform(adapter, port)
     up = is_up(link)
-    gone = await adapter.perform(replace(port, values=None))
+    gone = await perform(adapter, replace(port, values=None))
     down = not is_up(link)
     await adapter.stop()
 

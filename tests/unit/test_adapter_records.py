@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from time import time
 from typing import Any
 
-from convergedon.adapters.contract import Device, Intent, Outcome, Report, Rpc, tell
+from convergedon.adapters.contract import Device, Intent, Report, Rpc, State, tell
+from convergedon.adapters.readandset import ReadAndSet
 from convergedon.adapters.role import AdapterRole
 from convergedon.core import audit, policy, trace
 from convergedon.core.audit import KIND, KINDS, Audit
-from convergedon.core.errors import Unavailable
+from convergedon.core.errors import Refused, Unreachable
 from convergedon.core.memory import MemoryBus, MemoryStore
 from convergedon.core.policy import Embedded, Policy
 from convergedon.core.seals import Seals
@@ -21,12 +22,12 @@ SEALS = Seals([b"k" * 32])
 DEVICE = Device("pe1", "acme", "127.0.0.1")
 
 
-class Telling:
+class Telling(ReadAndSet):
     """An adapter whose device is called from a thread, and does not answer the first time."""
 
     name = "telling"
-    performs = True
     tries = 0
+    held: State = None
 
     async def start(self, report: Report) -> Sequence[str]:
         return []
@@ -34,13 +35,16 @@ class Telling:
     async def stop(self) -> None:
         return None
 
-    async def perform(self, intent: Intent) -> Outcome:
+    async def observe(self, intent: Intent) -> State:
         self.tries += 1
         if self.tries == 1:
             tell(Rpc("pe1", "connect", "failed", 0.5))
-            raise Unavailable("pe1 does not answer")
+            raise Unreachable("pe1 does not answer")
+        return self.held
+
+    async def set(self, intent: Intent, state: State) -> None:
         await asyncio.to_thread(tell, Rpc("pe1", "edit-config", "done", 0.25))
-        return Outcome(intent.key, intent.device, "applied")
+        self.held = state
 
     async def health(self) -> Mapping[str, Any]:
         return {"state": "ready"}
@@ -49,8 +53,8 @@ class Telling:
 class Silent(Telling):
     """One that knows nothing of it."""
 
-    async def perform(self, intent: Intent) -> Outcome:
-        return Outcome(intent.key, intent.device, "refused", "no")
+    async def observe(self, intent: Intent) -> State:
+        raise Refused("no")
 
 
 async def recorded(adapter: Telling) -> list[dict[str, Any]]:

@@ -1,0 +1,144 @@
+"""An intent on its way to the device and back: one line that ends in an Outcome, whatever breaks on it.
+
+The stages are the adapter's, their order is here. When we die between two of them the intent is delivered again and
+begins again: its prepare asks the device what became of the earlier try.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import structlog
+
+from convergedon.adapters.contract import (
+    Adapter,
+    Change,
+    Difference,
+    Intent,
+    Outcome,
+    OutcomeStatus,
+    Performer,
+    Reason,
+)
+from convergedon.core.errors import (
+    CredentialsRefused,
+    DeadlinePassed,
+    Locked,
+    OutcomeUnknown,
+    Refused,
+    Unavailable,
+    Unreachable,
+    Unsupported,
+)
+from convergedon.core.metrics import PERFORMED
+
+log = structlog.get_logger()
+
+REASONS: Mapping[type[Exception], Reason] = {
+    Unsupported: "capability",
+    Refused: "value",
+    Unreachable: "unreachable",
+    CredentialsRefused: "credentials",
+    Locked: "locked",
+    DeadlinePassed: "deadline",
+    OutcomeUnknown: "timeout",
+    Unavailable: "unavailable",
+}
+UNTOUCHED = (Refused, Locked, DeadlinePassed)
+"""What a commit raises that has changed nothing."""
+
+
+class Why(NamedTuple):
+    """What an outcome says of an intent that is not done."""
+
+    words: str
+    reason: Reason
+
+
+NOTHING = Why("", "")
+
+
+async def perform(adapter: Adapter, intent: Intent) -> Outcome:
+    """Bring the device to the desired state, whole or not at all, and say what became of it.
+
+    Of an outcome that is ``retriable`` the same intent may come again: it is still done once.
+    """
+    if isinstance(adapter, Performer):
+        outcome = await _perform(adapter, intent)
+    else:
+        words = f"the {adapter.name} adapter takes no intents: {intent.service} needs another one"
+        outcome = _ended(intent, "refused", Why(words, "capability"))
+    PERFORMED.labels(adapter.name, outcome.status).inc()
+    return outcome
+
+
+async def _perform(adapter: Performer[Any], intent: Intent) -> Outcome:
+    try:
+        change = await adapter.prepare(intent)
+    except (Refused, Locked) as error:
+        return _ended(intent, "refused", _why(error))
+    except Exception as error:  # an earlier try may stand there: nobody could ask
+        return _ended(intent, "unknown", _why(error))
+    try:
+        return await (_changed(adapter, change) if change.needed else _left_alone(adapter, change))
+    finally:
+        await adapter.release(change)
+
+
+async def _left_alone(adapter: Performer[Any], change: Change) -> Outcome:
+    """Say whether the device also does what it has."""
+    try:
+        wrong = await adapter.verify(change)
+    except Exception as error:
+        return _ended(change.intent, "unknown", _why(error))
+    if wrong:
+        words = f"the configuration is there already, but {_sentence(wrong)}"
+        return _ended(change.intent, "refused", Why(words, "verification"))
+    return _ended(change.intent, "unchanged")
+
+
+async def _changed(adapter: Performer[Any], change: Change) -> Outcome:
+    """Commit, verify, confirm; on any doubt after the commit the former state is brought back."""
+    try:
+        await adapter.commit(change)
+    except UNTOUCHED as error:
+        return _ended(change.intent, "refused", _why(error))
+    except Exception as error:
+        return await _undone(adapter, change, _why(error))
+    try:
+        if wrong := await adapter.verify(change):
+            return await _undone(adapter, change, Why(_sentence(wrong), "verification"))
+        await adapter.confirm(change)
+    except Exception as error:
+        return await _undone(adapter, change, _why(error))
+    return Outcome(change.intent.key, change.intent.device, "applied", diff=change.diff)
+
+
+async def _undone(adapter: Performer[Any], change: Change, why: Why) -> Outcome:
+    """Bring the former state back; only what was read back counts."""
+    try:
+        missing = await adapter.rollback(change)
+    except Exception as error:
+        words = f"{why.words}; whether it is undone is not known ({_why(error).words})"
+        return _ended(change.intent, "unknown", Why(words, why.reason))
+    if missing:
+        words = f"{why.words}; the former state is not back: {_sentence(missing)}"
+        return _ended(change.intent, "unknown", Why(words, why.reason))
+    return _ended(change.intent, "rolledBack", Why(f"{why.words}; the former state is back", why.reason))
+
+
+def _ended(intent: Intent, status: OutcomeStatus, why: Why = NOTHING) -> Outcome:
+    return Outcome(intent.key, intent.device, status, why.words, reason=why.reason)
+
+
+def _why(error: Exception) -> Why:
+    for kind, reason in REASONS.items():
+        if isinstance(error, kind):
+            return Why(str(error), reason)
+    log.error("an adapter broke", exc_info=error)
+    return Why(f"the adapter broke ({type(error).__name__})", "defect")
+
+
+def _sentence(differences: Sequence[Difference]) -> str:
+    return ", ".join(str(difference) for difference in differences)
