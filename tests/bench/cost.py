@@ -93,12 +93,12 @@ async def _posts(
 
     def turn(name: str, address: str, process: int) -> Callable[[], Awaitable[float]]:
         async def one() -> float:
-            before = _spent(process)
-            found = await load.measure(address, post, CONNECTIONS, seconds)
+            before = servers.spent(process)
+            found = await load.measure(address, [post], CONNECTIONS, seconds)
             if set(found["statuses"]) != {"201"}:
                 raise RuntimeError(f"answers other than 201: {found['statuses']}")
             answered[name].append(float(found["rate"]))
-            return float(found["statuses"]["201"] / (_spent(process) - before))
+            return float(found["statuses"]["201"] / (servers.spent(process) - before))
 
         return one
 
@@ -123,12 +123,6 @@ async def _posts(
             address, process = await stack.enter_async_context(servers.process(stand, env, *options))
             turns[_post(stand, what)] = turn(_post(stand, what), address, process.pid)
     return turns
-
-
-def _spent(process: int) -> float:
-    """Seconds of CPU that a process has used, as Linux counts them."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def _decisions(
@@ -156,7 +150,7 @@ def _deciding(
         (await rules.decide(SUBJECT, "create", ABOUT, ORDER)).require()
 
     def spent() -> float:
-        return process_time() + (_spent(beside) if beside else 0.0)
+        return process_time() + (servers.spent(beside) if beside else 0.0)
 
     async def turn() -> float:
         done, begun, before = 0, perf_counter(), spent()

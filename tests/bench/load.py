@@ -3,7 +3,8 @@
 It writes prepared bytes and reads no more of an answer than its status and length, so that a core of it asks several
 times what a gateway can answer; how much it can ask at most is measured beside (``socket`` in servers.py).
 
-    python -m tests.bench.load '{"host": ..., "port": ..., "request": hex, "connections": 8, "seconds": 3}'
+    echo '{"host": ..., "port": ..., "requests": [hex, ...], "connections": 8, "seconds": 3}' \\
+        | python -m tests.bench.load
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ import asyncio
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count, cycle
 from pathlib import Path
+from random import randrange
 from time import perf_counter
 from typing import Any
 
@@ -21,6 +25,8 @@ from tests.bench import facts
 from tests.bench.rounds import spread
 
 ROOT = Path(__file__).parents[2]
+NUMBER = b"########"
+"""Stands in a request for a number of its own: what is sent again and again is never the same."""
 
 
 def warm_up(seconds: float) -> float:
@@ -30,11 +36,20 @@ def warm_up(seconds: float) -> float:
 
 @dataclass
 class Run:
-    request: bytes
+    """``requests`` are sent in turn."""
+
+    requests: Sequence[bytes]
     begin: float
     end: float
     took: list[float] = field(default_factory=list)
     statuses: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self._turns, self._numbers = cycle(self.requests), count(randrange(90_000_000))
+
+    def request(self) -> bytes:
+        """The next one."""
+        return next(self._turns).replace(NUMBER, b"%08d" % next(self._numbers))
 
 
 class Asking(asyncio.Protocol):
@@ -47,8 +62,9 @@ class Asking(asyncio.Protocol):
         self._ask()
 
     def _ask(self) -> None:
+        request = self._run.request()
         self._asked = perf_counter()
-        self._transport.write(self._run.request)
+        self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
         self._got += data
@@ -81,7 +97,7 @@ class Asking(asyncio.Protocol):
 
 async def ask(given: dict[str, Any]) -> dict[str, Any]:
     begin = perf_counter() + warm_up(given["seconds"])
-    run = Run(bytes.fromhex(given["request"]), begin, begin + given["seconds"])
+    run = Run([*map(bytes.fromhex, given["requests"])], begin, begin + given["seconds"])
     loop = asyncio.get_running_loop()
     made = [
         await loop.create_connection(lambda: Asking(run), given["host"], given["port"])
@@ -92,14 +108,18 @@ async def ask(given: dict[str, Any]) -> dict[str, Any]:
     return {"rate": len(run.took) / given["seconds"], "ms": spread(run.took or [0.0], 1000), "statuses": run.statuses}
 
 
-async def measure(address: str, request: bytes, connections: int, seconds: float) -> dict[str, Any]:
+async def measure(address: str, requests: Sequence[bytes], connections: int, seconds: float) -> dict[str, Any]:
     """Run the client against a server: answers a second, milliseconds p50 and p99, statuses seen."""
     host, _, port = address.rpartition(":")
-    given = {"host": host, "port": int(port), "request": request.hex(), "connections": connections, "seconds": seconds}
+    asked = [request.hex() for request in requests]
+    given = {"host": host, "port": int(port), "requests": asked, "connections": connections, "seconds": seconds}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.bench.load", json.dumps(given)), stdout=asyncio.subprocess.PIPE, cwd=ROOT
+        *(sys.executable, "-m", "tests.bench.load"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        cwd=ROOT,
     )
-    out, _ = await process.communicate()
+    out, _ = await process.communicate(json.dumps(given).encode())
     if process.returncode:
         raise RuntimeError(f"the load client failed against {address}")
     return dict(json.loads(out))
@@ -110,4 +130,4 @@ if __name__ == "__main__":
 
     if chosen := facts.cores():
         facts.keep_to(chosen[0])
-    print(json.dumps(uvloop.run(ask(json.loads(sys.argv[1])))))
+    print(json.dumps(uvloop.run(ask(json.load(sys.stdin)))))

@@ -6,6 +6,8 @@ from typing import Any
 
 import orjson
 
+from tests.bench.load import NUMBER
+
 ORDER: dict[str, Any] = {
     "externalId": "NW-2291",
     "description": "Internet access for the Berlin office",
@@ -51,11 +53,11 @@ SERVICE_ORDER = {
 
 
 def request(method: str, path: str, token: str = "", body: Any = None) -> bytes:
-    """The bytes of one request on a connection that stays open."""
+    """The bytes of one request on a connection that stays open. A body's externalId is of each time it is sent."""
     lines = [f"{method} {path} HTTP/1.1", "host: gateway.example"]
     if token:
         lines.append(f"authorization: Bearer {token}")
-    content = b"" if body is None else orjson.dumps(body)
+    content = b"" if body is None else orjson.dumps({**body, "externalId": f"NW-{NUMBER.decode()}"})
     if content:
         lines += ["content-type: application/json", f"content-length: {len(content)}"]
     return "\r\n".join([*lines, "", ""]).encode() + content

@@ -82,7 +82,8 @@ async def measure(effort: Effort) -> Result:
             contestants = {**_pure(given, token, seconds), **_stored(store, bus, seconds)}
 
             async def post() -> float:
-                found = await load.measure(gateway, request("POST", ORDERS, token, ORDER), CONNECTIONS, effort.seconds)
+                asked = [request("POST", ORDERS, token, ORDER)]
+                found = await load.measure(gateway, asked, CONNECTIONS, effort.seconds)
                 return 1 / float(found["rate"])
 
             gc.freeze()

@@ -19,6 +19,7 @@ import sys
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from socket import create_server
 from typing import Any
 
@@ -252,6 +253,12 @@ async def process(
         except TimeoutError:
             process.kill()
             await process.wait()
+
+
+def spent(process: int) -> float:
+    """Seconds of CPU that a process has used, as Linux counts them."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
