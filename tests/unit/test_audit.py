@@ -23,7 +23,7 @@ from convergedon.core.audit import KIND, KINDS, START, Audit, canonical, digest
 from convergedon.core.bus import Message
 from convergedon.core.checkpoints import Notary
 from convergedon.core.errors import Stale, Unavailable
-from convergedon.core.memory import MemoryBus, MemoryStore
+from convergedon.core.memory import MemoryBus, MemoryStore, as_said
 from convergedon.core.store import Record
 from convergedon.core.verification import Verified, verify
 
@@ -52,7 +52,7 @@ class World:
 
     async def verified(self) -> Verified:
         bus = MemoryBus()
-        bus._streams["AUDIT"] = self.messages
+        bus._streams["AUDIT"] = [*map(as_said, self.messages)]
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "anchors"
             file.write_bytes(self.file)
@@ -78,7 +78,8 @@ async def written(count: int, writers: int = 1, batch: int = 3) -> World:
             await writer.stop()
         await notary.stop()
         documents = [dict(document) async for batch_ in store.walk(KIND.name) for document in batch_]
-        return World(documents, bus._streams["AUDIT"], (Path(folder) / "anchors").read_bytes())
+        messages = [one.message for one in bus._streams["AUDIT"]]
+        return World(documents, messages, (Path(folder) / "anchors").read_bytes())
 
 
 @cache
