@@ -20,7 +20,6 @@ from ipaddress import IPv6Address, ip_address
 from typing import Any, NamedTuple
 
 import structlog
-from opentelemetry import context
 
 from convergedon.adapters.contract import Observation, Report
 from convergedon.core import metrics, trace
@@ -178,7 +177,7 @@ class Intake:
         self._arrived.set()
 
     async def _take(self) -> None:
-        context.attach(context.Context())  # whoever started us may be in a trace; each datagram begins its own
+        trace.leave()  # whoever started us may be in a trace; each datagram begins its own
         while True:
             if not self._queue:
                 self._arrived.clear()

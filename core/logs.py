@@ -9,7 +9,8 @@ from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
-from opentelemetry import trace
+
+from convergedon.core import trace
 
 SECRET = ("password", "secret", "token", "community", "authorization", "passphrase", "key_file")
 
@@ -45,9 +46,8 @@ def _scrub(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[s
 
 
 def _trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    context = trace.get_current_span().get_span_context()
-    if context.is_valid:
-        event["trace"] = format(context.trace_id, "032x")
+    if id := trace.trace_id():
+        event["trace"] = id
     return event
 
 

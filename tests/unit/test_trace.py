@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from collections.abc import Iterator
 
 import pytest
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from convergedon.core import trace
 from convergedon.core.errors import Misconfigured
@@ -12,8 +16,13 @@ from convergedon.core.errors import Misconfigured
 PARENT = {"traceparent": f"00-{'a1' * 16}-{'b2' * 8}-01"}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def tracer() -> None:
+@pytest.fixture(params=["kept", "sent"], autouse=True)
+def sent(request: pytest.FixtureRequest) -> Iterator[InMemorySpanExporter]:
+    """What is promised of a trace holds whether or not its spans are sent. Those that are."""
+    exporter = InMemorySpanExporter()
+    endpoint = "http://collector.example:4318" if request.param == "sent" else ""
+    trace.configure("test", endpoint, lambda _: SimpleSpanProcessor(exporter))
+    yield exporter
     trace.configure("test")
 
 
@@ -48,6 +57,46 @@ def test_what_is_no_trace_begins_a_new_one(said: str) -> None:
     with trace.span("order", {"traceparent": said}):
         assert len(trace.trace_id()) == 32
         assert int(trace.trace_id(), 16)
+
+
+def test_a_trace_that_is_not_recorded_goes_on_so() -> None:
+    """The one who began it decides (W3C trace-flags); what is beside it in tracestate goes along."""
+    began = {"traceparent": f"00-{'a1' * 16}-{'b2' * 8}-00", "tracestate": "vendor=1"}
+    with trace.span("order", began):
+        onward = trace.headers()
+
+    assert onward["traceparent"].endswith("-00")
+    assert onward["tracestate"] == "vendor=1"
+
+
+@pytest.mark.parametrize("sent", ["sent"], indirect=True)
+def test_spans_that_are_sent_are_those_that_are_carried_onward(sent: InMemorySpanExporter) -> None:
+    """A collector finds the parent of what the next process sends."""
+    with trace.span("order", PARENT), trace.span("step"):
+        onward = trace.headers()["traceparent"].split("-")
+
+    step, order = sent.get_finished_spans()
+    assert step.context.trace_id == int(onward[1], 16)
+    assert step.context.span_id == int(onward[2], 16)
+    assert step.parent == order.context
+    assert order.parent is not None
+    assert order.parent.span_id == int("b2" * 8, 16)
+
+
+def test_who_leaves_a_trace_begins_another() -> None:
+    """A task that goes on for ever is in no trace of the one who started it."""
+
+    async def started() -> tuple[str, str]:
+        trace.leave()
+        before = trace.trace_id()
+        with trace.span("datagram"):
+            return before, trace.trace_id()
+
+    with trace.span("starting", PARENT):
+        before, own = asyncio.run(started())
+
+    assert before == ""
+    assert own != "a1" * 16
 
 
 def test_outside_a_span_nothing_is_carried() -> None:
