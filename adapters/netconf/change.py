@@ -1,10 +1,14 @@
 """What is done on a device's session in each stage of a change.
 
-prepare reads, and locks when something is to change; commit edits and puts it in force with a timer on the device that
-undoes it; verify reads again; confirm ends the timer, rollback cancels the commit. Wherever the gateway dies on that
-line the device ends in the old or the new configuration: before the commit nothing was changed, and after it the
-device's own timer decides unless we confirm. The commit carries an id made from the intent's key, so that whoever
-performs the intent next can ask the device for it.
+prepare reads, and locks when something is to change; commit edits and puts it in force; verify reads again; confirm
+makes it last, rollback brings back what was. How safe that is depends on what the device can:
+
+- With a candidate and confirmed commit 1.1 it is put in force with a timer on the device that undoes it. Wherever the
+  gateway dies the device ends in the old or the new configuration: before the commit nothing was changed, and after it
+  the device's own timer decides unless we confirm. The commit carries an id made from the intent's key, so that whoever
+  performs the intent next can ask the device for it.
+- Without, we undo ourselves, by editing back what was read before. A gateway that dies after the edit leaves the new
+  configuration, which the next delivery of the intent verifies.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from convergedon.adapters.netconf import mapping
 from convergedon.adapters.netconf.mapping import Service
 from convergedon.adapters.netconf.session import RPC_TIMEOUT, Connection, Denied
 from convergedon.adapters.readandset import differences
-from convergedon.core.errors import DeadlinePassed, Locked, Unavailable, Unsupported
+from convergedon.core.errors import DeadlinePassed, Locked, OutcomeUnknown, Unavailable, Unsupported
 
 LOCK_PATIENCE = 10.0
 STALE_CANDIDATE = "0"  # RFC 6241, 7.5: the lock is denied in the name of session 0 when no session holds it
@@ -43,82 +47,92 @@ class Edit(Change):
 
 
 def capabilities(connection: Connection) -> frozenset[Capability]:
-    known = connection.capabilities
     said: dict[Capability, bool] = {
         "read": True,
         "verify": True,
-        "rollback": True,
-        "candidate": ":candidate" in known,
-        "confirmedCommit": ":candidate" in known and ":confirmed-commit:1.1" in known,
+        "rollback": bool(_target(connection)),
+        "candidate": _target(connection) == "candidate",
+        "confirmedCommit": _undoes_itself(connection),
+        "notifications": ":notification" in connection.capabilities,
     }
     return frozenset(name for name, has in said.items() if has)
 
 
 def observe(connection: Connection, service: Service, intent: Intent) -> Leaves | None:
-    return _running(connection, service, intent, RPC_TIMEOUT)
+    return _stored(connection, service, intent, RPC_TIMEOUT)
 
 
 def prepare(connection: Connection, service: Service, intent: Intent, confirm_timeout: int) -> Edit:
     """Read what the device has; where something is to change, lock it and read it again."""
-    _refuse_unsafe(connection)
+    if not _target(connection):
+        raise Unsupported(f"{connection.device} has neither a candidate nor a writable running configuration")
     wanted = None if intent.values is None else service.wanted(intent.values)
     operational = {} if intent.values is None else service.operational(intent.values)
-    before = _running(connection, service, intent, _left(intent))
-    needed = not _reached(service, wanted, before) or _cancelled(connection, intent, _left(intent))
+    before = _stored(connection, service, intent, _left(intent))
+    needed = bool(_differences(service, wanted, before)) or _cancelled(connection, intent, _left(intent))
     if needed:
-        _lock(connection, intent)
-        before = _running(connection, service, intent, _left(intent))
-        needed = not _reached(service, wanted, before)
-    return Edit(intent, before, _diff(service, wanted, before), needed, service, wanted, operational, confirm_timeout)
+        _lock(connection, _left(intent))
+        before = _stored(connection, service, intent, _left(intent))
+        needed = bool(_differences(service, wanted, before))
+    edit = Edit(intent, before, _diff(service, wanted, before), needed, service, wanted, operational, confirm_timeout)
+    if not needed:
+        _keep_what_stands(connection, edit)
+    return edit
 
 
 def commit(connection: Connection, edit: Edit) -> None:
-    """Edit the candidate and put it in force until the device's timer runs out."""
-    intent = edit.intent
-    connection.call("discard_changes", within=_left(intent))  # what others left
+    """Edit, and put it in force until the device's timer runs out, where it has one."""
     try:
-        _edit_candidate(connection, edit)
-        connection.call(
-            "commit",
-            confirmed=True,
-            timeout=str(edit.confirm_timeout),
-            persist=persist_id(intent),
-            within=_left(intent),
-        )
+        if _target(connection) == "candidate":
+            _discard(connection, _left(edit.intent))  # what others left
+            _edit(connection, edit, edit.wanted, _left(edit.intent))
+            _commit(connection, edit, _left(edit.intent))
+        else:
+            _edit(connection, edit, edit.wanted, _left(edit.intent))
     except (Denied, DeadlinePassed) as no:
-        pending = isinstance(no, Denied) and _cancelled(connection, intent, _patience(edit))
-        connection.call("discard_changes", within=_patience(edit))
-        if pending:
-            raise Locked(f"{intent.device}: an earlier try was pending and is undone; it is tried again") from no
+        _take_back(connection, edit, no)
         raise
 
 
 def verify(connection: Connection, edit: Edit) -> Sequence[Difference]:
-    """Read what the device has now, and wait until its operational leaves follow, as long as the mapping gives them."""
+    """Read what the device has now, and wait until its operational leaves follow, as long as the mapping gives them.
+
+    The device's timer is set anew before it runs out.
+    """
     found = _read(connection, edit)
     wrong = _differences(edit.service, edit.wanted, found)
     if wrong or not edit.operational:
         return wrong
-    until = time.monotonic() + min(edit.service.settle, edit.confirm_timeout / 2)
-    wait = FIRST_WAIT
+    wait, until = FIRST_WAIT, time.monotonic() + edit.service.settle
+    extend = time.monotonic() + edit.confirm_timeout / 3
     while wrong := _differences(edit.service, edit.operational, found):
         if time.monotonic() >= until:
             return wrong
         if connection.stopping.wait(wait):
-            raise Unavailable(f"{edit.intent.device}: the netconf adapter is stopping; the intent comes back")
-        wait = min(2 * wait, LOOK_AGAIN)
+            raise Unavailable(f"{connection.device}: the netconf adapter is stopping; the intent comes back")
+        if edit.needed and _undoes_itself(connection) and time.monotonic() >= extend:
+            _extend(connection, edit)
+            extend = time.monotonic() + edit.confirm_timeout / 3
+        wait = min(2 * wait, LOOK_AGAIN, edit.confirm_timeout / 6)
         found = _read(connection, edit)
     return []
 
 
 def confirm(connection: Connection, edit: Edit) -> None:
-    connection.call("commit", persist_id=persist_id(edit.intent))
+    """Make it last, past a restart of the device too."""
+    if _undoes_itself(connection):
+        connection.call("commit", persist_id=persist_id(edit.intent), within=_patience(edit))
+    if ":startup" in connection.capabilities:
+        _keep(connection, edit)
 
 
 def rollback(connection: Connection, edit: Edit) -> Sequence[Difference]:
-    """Cancel the commit, unless the device has undone it already, and read what it has."""
-    _cancelled(connection, edit.intent, _patience(edit))
-    return differences(edit.before, _running(connection, edit.service, edit.intent, _patience(edit)))
+    """Cancel the commit, unless the device has undone it already, or edit back; then read what it has."""
+    if _undoes_itself(connection):
+        _cancelled(connection, edit.intent, _patience(edit))
+    else:
+        _edit_back(connection, edit)
+    return differences(edit.before, _stored(connection, edit.service, edit.intent, _patience(edit)))
 
 
 def persist_id(intent: Intent) -> str:
@@ -126,17 +140,15 @@ def persist_id(intent: Intent) -> str:
     return "convergedon-" + hashlib.sha256(intent.key.encode()).hexdigest()[:32]
 
 
-def _refuse_unsafe(connection: Connection) -> None:
-    known = connection.capabilities
-    missing = "" if ":confirmed-commit:1.1" in known else "confirmed commit 1.1 (RFC 6241, 8.4)"
-    if ":candidate" not in known:
-        missing = "candidate configuration"
-    if missing:
-        raise Unsupported(f"{connection.device} has no {missing}, without which it cannot be changed safely")
+def _target(connection: Connection) -> str:
+    """The datastore that is edited; none on a device that can only be read."""
+    if ":candidate" in connection.capabilities:
+        return "candidate"
+    return "running" if ":writable-running" in connection.capabilities else ""
 
 
-def _reached(service: Service, wanted: Wanted | None, found: Leaves | None) -> bool:
-    return not _differences(service, wanted, found)
+def _undoes_itself(connection: Connection) -> bool:
+    return _target(connection) == "candidate" and ":confirmed-commit:1.1" in connection.capabilities
 
 
 def _differences(service: Service, wanted: Wanted | None, found: Leaves | None) -> list[Difference]:
@@ -152,58 +164,121 @@ def _diff(service: Service, wanted: Wanted | None, before: Leaves | None) -> dic
     return {leaf: (mapping.plain(held.get(leaf)), mapping.plain(to[leaf])) for leaf in changing}
 
 
-def _running(connection: Connection, service: Service, intent: Intent, within: float) -> dict[str, str] | None:
+def _stored(
+    connection: Connection, service: Service, intent: Intent, within: float, source: str = "running"
+) -> dict[str, str] | None:
     chosen = service.subtree(intent.instance)
-    reply = connection.call("get_config", source="running", filter=chosen, within=within)
+    reply = connection.call("get_config", source=source, filter=chosen, within=within)
     return service.read(reply.data_ele, intent.instance)
 
 
 def _read(connection: Connection, edit: Edit) -> dict[str, str] | None:
     """Read the configuration, and in the same call the operational leaves where there are any to compare."""
     if not edit.operational:
-        return _running(connection, edit.service, edit.intent, _patience(edit))
+        return _stored(connection, edit.service, edit.intent, _patience(edit))
     chosen = edit.service.subtree(edit.intent.instance)
     reply = connection.call("get", filter=chosen, within=_patience(edit))
     return edit.service.read(reply.data_ele, edit.intent.instance)
 
 
-def _lock(connection: Connection, intent: Intent) -> None:
-    """Lock the candidate. Others' locks are waited for, bounded by patience and deadline."""
-    patience = time.time() + min(LOCK_PATIENCE, _left(intent))
+def _lock(connection: Connection, within: float) -> None:
+    """Lock what is edited. Others' locks are waited for, with patience."""
+    patience = time.monotonic() + min(LOCK_PATIENCE, within)
     wait = FIRST_WAIT
-    while denied := connection.lock("candidate", _left(intent)):
-        mended = denied.holder == STALE_CANDIDATE and _discarded(connection, intent)
-        if time.time() + wait >= patience:
+    while denied := connection.lock(_target(connection), within):
+        mended = denied.holder == STALE_CANDIDATE and _discarded(connection, within)
+        if time.monotonic() + wait >= patience:
             holder = f"locked by session {denied.holder}" if denied.holder else denied.words
-            raise Locked(f"{intent.device}: {holder}; it is tried again later") from denied
+            raise Locked(f"{connection.device}: {holder}; it is tried again later") from denied
         if not mended and connection.stopping.wait(wait):
-            raise Unavailable(f"{intent.device}: the netconf adapter is stopping; the intent comes back")
+            raise Unavailable(f"{connection.device}: the netconf adapter is stopping; the intent comes back")
         wait = min(2 * wait, LOCK_AGAIN)
 
 
-def _discarded(connection: Connection, intent: Intent) -> bool:
+def _discard(connection: Connection, within: float) -> None:
+    connection.call("discard_changes", within=within)
+
+
+def _discarded(connection: Connection, within: float) -> bool:
     try:
-        connection.call("discard_changes", within=_left(intent))
+        _discard(connection, within)
     except Denied:
         return False
     return True
 
 
-def _edit_candidate(connection: Connection, edit: Edit) -> None:
+def _edit(connection: Connection, edit: Edit, wanted: Wanted | None, within: float) -> None:
     """Edit and validate in the same call: netconfd commits nothing after a separate validate."""
     options = {}
     if ":validate" in connection.capabilities:
         options["test_option"] = "test-then-set"
     if ":rollback-on-error" in connection.capabilities:
         options["error_option"] = "rollback-on-error"
-    payload = edit.service.payload(edit.intent.instance, edit.wanted)
-    connection.call(
-        "edit_config", payload, target="candidate", default_operation="merge", within=_left(edit.intent), **options
-    )
+    payload, target = edit.service.payload(edit.intent.instance, wanted), _target(connection)
+    connection.call("edit_config", payload, target=target, default_operation="merge", within=within, **options)
+
+
+def _commit(connection: Connection, edit: Edit, within: float) -> None:
+    if _undoes_itself(connection):
+        timer = {"confirmed": True, "timeout": str(edit.confirm_timeout), "persist": persist_id(edit.intent)}
+        connection.call("commit", within=within, **timer)
+    else:
+        connection.call("commit", within=within)
+
+
+def _extend(connection: Connection, edit: Edit) -> None:
+    """Set the device's timer anew (RFC 6241, 8.4.1: a confirmed commit that follows one extends it)."""
+    timer = {"confirmed": True, "timeout": str(edit.confirm_timeout), "persist_id": persist_id(edit.intent)}
+    connection.call("commit", within=_patience(edit), **timer)
+
+
+def _take_back(connection: Connection, edit: Edit, no: Exception) -> None:
+    """Leave nothing of a change that did not come into force."""
+    if _target(connection) == "running":
+        if ":rollback-on-error" not in connection.capabilities:
+            _edit_back(connection, edit)
+        return
+    pending = isinstance(no, Denied) and _cancelled(connection, edit.intent, _patience(edit))
+    _discard(connection, _patience(edit))
+    if pending:
+        raise Locked(f"{connection.device}: an earlier try was pending and is undone; it is tried again") from no
+
+
+def _edit_back(connection: Connection, edit: Edit) -> None:
+    """Edit and commit what was there before, where something else is there now."""
+    if not connection.holds:
+        _lock(connection, _patience(edit))
+    now = _stored(connection, edit.service, edit.intent, _patience(edit))
+    if not differences(edit.before, now):
+        return
+    former = None if edit.before is None else {**dict.fromkeys(now or {}), **edit.before}
+    if former is not None:
+        del former[edit.service.key]
+    _edit(connection, edit, former, _patience(edit))
+    if _target(connection) == "candidate":
+        connection.call("commit", within=_patience(edit))
+
+
+def _keep_what_stands(connection: Connection, edit: Edit) -> None:
+    """Copy to what the device starts with what an earlier try had confirmed, where that was its last step."""
+    if ":startup" in connection.capabilities:
+        kept = _stored(connection, edit.service, edit.intent, _left(edit.intent), source="startup")
+        if _differences(edit.service, edit.wanted, kept):
+            _keep(connection, edit)
+
+
+def _keep(connection: Connection, edit: Edit) -> None:
+    try:
+        connection.call("copy_config", source="running", target="startup", within=_patience(edit))
+    except Denied as denied:
+        words = f"{connection.device}: it is in force, and would be lost when the device restarts: {denied.words}"
+        raise OutcomeUnknown(words) from denied
 
 
 def _cancelled(connection: Connection, intent: Intent, within: float) -> bool:
     """Undo our commit where it is pending; whether it was."""
+    if not _undoes_itself(connection):
+        return False
     try:
         connection.call("cancel_commit", persist_id=persist_id(intent), within=within)
     except Denied:
@@ -221,4 +296,4 @@ def _left(intent: Intent) -> float:
 
 def _patience(edit: Edit) -> float:
     """Give the seconds a call may take once the device's own timer runs."""
-    return min(RPC_TIMEOUT, float(edit.confirm_timeout))
+    return min(RPC_TIMEOUT, edit.confirm_timeout / 2)

@@ -466,9 +466,10 @@ class Element:
         del self._locks[target]
 
     def _edit_config(self, session: Session, operation: etree._Element) -> None:
-        if _datastore(operation, "target") != "candidate":
+        target = _datastore(operation, "target")
+        if target != "candidate" and not self._can(":writable-running:"):
             raise RpcError("operation-not-supported", "only the candidate can be edited", type_="protocol")
-        self._free("candidate", session)
+        self._free(target, session)
         config = operation.find(f"{{{NC}}}config")
         if config is None:
             raise RpcError(
@@ -478,12 +479,17 @@ class Element:
         option = operation.findtext(f"{{{NC}}}test-option", "test-then-set").strip()
         if default not in ("merge", "replace", "none") or option not in ("test-then-set", "set", "test-only"):
             raise RpcError("invalid-value", "no such default-operation or test-option", type_="protocol")
-        edited = _empty() if default == "replace" else copy.deepcopy(self._stored("candidate"))
+        edited = _empty() if default == "replace" else copy.deepcopy(self._stored(target))
         _edit(edited, config, default, "")
         _prune(edited)
         self._check(edited, whole=option != "set")
-        if option != "test-only":
+        if option == "test-only":
+            return
+        if target == "candidate":
             self._candidate = edited
+        else:
+            self._running = edited
+            self._save()
 
     def _validate(self, session: Session, operation: etree._Element) -> None:
         source = operation.find(f"{{{NC}}}source")
@@ -543,9 +549,12 @@ class Element:
     def _stored(self, name: str) -> etree._Element:
         if name == "running":
             return self._running
-        if name == "candidate":
+        if name == "candidate" and self._can(":candidate:"):
             return self._running if self._candidate is None else self._candidate
         raise RpcError("invalid-value", f"there is no datastore {name!r}", type_="protocol")
+
+    def _can(self, capability: str) -> bool:
+        return any(capability in uri for uri in self.capabilities)
 
     def _free(self, datastore: str, session: Session) -> None:
         holder = self._locks.get(datastore)

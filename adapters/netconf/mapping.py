@@ -82,7 +82,8 @@ class Service:
         for leaf, text in wanted.items():
             constant = self.constants.get(leaf)
             if constant and constant.namespace:
-                etree.SubElement(entry, self._tag(leaf), nsmap={"v": constant.namespace}).text = f"v:{text}"
+                name = (text or "").rpartition(":")[2]  # what was read back has the device's own prefix, or none
+                etree.SubElement(entry, self._tag(leaf), nsmap={"v": constant.namespace}).text = f"v:{name}"
             elif text is None:
                 etree.SubElement(entry, self._tag(leaf)).set(f"{{{BASE}}}operation", "remove")
             else:

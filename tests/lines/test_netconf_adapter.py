@@ -662,24 +662,6 @@ async def test_element_that_restarts_in_the_confirm_window_has_the_former_config
 # --- what a device must be able to do
 
 
-@pytest.mark.parametrize(
-    ("lacking", "words"),
-    [
-        (":candidate:", "pe1 has no candidate configuration"),
-        (":confirmed-commit:1.1", "pe1 has no confirmed commit 1.1"),
-    ],
-)
-async def test_device_that_cannot_undo_is_refused(
-    lacking: str, words: str, make_element: MakeElement, make_adapter: MakeAdapter
-) -> None:
-    element = await make_element(capabilities=[uri for uri in CAPABILITIES if lacking not in uri])
-
-    outcome = await perform(await make_adapter(element), intent(GOLD))
-
-    assert outcome.status == "refused"
-    assert outcome.words.startswith(words)
-
-
 async def test_device_with_the_old_framing_and_no_validate_works(
     make_element: MakeElement, make_adapter: MakeAdapter
 ) -> None:
