@@ -415,6 +415,21 @@ async def policy_check(settings: Settings, folder: Path | None) -> str:
     return f"revision {bundle.revision}: nothing to be mended{more}"
 
 
+async def workflow_check(settings: Settings, place: Path | None) -> str:
+    """Raises Findings with a line for each thing that is to be mended, Misconfigured for a place that is not there."""
+    from convergedon.mediation.workflows import checking as workflows
+    from convergedon.mediation.workflows import definitions
+
+    engines.require_embedded()
+    rules = Policy(engines.Embedded(bundles.read(settings.policies)))
+    sources = definitions.sources(place)
+    wrong = await workflows.check_all(sources, workflows.services(settings), rules, settings.tenant)
+    if wrong:
+        raise Findings(wrong)
+    count = len(sources)
+    return f"{count} workflow{'' if count == 1 else 's'}: nothing to be mended"
+
+
 async def policy_export(settings: Settings, folder: Path) -> str:
     """Raises Misconfigured for a folder that holds something."""
     async with _reached(settings) as bus:

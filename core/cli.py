@@ -315,6 +315,21 @@ def policy_status(as_json: bool, data: Path | None) -> None:
 
 
 @main.group()
+def workflow() -> None:
+    """Repairs that are declared, approved and proven."""
+
+
+@workflow.command("check")
+@click.argument("place", metavar="[FILE|FOLDER]", type=click.Path(path_type=Path), required=False)
+@data_option
+def workflow_check(place: Path | None, data: Path | None) -> None:
+    """Say what is to be mended in a definition, or in all of a folder; of none, in those that ship."""
+    from convergedon.core import app
+
+    _show(_ask(app.workflow_check(_settings(data), place)))
+
+
+@main.group()
 def parked() -> None:
     """Messages that could not succeed."""
 

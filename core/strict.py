@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from convergedon.core.errors import Misconfigured
 
+MERGE = "tag:yaml.org,2002:merge"
 Model = TypeVar("Model", bound="Strict")
 
 
@@ -25,11 +26,11 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 
 
-def read(model: type[Model], file: Traversable) -> Model:
-    """Read a file as the model says. Raises Misconfigured."""
+def parsed(file: Traversable) -> tuple[str, Any]:
+    """The text of a YAML file and what it holds. Raises Misconfigured."""
     try:
         text = file.read_text(encoding="utf-8")
-        given = yaml.load(text, _Loader)  # noqa: S506 it is a SafeLoader
+        return text, yaml.load(text, _Loader)  # noqa: S506 it is a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise Misconfigured(
             f"{file}: cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
@@ -38,6 +39,11 @@ def read(model: type[Model], file: Traversable) -> Model:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise Misconfigured(f"{file}{where}: {getattr(error, 'problem', None) or 'this is no YAML'}") from None
+
+
+def read(model: type[Model], file: Traversable) -> Model:
+    """Read a file as the model says. Raises Misconfigured."""
+    text, given = parsed(file)
     try:
         return model.model_validate({} if given is None else given)
     except ValidationError as error:
@@ -101,6 +107,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
         for key, _ in node.value:
+            if key.tag == MERGE:
+                continue
             name = self.construct_object(key, deep=True)
             if not isinstance(name, Hashable):
                 continue  # the loader itself refuses it

@@ -1,0 +1,300 @@
+"""What is wrong with a definition before it is in force: everything that could be known without running it.
+
+The schema comes first; of what it accepts, the calls are held against what adapters, documents and policies know, and
+the order of tasks against the promises of remediation: what changes the network is approved where the policy asks for
+it, is compensated, is proven, and ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from time import time
+from typing import Any
+
+from convergedon.adapters import discovery
+from convergedon.adapters.netconf import mapping as netconf
+from convergedon.core import strict
+from convergedon.core.errors import Misconfigured
+from convergedon.core.policy import Policy, system
+from convergedon.core.settings import Settings
+from convergedon.handlers import documents
+from convergedon.handlers.alarms import ALARM
+from convergedon.handlers.alarms import API as ALARMS
+from convergedon.mediation.workflows import definitions
+from convergedon.mediation.workflows.definitions import Definition, Task, inner, is_effect, keyword, named
+from convergedon.mediation.workflows.expressions import WORD, expressions, fault, is_expression
+
+FUNCTIONS = ("approval", "clear", "http", "intent", "observe", "policy")
+DIRECTIVES = ("continue", "exit", "end")
+COMPENSATING = ("call", "do", "for", "set", "switch")
+"""The tasks of which a compensation consists: it waits for nobody."""
+
+Services = Mapping[str, Mapping[str, frozenset[str]]]
+"""adapter -> service -> its characteristics, as far as they are known before anything is asked."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a list of tasks stands: its path, the variables known there, and what came before it."""
+
+    path: str
+    variables: tuple[str, ...] = ()
+    before: tuple[Task, ...] = ()
+    after: tuple[Task, ...] = ()
+    compensating: bool = False
+    forked: bool = False
+
+
+@dataclass
+class Findings:
+    source: str
+    sentences: list[str] = field(default_factory=list)
+
+    def add(self, path: str, words: str) -> None:
+        self.sentences.append(f"{self.source}: {path}: {words}")
+
+
+def services(settings: Settings) -> Services:
+    """What the installed adapters are known to take. Raises Misconfigured."""
+    file = strict.mapping_file(settings.mappings, "netconf.yaml", netconf.SHIPPED)
+    known = {name: frozenset(service.leaves) for name, service in netconf.load(file).items()}
+    return {**{name: {} for name in discovery.adapters()}, "netconf": known}
+
+
+async def check_all(
+    files: Iterable[Traversable | Path], known: Services, policy: Policy | None, tenant: str
+) -> list[str]:
+    """Every sentence about these files; an empty list when all of them may be put in force."""
+    sentences: list[str] = []
+    seen: dict[tuple[str, str], str] = {}
+    for file in files:
+        try:
+            document = definitions.plain(strict.parsed(file)[1])
+        except Misconfigured as error:
+            sentences.append(str(error))
+            continue
+        if wrong := definitions.violations(document):
+            sentences += [f"{file}: {words}" for words in wrong]
+            continue
+        definition = Definition(document, str(file))
+        first = seen.setdefault((definition.name, definition.version), str(file))
+        if first != str(file):
+            sentences.append(f"{file}: {definition.name} {definition.version} is defined in {first} already")
+            continue
+        sentences += await check(definition, known, policy, tenant)
+    return sentences
+
+
+async def check(definition: Definition, known: Services, policy: Policy | None, tenant: str) -> list[str]:
+    """What is wrong with one definition that the schema accepts."""
+    findings = Findings(definition.source)
+    _expressions(findings, "schedule", definition.document["schedule"], ())
+    _tasks(findings, definition.document["do"], Place("do"), known)
+    approved = True
+    if definition.changes and policy:
+        approved = await _policy(findings, definition, policy, tenant)
+    if definition.changes and not approved:
+        _approvals(findings, definition.document["do"], "do", False)
+    return findings.sentences
+
+
+# tasks
+
+
+def _tasks(findings: Findings, tasks: Sequence[Task], place: Place, known: Services) -> None:
+    names = [name for _, name, _ in named(tasks)]
+    bodies = [task for _, _, task in named(tasks)]
+    for number, name, task in named(tasks):
+        path = f"{place.path}/{number}/{name}"
+        if names.index(name) < number:
+            findings.add(path, f"there is another task {name} in this list")
+        here = Place(
+            path,
+            place.variables,
+            (*place.before, *bodies[:number]),
+            (*bodies[number + 1 :], *place.after),
+            place.compensating,
+            place.forked,
+        )
+        _task(findings, task, here, known)
+        for directive in _directives(task):
+            if words := _misled(directive, names, number):
+                findings.add(path, words)
+        _below(findings, task, here, known)
+
+
+def _below(findings: Findings, task: Task, here: Place, known: Services) -> None:
+    for below, listed in inner(task):
+        variables = here.variables
+        if keyword(task) == "for":
+            variables = (*variables, task["for"].get("each", "item"), task["for"].get("at", "index"))
+        elif below == "catch/do":
+            variables = (*variables, task["catch"].get("as", "error"))
+        forked = here.forked or below == "fork/branches"
+        place = Place(f"{here.path}/{below}", variables, here.before, here.after, here.compensating, forked)
+        _tasks(findings, listed, place, known)
+    if compensation := (task.get("metadata") or {}).get("compensate"):
+        place = Place(f"{here.path}/metadata/compensate", here.variables, compensating=True)
+        _tasks(findings, compensation, place, known)
+
+
+def _task(findings: Findings, task: Task, here: Place, known: Services) -> None:
+    kind = keyword(task)
+    if not kind:
+        findings.add(here.path, f"it must have one of {', '.join(definitions.KEYWORDS)}")
+        return
+    if here.compensating and kind not in COMPENSATING:
+        findings.add(here.path, f"a compensation has no {kind}: it waits for nobody")
+    if here.forked and "export" in task:
+        findings.add(here.path, "export inside fork: the context would depend on which branch is first")
+    own = {name: value for name, value in task.items() if name not in ("do", "fork", "try", "catch", "metadata")}
+    _expressions(findings, here.path, own, _variables(task, here))
+    if kind == "try":
+        conditions = {name: value for name, value in task["catch"].items() if name != "do"}
+        _expressions(findings, f"{here.path}/catch", conditions, (*here.variables, task["catch"].get("as", "error")))
+    if kind == "call":
+        _call(findings, task, here, known)
+    if is_effect(task) and not here.compensating and not (task.get("metadata") or {}).get("compensate"):
+        findings.add(here.path, "it changes something outside and has no metadata.compensate that takes it back")
+
+
+def _variables(task: Task, here: Place) -> tuple[str, ...]:
+    if keyword(task) == "for":  # while sees the item; in does not, but its names do no harm there
+        return (*here.variables, task["for"].get("each", "item"), task["for"].get("at", "index"))
+    return here.variables
+
+
+def _expressions(findings: Findings, path: str, value: Any, variables: Sequence[str]) -> None:
+    for where, expression in expressions(value):
+        if words := fault(expression, variables):
+            findings.add(path, f"{where}: {words}")
+        for member in _alarm_members(expression):
+            if not documents.shape(ALARMS.document, ALARM.schema).has(member):
+                findings.add(path, f"{where}: an alarm has no {member} ({ALARMS.document})")
+
+
+def _alarm_members(expression: str) -> list[str]:
+    """The members of the alarm that an expression names."""
+    parts = expression.split(".alarm.")[1:]
+    return [found[0] for part in parts if (found := WORD.findall(part.split(".")[0]))]
+
+
+def _directives(task: Task) -> Iterator[str]:
+    if "then" in task:
+        yield task["then"]
+    for case in task.get("switch") or ():
+        for about in case.values():
+            yield about["then"]
+
+
+def _misled(directive: str, names: Sequence[str], number: int) -> str:
+    """Why a task cannot lead there: only forward, so that every workflow ends."""
+    if directive in DIRECTIVES:
+        return ""
+    if directive not in names:
+        return f"then {directive}: there is no such task in this list"
+    if names.index(directive) <= number:
+        return f"then {directive}: it leads back, and the loop would have no bound; use for or retry"
+    return ""
+
+
+# calls
+
+
+def _call(findings: Findings, task: Task, here: Place, known: Services) -> None:
+    function = task["call"]
+    if function not in FUNCTIONS:
+        findings.add(here.path, f"there is no function {function}; known are {', '.join(FUNCTIONS)}")
+        return
+    if here.compensating and function not in ("intent", "http"):
+        findings.add(here.path, f"a compensation does not call {function}")
+    if function == "intent" and not here.compensating and not any(map(_proves, here.after)):
+        findings.add(here.path, "nothing after it proves what it did: listen to AlarmStateChangeEvent, or call observe")
+    if function in ("intent", "observe"):
+        _intent(findings, task["with"], here, known)
+    if function == "observe" and not any(
+        one.get("call") == "intent" and one["with"] == task["with"] for one in _flat(here.before)
+    ):
+        findings.add(here.path, "it must observe what an intent before it asked for, in the same words")
+    if function == "clear" and not any(one.get("call") == "observe" for one in _flat(here.before)):
+        findings.add(here.path, "an alarm is cleared on evidence: no observe comes before it")
+
+
+def _flat(tasks: Iterable[Task]) -> Iterator[Task]:
+    """The tasks, and all inside them."""
+    for task in tasks:
+        yield task
+        for below, listed in inner(task):
+            yield from (one for _, one in definitions.every_task(listed, below))
+
+
+def _proves(task: Task) -> bool:
+    """Whether what the network says ends this task."""
+    return any("listen" in one or one.get("call") == "observe" for one in _flat([task]))
+
+
+def _intent(findings: Findings, given: Mapping[str, Any], here: Place, known: Services) -> None:
+    adapter, service, values = given["adapter"], given["service"], given["values"]
+    if is_expression(adapter):
+        return
+    if adapter not in known:
+        findings.add(here.path, f"there is no adapter {adapter}; installed are {', '.join(sorted(known))}")
+        return
+    offered = known[adapter]
+    if not offered or is_expression(service):
+        return
+    if service not in offered:
+        findings.add(here.path, f"adapter {adapter} has no service {service}; it has {', '.join(sorted(offered))}")
+    elif isinstance(values, Mapping) and (unknown := sorted(values.keys() - offered[service])):
+        findings.add(here.path, f"service {service} has no characteristic {unknown[0]}")
+
+
+# policy
+
+
+async def _policy(findings: Findings, definition: Definition, policy: Policy, tenant: str) -> bool:
+    """Whether the policy lets it run without anybody's approval; a finding where no approval would help either."""
+    if (await _may(policy, definition, tenant, None)).allow:
+        return True
+    approver = {"id": "an-approver", "tenant": tenant, "roles": ["noc", "admin"], "issued": time()}
+    also = {**approver, "id": "another-approver"}
+    approval = {"by": approver, "time": time(), "decision": "approved", "second": {**_given(also)}}
+    decision = await _may(policy, definition, tenant, approval)
+    if not decision.allow:
+        words = "; ".join(decision.reasons) or "no reason is given"
+        findings.add("the policy", f"it would refuse every intent of {definition.name}, approved or not: {words}")
+    return False
+
+
+def _given(by: Mapping[str, Any]) -> dict[str, Any]:
+    return {"by": by, "time": time(), "decision": "approved"}
+
+
+async def _may(policy: Policy, definition: Definition, tenant: str, approval: Mapping[str, Any] | None) -> Any:
+    resource: dict[str, Any] = {
+        "kind": "intent",
+        "tenant": tenant,
+        "purpose": "remediation",
+        "workflow": definition.name,
+    }
+    if approval:
+        resource["approval"] = approval
+    return await policy.decide(system(tenant), "perform", resource, {}, channel="check")
+
+
+def _approvals(findings: Findings, tasks: Sequence[Task], path: str, approved: bool) -> bool:
+    """Add each intent that no approval comes before. Returns whether one has been given when the list is through."""
+    for number, name, task in named(tasks):
+        here = f"{path}/{number}/{name}"
+        if task.get("call") == "approval" and "if" not in task:
+            approved = True
+        if task.get("call") == "intent" and not approved:
+            findings.add(here, "the policy wants an approval, and no task before it asks for one (call approval)")
+        for below, listed in inner(task):
+            within = _approvals(findings, listed, f"{here}/{below}", approved)
+            if below == "do" and keyword(task) == "do" and "if" not in task:
+                approved = within
+    return approved
