@@ -1,0 +1,329 @@
+"""Which alarms are one problem, and why: a pure function of the set of open alarms and of the topology.
+
+What fails takes with it what depends on it: a device its interfaces and the links that end on it, a link its ends, a
+shared-risk group (a duct, a power feed) its members. So an alarm follows from the highest failing part that it depends
+on, and that part's alarm is the root of the problem. A link of which all ends fail, and a group of which all members
+do, is taken to have failed itself though nobody said so, unless a device that is known to fail explains it: then the
+root is inferred.
+
+Neither order nor time is asked, so late news corrects what was concluded without them. What changes at one place can
+change conclusions in its neighbourhood alone (``reconsidered``), and those need few alarms (``needed``).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+Kind = Literal["device", "interface", "link", "group"]
+
+FAILING = ("critical", "major")
+"""X.733 (8.1.2.3): these two say that a service is affected; minor and warning say that none is, yet."""
+SEVERITIES = ("critical", "major", "minor", "warning", "indeterminate")
+SECURITY = (
+    "integrityViolation",
+    "operationalViolation",
+    "physicalViolation",
+    "securityService",
+    "timeDomainViolation",
+)
+"""Alarm types of X.736: that somebody knocks at a door follows from no failure, and none follows from it."""
+
+
+@dataclass(frozen=True)
+class Relation:
+    """``kind`` is read from ``of`` to ``to``: link connects interface, group contains link, device dependsOn link."""
+
+    kind: Literal["connects", "contains", "dependsOn"]
+    of: str
+    to: str
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """An open alarm. ``key`` is its condition's: no two open alarms have the same.
+
+    ``place`` is a part: ``pe1``, ``pe1/ge-0/0/1``, ``link berlin-hamburg``, ``group duct 17``.
+    """
+
+    key: str
+    place: str
+    severity: str
+    type: str = "communicationsAlarm"
+    says: str = ""
+
+    @property
+    def follows(self) -> bool:
+        """Whether it may follow from the failure of something, and other alarms from it."""
+        return self.type not in SECURITY
+
+    @property
+    def fails(self) -> bool:
+        """Whether it says that its part is out of service."""
+        return self.follows and self.severity in FAILING
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is concluded of an alarm: the part that is the root, that part's alarm (None: it is inferred), and why."""
+
+    part: str
+    root: str | None
+    why: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A root and what follows from it. ``failing`` are all parts that are out of service because of it."""
+
+    part: str
+    root: str | None
+    why: str
+    children: Mapping[str, str]
+    failing: frozenset[str]
+
+
+def kind_of(place: str) -> Kind:
+    if place.startswith("link "):
+        return "link"
+    if place.startswith("group "):
+        return "group"
+    return "interface" if "/" in place else "device"
+
+
+def device_of(place: str) -> str:
+    """The device that an interface is part of; empty for what is no interface."""
+    return place.partition("/")[0] if kind_of(place) == "interface" else ""
+
+
+def called(place: str) -> str:
+    return f"shared-risk {place}" if kind_of(place) == "group" else place
+
+
+class Topology:
+    """What depends on what. That an interface is part of its device goes without saying: its name says so."""
+
+    def __init__(self, relations: Iterable[Relation] = ()) -> None:
+        self.ends: dict[str, set[str]] = defaultdict(set)
+        self.members: dict[str, set[str]] = defaultdict(set)
+        self._links: dict[str, set[str]] = defaultdict(set)
+        self._groups: dict[str, set[str]] = defaultdict(set)
+        self._needs: dict[str, set[str]] = defaultdict(set)
+        self._needed_by: dict[str, set[str]] = defaultdict(set)
+        self._on: dict[str, set[str]] = defaultdict(set)
+        for relation in relations:
+            self._take(relation)
+
+    def _take(self, relation: Relation) -> None:
+        of, to = relation.of, relation.to
+        if relation.kind == "connects" and not device_of(to):
+            return  # a device does not fail because a link to it does
+        if relation.kind == "connects":
+            self.ends[of].add(to)
+            self._links[to].add(of)
+        elif relation.kind == "contains":
+            self.members[of].add(to)
+            self._groups[to].add(of)
+        else:
+            self._needs[of].add(to)
+            self._needed_by[to].add(of)
+        for place in (of, to):
+            if device := device_of(place):
+                self._on[device].add(place)
+
+    def above(self, place: str) -> dict[str, str]:
+        """What takes this part with it when it fails, each with how they hang together."""
+        found = {group: f"{called(place)} belongs to {called(group)}" for group in self._groups.get(place, ())}
+        found |= {part: f"{called(place)} depends on {called(part)}" for part in self._needs.get(place, ())}
+        found |= {link: f"{place} is an end of {called(link)}" for link in self._links.get(place, ())}
+        if device := device_of(place):
+            found[device] = f"{place} is part of {device}"
+        for end in self.ends.get(place, ()):
+            found[device_of(end)] = f"{called(place)} ends on {device_of(end)}"
+        return found
+
+    def below(self, place: str) -> set[str]:
+        """What this part takes with it."""
+        found = self.ends.get(place, set()) | self.members.get(place, set()) | self._needed_by.get(place, set())
+        ports = self._on.get(place, set())
+        links = {link for port in ports for link in self._links.get(port, ())}
+        return found | ports | links
+
+    def witnessed(self, place: str) -> set[str]:
+        """The links and groups of which the failure of this part is a sign."""
+        return self._links.get(place, set()) | self._groups.get(place, set())
+
+    def witnesses(self, place: str) -> set[str]:
+        """The parts whose failure is a sign that this link or group fails; nothing is a sign of itself."""
+        signs = self.ends.get(place, set()) | self.members.get(place, set())
+        return {sign for sign in signs if place not in closure([sign], lambda one: self.members.get(one, ()))}
+
+
+def closure(begin: Iterable[str], step: Callable[[str], Iterable[str]]) -> set[str]:
+    """These and all that is reached from them."""
+    found = set(begin)
+    ahead = list(found)
+    while ahead:
+        fresh = set(step(ahead.pop())) - found
+        found |= fresh
+        ahead += fresh
+    return found
+
+
+def reconsidered(place: str, topology: Topology) -> set[str]:
+    """The parts of whose alarms another conclusion may be drawn when something changes at this place.
+
+    A device among them stands for all that is part of it.
+    """
+    taken = closure([place], topology.below)
+    signs = closure(taken, topology.witnessed)
+    return closure(signs, topology.below)
+
+
+def needed(places: Iterable[str], topology: Topology) -> set[str]:
+    """The parts whose alarms must be known to conclude on those of these places."""
+    above = closure(places, topology.above)
+    return closure(closure(above, topology.witnesses), topology.above)
+
+
+class Correlation:
+    """The conclusions from a set of open alarms, each drawn when it is asked for."""
+
+    def __init__(self, alarms: Iterable[Alarm], topology: Topology) -> None:
+        self.alarms = {alarm.key: alarm for alarm in alarms}
+        self._topology = topology
+        self._said: dict[str, Alarm] = {}
+        for alarm in sorted(self.alarms.values(), key=_weight, reverse=True):
+            if alarm.fails:
+                self._said[alarm.place] = alarm
+        self._taken_to_fail: dict[str, bool] = {}
+
+    def inferred(self, place: str) -> bool:
+        """Whether this link or group is taken to fail though no alarm says so."""
+        if place not in self._taken_to_fail:
+            self._taken_to_fail[place] = place not in self._said and self._all_signs(place)
+        return self._taken_to_fail[place]
+
+    def _all_signs(self, place: str) -> bool:
+        signs = self._topology.witnesses(place)
+        if len(signs) < 2:
+            return False
+        if kind_of(place) == "link":
+            return all(end in self._said for end in signs)
+        return all(map(self._dead, signs)) and sum(not self._explained(member) for member in signs) > 1
+
+    def _dead(self, member: str) -> bool:
+        """Whether a member of a group is out of service. Of a link one end is enough: the other may have no voice."""
+        ends = self._topology.ends.get(member, ())
+        return member in self._said or any(end in self._said for end in ends) or self.inferred(member)
+
+    def _explained(self, place: str) -> bool:
+        """Whether something that is said to fail takes this part with it."""
+        return not self._said.keys().isdisjoint(closure([place], self._topology.above) - {place})
+
+    def _fails(self, place: str) -> bool:
+        return place in self._said or self.inferred(place)
+
+    def verdict(self, key: str) -> Verdict:
+        """What is concluded of an alarm."""
+        alarm = self.alarms[key]
+        path = self._to_the_top(alarm.place) if alarm.follows else None
+        if path is None:
+            return Verdict(alarm.place, key, _own(alarm))
+        part, hops = path
+        root = self._said.get(part)
+        if root is alarm:
+            return Verdict(part, key, f"nothing that {called(part)} depends on is known to fail")
+        words = [*hops, f"{called(part)} fails: {root.says or root.key}"] if root else [*hops, self._signs(part)]
+        return Verdict(part, root.key if root else None, "; ".join(words))
+
+    def _to_the_top(self, place: str) -> tuple[str, Sequence[str]] | None:
+        """The highest failing part that this one depends on, the nearest of several, and how they hang together."""
+        reached: dict[str, tuple[str, ...]] = {place: ()}
+        ahead = deque([place])
+        while ahead:
+            here = ahead.popleft()
+            for up, words in sorted(self._topology.above(here).items()):
+                if up not in reached:
+                    reached[up] = (*reached[here], words)
+                    ahead.append(up)
+        failing = [part for part in reached if self._fails(part)]
+        tops = [part for part in failing if not any(self._over(other, part) for other in failing)]
+        if not tops:
+            return None
+        top = min(tops, key=lambda part: (len(reached[part]), part))
+        return top, reached[top]
+
+    def _over(self, other: str, part: str) -> bool:
+        """Whether a part takes another with it, and not the other way round as well."""
+        if other == part or other not in closure([part], self._topology.above):
+            return False
+        return part not in closure([other], self._topology.above)
+
+    def _signs(self, place: str) -> str:
+        if kind_of(place) == "link":
+            ends = sorted(self._topology.ends[place])
+            return f"{called(place)} fails: all its ends do ({_listed(ends)}), and none of their devices is known to"
+        members = sorted(map(called, self._topology.members[place]))
+        return f"{called(place)} fails: everything that shares it does ({_listed(members)})"
+
+    def root_of(self, place: str) -> bool:
+        """Whether this link or group is the root of a problem though no alarm says that it fails."""
+        top = self._to_the_top(place) if self.inferred(place) else None
+        return top is not None and top[0] == place
+
+    def problem(self, part: str, children: Mapping[str, str], root: str | None) -> Problem:
+        """A problem with what is out of service because of it."""
+        fails = root is None or self.alarms[root].fails
+        failing = closure([part], self._topology.below) if fails else ()
+        why = self.verdict(root).why if root else self._signs(part)
+        return Problem(part, root, why, children, frozenset(failing))
+
+    @cached_property
+    def problems(self) -> Sequence[Problem]:
+        """All problems, by their roots."""
+        children: dict[tuple[str, str | None], dict[str, str]] = defaultdict(dict)
+        for key in sorted(self.alarms):
+            found = self.verdict(key)
+            under = children[found.part, found.root]
+            if found.root != key:
+                under[key] = found.why
+        return [self.problem(part, under, root) for (part, root), under in sorted(children.items(), key=_named)]
+
+
+def _named(problem: tuple[tuple[str, str | None], object]) -> tuple[str, str]:
+    (part, root), _ = problem
+    return part, root or ""
+
+
+def _weight(alarm: Alarm) -> tuple[int, str]:
+    """Who speaks for a part: the gravest of its alarms, the first by name among equals."""
+    return SEVERITIES.index(alarm.severity) if alarm.severity in SEVERITIES else len(SEVERITIES), alarm.key
+
+
+def _own(alarm: Alarm) -> str:
+    if not alarm.follows:
+        return "a matter of security: it follows from no failure"
+    return f"it says of nothing that it fails, and nothing that {called(alarm.place)} depends on is known to"
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def affected(problem: Problem, stands_on: Mapping[str, Iterable[str]]) -> list[str]:
+    """The services that a problem takes out of service: those that stand on something that fails because of it."""
+    return sorted(service for service, parts in stands_on.items() if not problem.failing.isdisjoint(parts))
+
+
+def walk(problems: Iterable[Problem]) -> Iterator[tuple[str, str | None]]:
+    """Each alarm with its root."""
+    for problem in problems:
+        if problem.root:
+            yield problem.root, problem.root
+        for child in problem.children:
+            yield child, problem.root

@@ -1,0 +1,267 @@
+"""Which alarms are one problem: a function of the set of open alarms and the topology, whatever their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import settings as effort
+from hypothesis import strategies as st
+
+from convergedon.mediation.correlation import (
+    SEVERITIES,
+    Alarm,
+    Correlation,
+    Relation,
+    Topology,
+    affected,
+    device_of,
+    needed,
+    reconsidered,
+    walk,
+)
+
+PORTS = [f"pe{device}/ge-{port}" for device in (1, 2) for port in (1, 2)]
+LINKS = ["link a", "link b", "link c"]
+GROUPS = ["group duct", "group site"]
+DEVICES = ["pe1", "pe2"]
+TWO_LINKS = Topology(
+    [
+        Relation("connects", "link a", "pe1/ge-1"),
+        Relation("connects", "link a", "pe2/ge-1"),
+        Relation("connects", "link b", "pe1/ge-2"),
+        Relation("connects", "link b", "pe3/ge-1"),
+        Relation("contains", "group duct", "link a"),
+        Relation("contains", "group duct", "link b"),
+    ]
+)
+
+
+def down(*places: str) -> list[Alarm]:
+    return [Alarm(f"down {place}", place, "major", says="no signal") for place in places]
+
+
+def roots(alarms: Iterable[Alarm], topology: Topology = TWO_LINKS) -> dict[str, str]:
+    """alarm -> the part that is the root of its problem."""
+    found = Correlation(alarms, topology)
+    return {key: found.verdict(key).part for key in found.alarms}
+
+
+def test_a_device_that_fails_explains_its_interfaces_and_the_far_ends_of_its_links() -> None:
+    found = roots(down("pe1", "pe1/ge-1", "pe1/ge-9", "pe2/ge-1", "pe2/ge-2"))
+
+    assert found == {
+        "down pe1": "pe1",
+        "down pe1/ge-1": "pe1",
+        "down pe1/ge-9": "pe1",
+        "down pe2/ge-1": "pe1",
+        "down pe2/ge-2": "pe2/ge-2",
+    }
+
+
+def test_a_link_whose_ends_fail_is_the_root_of_both() -> None:
+    (problem,) = Correlation(down("pe1/ge-1", "pe2/ge-1"), TWO_LINKS).problems
+
+    assert (problem.part, problem.root) == ("link a", None)
+    assert problem.why == ("link a fails: all its ends do (pe1/ge-1, pe2/ge-1), and none of their devices is known to")
+    assert problem.children["down pe1/ge-1"] == f"pe1/ge-1 is an end of link a; {problem.why}"
+
+
+def test_one_end_says_nothing_of_the_link() -> None:
+    assert roots(down("pe1/ge-1")) == {"down pe1/ge-1": "pe1/ge-1"}
+
+
+def test_a_duct_in_which_every_link_fails_is_one_problem() -> None:
+    (problem,) = Correlation(down("pe1/ge-1", "pe2/ge-1", "pe1/ge-2", "pe3/ge-1"), TWO_LINKS).problems
+
+    assert (problem.part, len(problem.children)) == ("group duct", 4)
+    assert problem.why == "shared-risk group duct fails: everything that shares it does (link a, link b)"
+
+
+def test_of_a_link_in_a_duct_one_end_is_enough() -> None:
+    """The other end may be a customer's, which has no voice."""
+    assert set(roots(down("pe2/ge-1", "pe3/ge-1")).values()) == {"group duct"}
+
+
+def test_links_that_a_device_takes_with_it_prove_nothing_of_their_duct() -> None:
+    found = roots(down("pe1", "pe1/ge-1", "pe2/ge-1", "pe1/ge-2", "pe3/ge-1"))
+
+    assert set(found.values()) == {"pe1"}
+
+
+def test_a_duct_fails_only_if_that_explains_two_links_that_nothing_else_does() -> None:
+    """One link whose device fails and another that failed by itself make no cut."""
+    found = roots(down("pe2", "pe2/ge-1", "pe1/ge-2", "pe3/ge-1"))
+
+    assert found == {"down pe2": "pe2", "down pe2/ge-1": "pe2", "down pe1/ge-2": "link b", "down pe3/ge-1": "link b"}
+
+
+def test_what_a_device_explains_of_a_duct_reaches_the_other_links_of_it() -> None:
+    assert {"pe3/ge-1", "pe3"} & reconsidered("pe2", TWO_LINKS) == {"pe3/ge-1"}
+
+
+def test_devices_that_need_each_other_are_two_problems() -> None:
+    """Each is the other's reason, so neither is above the other; what hangs on one is still explained by it."""
+    ring = Topology([Relation("dependsOn", "pe1", "pe2"), Relation("dependsOn", "pe2", "pe1")])
+
+    assert roots(down("pe1", "pe2", "pe1/ge-9"), ring) == {"down pe1": "pe1", "down pe2": "pe2", "down pe1/ge-9": "pe1"}
+
+
+def test_a_device_that_is_known_late_takes_over_what_was_inferred() -> None:
+    """And gives it back when it works again."""
+    ends = down("pe1/ge-1", "pe2/ge-1")
+
+    assert set(roots(ends).values()) == {"link a"}
+    assert set(roots([*ends, *down("pe2")]).values()) == {"pe2"}
+
+
+def test_what_is_no_failure_explains_nothing_but_is_explained() -> None:
+    """X.733: minor and warning say that no service is affected."""
+    warning = Alarm("restart pe1", "pe1", "warning")
+    errors = Alarm("errors pe2/ge-1", "pe2/ge-1", "minor")
+    found = roots([warning, errors, *down("pe1/ge-1")])
+    assert found == {
+        "restart pe1": "pe1",
+        "errors pe2/ge-1": "pe2/ge-1",
+        "down pe1/ge-1": "pe1/ge-1",
+    }
+
+    graver = replace(warning, severity="critical")
+    assert set(roots([graver, errors, *down("pe1/ge-1")]).values()) == {"pe1"}
+
+
+def test_a_matter_of_security_stands_by_itself() -> None:
+    knock = Alarm("auth pe1", "pe1", "critical", "securityService")
+    found = Correlation([knock, *down("pe1/ge-1")], TWO_LINKS)
+
+    assert found.verdict("down pe1/ge-1").root == "down pe1/ge-1"
+    assert found.verdict("auth pe1").why == "a matter of security: it follows from no failure"
+    (problem,) = [one for one in found.problems if one.root == "auth pe1"]
+    assert problem.failing == frozenset()
+
+
+def test_two_alarms_of_one_part_are_one_problem_the_gravest_speaks() -> None:
+    critical = Alarm("laser pe1/ge-1", "pe1/ge-1", "critical")
+    (problem,) = Correlation([*down("pe1/ge-1"), critical], TWO_LINKS).problems
+
+    assert (problem.root, [*problem.children]) == ("laser pe1/ge-1", ["down pe1/ge-1"])
+
+
+def test_the_reason_names_every_step() -> None:
+    found = Correlation(down("pe1", "pe2/ge-1"), TWO_LINKS)
+
+    assert (
+        found.verdict("down pe2/ge-1").why == "pe2/ge-1 is an end of link a; link a ends on pe1; pe1 fails: no signal"
+    )
+    assert found.verdict("down pe1").why == "nothing that pe1 depends on is known to fail"
+
+
+def test_what_stands_on_any_failing_part_is_affected() -> None:
+    stands_on = {"near": ["pe1", "pe1/ge-1"], "far": ["pe2", "pe2/ge-1"], "other": ["pe2", "pe2/ge-2"]}
+    (problem,) = Correlation(down("pe1"), TWO_LINKS).problems
+    assert affected(problem, stands_on) == ["far", "near"]
+
+    (problem,) = Correlation(down("pe2/ge-1"), TWO_LINKS).problems
+    assert affected(problem, stands_on) == ["far"]
+
+
+# laws
+
+PARTS = [*PORTS, "pe1/bgp", *DEVICES, *LINKS, *GROUPS]
+PLACES = st.sampled_from(PARTS)
+
+
+def _related(kind: str, of: list[str], to: list[str], most: int) -> st.SearchStrategy[list[Relation]]:
+    """Each of these related to some of those."""
+    some = [st.lists(st.sampled_from(to), max_size=most, unique=True) for _ in of]
+    return st.tuples(*some).map(
+        lambda found: [Relation(kind, one, other) for one, others in zip(of, found, strict=True) for other in others]  # type: ignore[arg-type]
+    )
+
+
+TOPOLOGIES = st.tuples(
+    _related("connects", LINKS, PORTS, 2),
+    _related("contains", GROUPS, [*LINKS, *LINKS, *PORTS, *DEVICES, *GROUPS], 3),
+    _related("dependsOn", DEVICES, [*DEVICES, *LINKS, *PORTS], 1),
+).map(lambda found: [relation for relations in found for relation in relations])
+ALARMS = st.lists(
+    st.builds(
+        lambda place, severity, kind, number: Alarm(f"{number} of {place}", place, severity, kind),
+        st.sampled_from([*PORTS, *PARTS]),
+        st.sampled_from(["critical", "major", "major", "warning"]),
+        st.sampled_from(["communicationsAlarm", "communicationsAlarm", "communicationsAlarm", "securityService"]),
+        st.integers(0, 1),
+    ),
+    max_size=12,
+    unique_by=lambda alarm: alarm.key,
+)
+
+
+@effort(max_examples=400)
+@given(TOPOLOGIES, ALARMS, st.randoms())
+def test_the_answer_does_not_depend_on_order(relations: list[Relation], alarms: list[Alarm], chance: object) -> None:
+    before = Correlation(alarms, Topology(relations)).problems
+    others, twins = list(relations), list(alarms)
+    chance.shuffle(others)  # type: ignore[attr-defined]
+    chance.shuffle(twins)  # type: ignore[attr-defined]
+
+    assert Correlation(twins, Topology(others)).problems == before
+
+
+@effort(max_examples=400)
+@given(TOPOLOGIES, ALARMS)
+def test_every_alarm_is_in_one_problem_and_a_root_is_its_own(relations: list[Relation], alarms: list[Alarm]) -> None:
+    found = Correlation(alarms, Topology(relations))
+    listed = list(walk(found.problems))
+
+    assert sorted(key for key, _ in listed) == sorted(alarm.key for alarm in alarms)
+    for problem in found.problems:
+        if problem.root:
+            assert found.verdict(problem.root).root == problem.root
+        else:
+            assert found.root_of(problem.part)
+            assert problem.children
+
+
+@effort(max_examples=400)
+@given(TOPOLOGIES, ALARMS, st.data())
+def test_a_change_changes_conclusions_in_its_neighbourhood_alone(
+    relations: list[Relation], alarms: list[Alarm], data: st.DataObject
+) -> None:
+    """And what must be known for them is little: the rest of the alarms may be left out."""
+    topology = Topology(relations)
+    new = data.draw(st.builds(Alarm, st.just("new"), PLACES, st.sampled_from(SEVERITIES)))
+    before, after = Correlation(alarms, topology), Correlation([*alarms, new], topology)
+    near = reconsidered(new.place, topology)
+    known = needed(near, topology)
+    part = Correlation([one for one in (*alarms, new) if _in(one.place, known)], topology)
+
+    for alarm in alarms:
+        if not _in(alarm.place, near):
+            assert before.verdict(alarm.key) == after.verdict(alarm.key)
+        else:
+            assert part.verdict(alarm.key) == after.verdict(alarm.key)
+    assert part.verdict("new") == after.verdict("new")
+    for place in (*LINKS, *GROUPS):
+        if place in near:
+            assert part.root_of(place) == after.root_of(place)
+        else:
+            assert before.root_of(place) == after.root_of(place)
+
+
+def _in(place: str, places: set[str]) -> bool:
+    """A device among the places stands for all that is part of it."""
+    return place in places or device_of(place) in places
+
+
+@effort(max_examples=400)
+@given(TOPOLOGIES)
+def test_what_a_part_depends_on_takes_it_with_it(relations: list[Relation]) -> None:
+    """Every relation is known from both of its sides."""
+    topology = Topology(relations)
+    named = {place for relation in relations for place in (relation.of, relation.to)}
+    named |= {device_of(place) for place in named} - {""}
+
+    upwards = {(up, place) for place in named for up in topology.above(place)}
+    assert upwards == {(place, down) for place in named for down in topology.below(place)}
