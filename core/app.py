@@ -58,6 +58,7 @@ Ready = Callable[[str], None]
 Opened = TypeVar("Opened")
 PATIENCE = 30.0
 COMMAND = "command"
+LAB_METERING = "metering.yaml"
 
 
 @asynccontextmanager
@@ -252,12 +253,13 @@ async def worker(settings: Settings, ready: Ready) -> None:
     """Run the three lines until cancelled."""
     from convergedon.handlers.apis import APIS
     from convergedon.handlers.resource import Resources
-    from convergedon.mediation import planning, rating
+    from convergedon.mediation import intervals, planning, rating
     from convergedon.mediation.work import Work
     from convergedon.mediation.worker import Worker
 
     _begin(settings, "worker")
     products, tariff = planning.load(settings.products), rating.load(settings.tariff)
+    metering = intervals.load(settings.metering)
     async with (
         connected(settings, "worker") as (store, bus),
         _policy(settings, bus, "worker") as rules,
@@ -266,7 +268,7 @@ async def worker(settings: Settings, ready: Ready) -> None:
     ):
         resources = Resources(store, APIS, settings.url)
         sealing = seals.seals(settings)
-        work = Work(resources, bus, rules, writer, products, tariff, settings, sealing, relay.published)
+        work = Work(resources, bus, rules, writer, products, tariff, settings, sealing, relay.published, metering)
         running = Worker(work)
         await running.start()
         bus.consume(audit.taking(store, bus))
@@ -299,10 +301,13 @@ async def adapter(settings: Settings, name: str, ready: Ready) -> None:
 async def lab(settings: Settings, ready: Ready) -> None:
     """Run the simulated network elements; their devices file is announced as the address."""
     from convergedon.adapters.lab import Lab
+    from convergedon.mediation import intervals
 
     _begin(settings, "lab")
     elements = Lab(settings.data / "lab")
-    ready(str(await elements.start()))
+    devices = await elements.start()
+    (devices.parent / LAB_METERING).write_text(intervals.FOR_A_LAB, encoding="utf-8")
+    ready(str(devices))
     await _until_cancelled(elements.stop)
 
 

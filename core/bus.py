@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import random
@@ -54,6 +54,8 @@ WRONG_LAST = 10071
 STREAMS: Mapping[str, StreamConfig] = {
     "EVENTS": StreamConfig(subjects=["event.>"], max_age=7 * DAY),
     "NETWORK": StreamConfig(subjects=["network.>"], max_age=7 * DAY),
+    # what observations came to for each usage type and interval, until usage was made of it
+    "METERED": StreamConfig(subjects=["metered.>"], compression=StoreCompression.S2),
     "INTENTS": StreamConfig(subjects=["intent.>"], retention=RetentionPolicy.WORK_QUEUE),
     "TASKS": StreamConfig(subjects=["task.>"], retention=RetentionPolicy.WORK_QUEUE),
     "DELIVERY": StreamConfig(subjects=["delivery.>"], retention=RetentionPolicy.WORK_QUEUE),
@@ -232,7 +234,7 @@ class Bus(Protocol):
         """The bodies of all stored messages that match, oldest first."""
         ...
 
-    def since(self, subject: str, start: float, beyond: int = 0) -> AsyncIterator[Message]:
+    def since(self, subject: str, start: float, beyond: int = 0) -> AsyncGenerator[Message, None]:
         """The messages that match and were stored from then on until now, oldest first.
 
         With ``beyond`` those that stand after this place of the stream, instead.
@@ -245,6 +247,10 @@ class Bus(Protocol):
 
     async def erase(self, message: Message) -> None:
         """Take one stored message out of its stream, if it is still there, without a trace of its content."""
+        ...
+
+    async def purge(self, subject: str, through: int) -> None:
+        """Take the messages of this very subject out of their stream that stand up to this place of it."""
         ...
 
     async def waiting(self, stream: str) -> Mapping[str, int]:
@@ -450,7 +456,7 @@ class NatsBus:
     async def read(self, subject: str) -> list[Mapping[str, Any]]:
         return [message.body async for message in self.since(subject, 0)]
 
-    async def since(self, subject: str, start: float, beyond: int = 0) -> AsyncIterator[Message]:
+    async def since(self, subject: str, start: float, beyond: int = 0) -> AsyncGenerator[Message, None]:
         config = ConsumerConfig(deliver_policy=DeliverPolicy.ALL)
         if beyond:
             config = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=beyond + 1)
@@ -495,6 +501,12 @@ class NatsBus:
         except (NatsError, OSError, TimeoutError) as error:
             if isinstance(error, BadRequestError) and error.err_code == NOT_THERE:
                 return
+            raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
+
+    async def purge(self, subject: str, through: int) -> None:
+        try:
+            await self._stream.purge_stream(stream_of(subject), seq=through + 1, subject=subject)
+        except (NatsError, OSError, TimeoutError) as error:
             raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
 
     async def waiting(self, stream: str) -> Mapping[str, int]:

@@ -168,7 +168,7 @@ async def find(bus: Bus, id: str) -> Entry:
     if at is None:
         raise NotFound(f"{id} is no id of a decision: the header X-Decision-Id of an answer has one")
     for subjects, until in (("decision.*.made", at + LATE), ("decision.*.rewritten", inf)):
-        async with aclosing(bus.since(subjects, at - 1)) as stored:  # type: ignore[type-var]
+        async with aclosing(bus.since(subjects, at - 1)) as stored:
             async for message in stored:
                 for written in message.body["decisions"]:
                     if written["id"] == id:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
 from time import time
@@ -313,7 +313,7 @@ class MemoryBus:
     async def read(self, subject: str) -> list[Mapping[str, Any]]:
         return [message.body async for message in self.since(subject, 0)]
 
-    async def since(self, subject: str, start: float, beyond: int = 0) -> AsyncIterator[Message]:
+    async def since(self, subject: str, start: float, beyond: int = 0) -> AsyncGenerator[Message, None]:
         for said in list(self._streams[stream_of(subject)]):
             there = said.sequence > beyond if beyond else said.stored >= start
             if there and subject_matches(said.subject, subject):
@@ -326,6 +326,12 @@ class MemoryBus:
     async def erase(self, message: Message) -> None:
         stream = stream_of(message.subject)
         self._streams[stream] = [one for one in self._streams[stream] if one.sequence != message.position.sequence]
+
+    async def purge(self, subject: str, through: int) -> None:
+        stream = stream_of(subject)
+        self._streams[stream] = [
+            one for one in self._streams[stream] if one.subject != subject or one.sequence > through
+        ]
 
     async def waiting(self, stream: str) -> Mapping[str, int]:
         return Counter(message.subject for message in self._streams[stream])

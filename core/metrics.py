@@ -31,6 +31,15 @@ FORGED = Counter(
     "convergedon_adapter_intents_forged_total", "Intents parked because their seal does not hold.", ["adapter"]
 )
 RPC_SECONDS = Histogram("convergedon_adapter_rpc_seconds", "Time of one call to a device.", ["adapter", "rpc"])
+MISDATED = Counter(
+    "convergedon_usage_records_misdated_total",
+    "Records whose time cannot be right, taken for that of their receipt.",
+    ["type"],
+)
+CORRECTIONS = Counter(
+    "convergedon_usage_corrections_total", "Usages made of what came when its interval was closed.", ["type"]
+)
+REPEATED = Counter("convergedon_usage_observations_repeated_total", "Observations that came again: counted once.")
 UNASSIGNED = Counter("convergedon_flow_records_unassigned_total", "Flow records whose addresses belong to no service.")
 QUEUE = Gauge(
     "convergedon_adapter_queue", "Datagrams waiting to be made safe.", ["adapter"], multiprocess_mode="livesum"

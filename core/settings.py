@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     )
     products: Path | None = Field(None, description="YAML product model instead of the one that ships.")
     tariff: Path | None = Field(None, description="YAML tariff instead of the one that ships.")
+    metering: Path | None = Field(
+        None, description="YAML rules of how records are added up to usage instead of the ones that ship."
+    )
     tenant: str = Field("acme", description="Tenant of devices that the devices file does not name.")
     issuer: str = Field(
         "",

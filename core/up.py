@@ -115,6 +115,8 @@ def plan(settings: Settings, *, lab: bool, workers: int, adapters: Iterable[str]
     callbacks = [*map(str, settings.callback_networks), *LOOPBACK]
     facing = {**env, "CONVERGEDON_CALLBACK_NETWORKS": json.dumps(callbacks)}
     given = {"CONVERGEDON_DEVICES": "lab"} if lab else {}
+    if lab and settings.metering is None:
+        facing["CONVERGEDON_METERING"] = str(data / "lab" / "metering.yaml")
     network = (*needs, "lab") if lab else needs
     # what a worker tells of is told with the URL of the gateway
     telling = given if settings.public_url else {**given, "CONVERGEDON_PUBLIC_URL": "gateway"}

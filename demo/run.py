@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
@@ -312,26 +312,28 @@ async def usage(stage: Stage, service: Service) -> None:
     mine = {"description": f"IP traffic of {service.address}", "sort": "-usageDate"}
     known = {each["id"] for each in await gateway.list(MEDIATION, "usage", **mine)}
 
+    sent = {name: sum(one.counted[name] for one in TRAFFIC) for name in TRAFFIC[0].counted}
+
     async def rated() -> list[dict[str, Any]]:
         found = [each for each in await gateway.list(MEDIATION, "usage", **mine) if each["id"] not in known]
-        return found if len(found) >= len(TRAFFIC) and all("ratedProductUsage" in each for each in found) else []
+        whole = all(_counted(found)[name] >= sent[name] for name in sent)
+        return found if whole and all("ratedProductUsage" in each for each in found) else []
 
     began = time.time()
     stage.export(service, TRAFFIC)
     usages = await until(rated)
     took = story.took("flow records: last usage rated", time.time() - began)
     story.need("two NetFlow 9 datagrams and one IPFIX, the first sent twice, become usage", bool(usages), usages, took)
-    numbers = TRAFFIC[0].counted.keys()
-    found = [{c["name"]: c["value"] for c in each["usageCharacteristic"] if c["name"] in numbers} for each in usages]
-    story.check("each datagram is one usage, with its numbers", _same(found, [one.counted for one in TRAFFIC]), found)
+    records = sum(c["value"] for each in usages for c in each["usageCharacteristic"] if c["name"] == "records")
+    story.check("each record is counted once", records == 2 * len(TRAFFIC), usages)
+    story.check("what was sent is added up, to the octet", _counted(usages) == sent, usages)
     parties = [[party["id"] for party in each["relatedParty"]] for each in usages]
     story.check("all usage is northwind's, by its address", parties == [[NORTHWIND.name]] * len(usages), parties)
     ids = sorted(each["id"] for each in usages)
     await _moved(stage, ids, ["received", "guided", "rated"])
     prices = [_charged(each["ratedProductUsage"]) for each in usages]
-    story.check(
-        "each usage has the price of what was sent", _same(prices, [_price(t, tariff) for t in TRAFFIC]), prices
-    )
+    expected = [_price(_counted([each]), tariff) for each in usages]
+    story.check("each usage has the price of what it counts", prices == expected, prices)
     story.facts["usage"] = {"usages": usages}
     await _billed(stage, service, ids, tariff)
 
@@ -380,10 +382,20 @@ def _amount(billed: Body) -> tuple[Decimal, Decimal]:
     return billed["taxExcludedAmount"]["value"], billed["taxIncludedAmount"]["value"]
 
 
-def _price(traffic: Traffic, tariff: rating.Tariff) -> dict[str, Decimal]:
-    """charge -> the exact price of one datagram, reckoned here and not by the gateway."""
+def _counted(usages: Iterable[Body]) -> dict[str, int]:
+    """What usages say they count, added up."""
+    totals = dict.fromkeys(TRAFFIC[0].counted, 0)
+    for each in usages:
+        for characteristic in each["usageCharacteristic"]:
+            if characteristic["name"] in totals:
+                totals[characteristic["name"]] += characteristic["value"]
+    return totals
+
+
+def _price(counted: Mapping[str, int], tariff: rating.Tariff) -> dict[str, Decimal]:
+    """charge -> the exact price of what was counted, reckoned here and not by the gateway."""
     charges = tariff.charges["ip-traffic"]
-    return {charge.name: traffic.counted[charge.characteristic] * charge.price / charge.per for charge in charges}
+    return {charge.name: counted[charge.characteristic] * charge.price / charge.per for charge in charges}
 
 
 def _amounts(sent: Iterable[Traffic], tariff: rating.Tariff) -> dict[str, tuple[Decimal, Decimal]]:
@@ -394,15 +406,10 @@ def _amounts(sent: Iterable[Traffic], tariff: rating.Tariff) -> dict[str, tuple[
 
     exact: dict[str, Decimal] = {}
     for traffic in sent:
-        for charge, price in _price(traffic, tariff).items():
+        for charge, price in _price(traffic.counted, tariff).items():
             exact[charge] = exact.get(charge, Decimal()) + price
     lines = {charge: rounded(amount) for charge, amount in exact.items()}
     return {charge: (line, line + rounded(line * tariff.tax)) for charge, line in lines.items()}
-
-
-def _same(found: Sequence[Any], expected: Sequence[Any]) -> bool:
-    """Whether two lists have the same members, in whatever order."""
-    return len(found) == len(expected) and all(found.count(each) == expected.count(each) for each in expected)
 
 
 # --- afterwards

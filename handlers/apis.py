@@ -31,7 +31,7 @@ APIS: tuple[Api, ...] = (
     audit_records.API,
 )
 
-OWN = {kind.name: kind for kind in audit.KINDS}
+OWN = {kind.name: kind for kind in (*audit.KINDS, usage.METERING)}
 """Kinds that are not written as resources are, whether or not they are served."""
 
 KINDS: tuple[Kind, ...] = (

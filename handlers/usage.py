@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from convergedon.core.lifecycle import LIFECYCLES
+from convergedon.core.store import Kind
 from convergedon.handlers.resource import Api, Resource, now
 
 USAGE = Resource(
@@ -26,3 +27,6 @@ USAGE_SPECIFICATION = Resource(
 )
 
 API = Api("TMF635-Usage-v4", "/tmf-api/usageManagement/v4", (USAGE, USAGE_SPECIFICATION))
+
+METERING = Kind("metering", ("facts.of",))
+"""Intervals of which usage was made: up to where, and of which observations. For the usage line alone."""

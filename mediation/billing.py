@@ -1,7 +1,7 @@
-"""The usage line: flow records become usage, usage is guided to its customer and rated, rated usage becomes a bill.
+"""The usage line from its usages on: usage is guided to its customer and rated, rated usage becomes a bill.
 
-meter -> guide -> rate -> bill. A usage is named by the datagram it came from, a line by its bill: what is delivered or
-exported again finds its work done.
+guide -> rate -> bill; what comes before is in metering. A line is named by its bill: what is delivered again finds its
+work done.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from ipaddress import ip_address
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from convergedon.adapters.contract import Observation
-from convergedon.core import metrics
 from convergedon.core.bus import Message
 from convergedon.core.errors import Conflict, Invalid, NotFound
 from convergedon.core.store import Record
@@ -21,76 +19,43 @@ from convergedon.handlers.customer_bills import APPLIED_CUSTOMER_BILLING_RATE, C
 from convergedon.handlers.resource import now
 from convergedon.handlers.usage import USAGE
 from convergedon.mediation import inventory, rating
-from convergedon.mediation.assurance import instant
+from convergedon.mediation.inventory import Service
 from convergedon.mediation.work import Work
 
-IP_TRAFFIC = "ip-traffic"
 USAGES_A_LINE = 10_000
 
 
-async def meter(work: Work, message: Message) -> None:
-    """Flow records of one datagram: one usage for each customer address in them."""
-    seen = Observation(**message.body["observation"])
-    records = seen.attributes["records"]
-    addresses = {str(ip_address(record[end])) for record in records for end in ("source", "destination")}
-    known = await inventory.at(work.store, seen.tenant, addresses)
-    totals = _totals(records, known.keys())
-    metrics.UNASSIGNED.inc(sum(1 for r in records if r["source"] not in known and r["destination"] not in known))
-    for address, total in totals.items():
-        id = str(uuid5(NAMESPACE_URL, f"{seen.id}|{address}"))
-        try:
-            await work.resources.create(USAGE, seen.tenant, _usage(seen, address, total), {"record": seen.id}, id)
-        except Conflict:
-            continue  # the exporter, or the bus, sent this datagram again
-
-
-def _totals(records: Sequence[Mapping[str, Any]], known: Any) -> dict[str, dict[str, float]]:
-    """customer address -> octets and packets to it and from it, and the time they span."""
-    totals: dict[str, dict[str, float]] = {}
-    for record in records:
-        for end, way in (("destination", "Down"), ("source", "Up")):
-            address = str(ip_address(record[end]))
-            if address in known:
-                total = totals.setdefault(address, {"start": record["start"], "end": record["end"]})
-                total[f"octets{way}"] = total.get(f"octets{way}", 0) + record["octets"]
-                total[f"packets{way}"] = total.get(f"packets{way}", 0) + record["packets"]
-                total["start"], total["end"] = min(total["start"], record["start"]), max(total["end"], record["end"])
-    return totals
-
-
-def _usage(seen: Observation, address: str, total: Mapping[str, float]) -> dict[str, Any]:
-    counted = {"octetsDown": 0, "octetsUp": 0, "packetsDown": 0, "packetsUp": 0, **total}
-    values = {"address": address, "exporter": seen.device, "record": seen.id}
-    values |= {"start": instant(counted.pop("start")), "end": instant(counted.pop("end"))}
-    return {
-        "usageType": IP_TRAFFIC,
-        "usageDate": values["end"],
-        "description": f"IP traffic of {address}",
-        "usageSpecification": {"id": IP_TRAFFIC, "@referredType": "UsageSpecification"},
-        "usageCharacteristic": [
-            *({"name": name, "value": value, "valueType": "integer"} for name, value in counted.items()),
-            *({"name": name, "value": value, "valueType": "string"} for name, value in values.items()),
-        ],
-    }
-
-
 async def guide(work: Work, message: Message) -> None:
-    """A UsageCreateEvent: find whose it is, by its address; a usage without a customer is rejected with the reason."""
+    """A UsageCreateEvent: find whose it is; a usage without a customer is rejected with the reason."""
     usage = await _found(work, message)
     if usage is None or usage.body["status"] != "received":
         return
     given = {c["name"]: c["value"] for c in usage.body.get("usageCharacteristic") or []}
     try:
-        address = str(ip_address(given.get("address", "")))
-    except ValueError:
-        await _reject(work, usage, "it has no characteristic address with an IP address")
-        return
-    service = (await inventory.at(work.store, usage.tenant, [address])).get(address)
-    if service is None:
-        await _reject(work, usage, f"no service has the address {address}")
+        service = await _service(work, usage.tenant, given)
+    except Invalid as error:
+        await _reject(work, usage, str(error))
         return
     parties = [{"id": id, "role": "customer", "@referredType": "Organization"} for id in service.customers]
     await work.resources.change(USAGE, usage, {"status": "guided", "relatedParty": parties}, {"service": service.id})
+
+
+async def _service(work: Work, tenant: str, given: Mapping[str, Any]) -> Service:
+    """The service that a usage names, by its address or its id. Raises Invalid with the reason when there is none."""
+    if "service" in given and "address" not in given:
+        id = str(given["service"])
+        named = await inventory.named(work.store, tenant, [id])
+        if not named:
+            raise Invalid(f"there is no service {id}")
+        return named[0]
+    try:
+        address = str(ip_address(given.get("address", "")))
+    except ValueError:
+        raise Invalid("it has no characteristic address with an IP address") from None
+    service = (await inventory.at(work.store, tenant, [address])).get(address)
+    if service is None:
+        raise Invalid(f"no service has the address {address}")
+    return service
 
 
 async def _found(work: Work, message: Message) -> Record | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from convergedon.core.bus import Message
-from convergedon.mediation import alarm_tasks, assurance, billing, cancellation, drafts, ordering
+from convergedon.mediation import alarm_tasks, assurance, billing, cancellation, drafts, metering, ordering
 from convergedon.mediation.work import Work
 
 Step = Callable[[Work, Message], Awaitable[None]]
@@ -31,7 +31,9 @@ FLOWS: Mapping[str, tuple[Step, ...]] = {
     "UnGroupAlarmsCreateEvent": (alarm_tasks.begin,),
     "slice": (alarm_tasks.carry_on,),
     # usage line
-    "flow": (billing.meter,),
+    "flow": (metering.meter,),
+    "call": (metering.take,),
+    "interval": (metering.close,),
     "UsageCreateEvent": (billing.guide,),
     "UsageStateChangeEvent": (billing.rate,),
     "CustomerBillOnDemandCreateEvent": (billing.bill,),
@@ -44,9 +46,11 @@ def step_name(step: Step) -> str:
 
 
 def name_of(message: Message) -> str:
-    """What happened: the type of an event, the kind of an observation, the turn of a task's next slice, or outcome."""
+    """What happened: the type of an event, the kind of an observation, the turn of a task's next slice or of an
+    interval that is over, or outcome.
+    """
     if "event" in message.body:
         return str(message.body["event"]["eventType"])
     if "observation" in message.body:
         return str(message.body["observation"]["kind"])
-    return "slice" if "slice" in message.body else "outcome"
+    return next((turn for turn in ("slice", "interval") if turn in message.body), "outcome")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from convergedon.core.audit import Audit
 from convergedon.core.bus import Bus
@@ -12,6 +12,9 @@ from convergedon.core.seals import Seals
 from convergedon.core.settings import Settings
 from convergedon.core.store import Store
 from convergedon.handlers.resource import Resources
+from convergedon.mediation import intervals
+from convergedon.mediation.addresses import Addresses
+from convergedon.mediation.intervals import Metering
 from convergedon.mediation.planning import Products
 from convergedon.mediation.rating import Tariff
 
@@ -29,6 +32,8 @@ class Work:
     settings: Settings
     seals: Seals
     published: Callable[[str], bool] = lambda _: False
+    metering: Metering = field(default_factory=intervals.load)
+    addresses: Addresses = field(default_factory=Addresses)
 
     @property
     def store(self) -> Store:

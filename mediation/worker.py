@@ -7,7 +7,7 @@ the reasons; each one that has run, or may not, leaves an audit record.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -19,7 +19,7 @@ from convergedon.core import metrics
 from convergedon.core.bus import PARTITIONS, Consumer, Message
 from convergedon.core.errors import Stale, Unavailable
 from convergedon.core.policy import Decision, system
-from convergedon.mediation import cancellation, inventory, ordering
+from convergedon.mediation import cancellation, inventory, metering, ordering
 from convergedon.mediation.delivery import Delivery
 from convergedon.mediation.flows import FLOWS, Step, name_of, step_name
 from convergedon.mediation.work import Work
@@ -28,6 +28,8 @@ log = structlog.get_logger()
 
 EVERY = 15.0
 """Seconds between two looks at what is overdue."""
+CLOSES = 1.0
+"""And at which intervals of usage are over."""
 
 
 class Worker:
@@ -51,7 +53,10 @@ class Worker:
             ):
                 self._work.bus.consume(Consumer(name, subject, handler, horizon, parked=self._parked))
 
-        self._tasks = [asyncio.create_task(self._look_after())]
+        self._tasks = [
+            asyncio.create_task(self._again(EVERY, self.look_after)),
+            asyncio.create_task(self._again(CLOSES, self.close_intervals)),
+        ]
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -59,21 +64,24 @@ class Worker:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._delivery.stop()
 
-    async def _look_after(self) -> None:
+    async def _again(self, pause: float, look: Callable[[], Awaitable[None]]) -> None:
         while True:
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(pause)
             try:
-                await self.look_after()
+                await look()
             except Unavailable as error:
-                log.info("overdue orders wait", reason=str(error))
+                log.info("what is overdue waits", reason=str(error))
             except Exception:
-                log.exception("overdue orders wait")
+                log.exception("what is overdue waits")
 
     async def look_after(self) -> None:
         """What no message tells of: time that has run out, and listeners that have gone."""
         await ordering.end_overdue(self._work)
         await cancellation.take_up_due(self._work)
         await self._delivery.attend()
+
+    async def close_intervals(self) -> None:
+        await metering.ask(self._work)
 
     async def _flow(self, message: Message) -> None:
         for step in FLOWS.get(name_of(message), ()):

@@ -220,6 +220,18 @@ async def test_an_erased_message_is_gone(bus: Bus, tenant: str) -> None:
     assert [body["n"] for body in await bus.read(mine)] == [0, 2]
 
 
+async def test_messages_of_a_subject_are_taken_out_up_to_a_place(bus: Bus, tenant: str) -> None:
+    mine, other = (f"metered.{tenant}.{name}" for name in ("mine", "other"))
+    for n in range(4):
+        await bus.publish(mine, {"n": n}, f"{tenant}-{n}")
+    await bus.publish(other, {"n": 9}, f"{tenant}-other")
+    stored = [message async for message in bus.since(mine, 0)]
+    await bus.purge(mine, stored[1].position.sequence)
+
+    assert await bus.read(mine) == [{"n": 2}, {"n": 3}]
+    assert await bus.read(other) == [{"n": 9}]
+
+
 async def test_of_what_a_process_says_of_itself_the_newest_is_kept(bus: Bus, tenant: str) -> None:
     for n in range(6):
         await bus.publish(f"running.{tenant}{n % 2}", {"n": n}, f"{tenant}-{n}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from convergedon.adapters.loopback.adapter import LoopbackAdapter
 from convergedon.adapters.role import AdapterRole
 from convergedon.core import audit, embedded, policy, seals, settings
 from convergedon.core.audit import Audit
-from convergedon.core.bus import Bus, Consumer, Message, NatsBus, Position, dispose
+from convergedon.core.bus import Bus, Consumer, Message, NatsBus, Position, dispose, stream_of
 from convergedon.core.errors import Refused
 from convergedon.core.memory import MemoryBus, MemoryStore, subject_matches
 from convergedon.core.policy import Embedded, Policy
@@ -29,7 +30,8 @@ from convergedon.core.store import MongoStore, Record, Store
 from convergedon.handlers.apis import APIS, KINDS
 from convergedon.handlers.product_ordering import PRODUCT_ORDER
 from convergedon.handlers.resource import Resources
-from convergedon.mediation import planning, rating
+from convergedon.mediation import intervals, metering, planning, rating
+from convergedon.mediation.intervals import LONGEST_WAIT
 from convergedon.mediation.work import Work
 from convergedon.mediation.worker import Worker
 
@@ -59,6 +61,7 @@ sites:
   globex:
     munich: {device: pe3, port: ge-1, network: 10.3.0.0/24, spare: pe3}
 """
+METERING = "usageTypes: {ip-traffic: {interval: 1, grace: 0}}"
 DEVICES = {
     name: Device(name, tenant, "127.0.0.1") for name, tenant in (("pe1", "acme"), ("pe2", "acme"), ("pe3", "globex"))
 }
@@ -100,6 +103,7 @@ class PumpBus:
         self.messages: list[Message] = []
         self.consumers: list[Consumer] = []
         self.parked_: list[tuple[Message, str]] = []
+        self._purged: dict[str, int] = {}
         self._next = 0
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -158,14 +162,23 @@ class PumpBus:
     async def read(self, subject: str) -> list[Mapping[str, Any]]:
         return [message.body for message in self.messages if subject_matches(message.subject, subject)]
 
-    async def last(self, subject: str) -> Message | None:
-        return next((message for message in reversed(self.messages) if message.subject == subject), None)
-
     async def waiting(self, stream: str) -> Mapping[str, int]:
-        return {}
+        return Counter(one.subject for one in self.messages if stream_of(one.subject) == stream and self._there(one))
 
-    def since(self, subject: str, start: float) -> Any:
-        raise NotImplementedError
+    async def last(self, subject: str) -> Message | None:
+        mine = [message for message in self.messages if message.subject == subject and self._there(message)]
+        return mine[-1] if mine else None
+
+    async def since(self, subject: str, start: float, beyond: int = 0) -> AsyncIterator[Message]:
+        for message in list(self.messages):
+            if message.subject == subject and message.position.sequence > beyond and self._there(message):
+                yield message
+
+    async def purge(self, subject: str, through: int) -> None:
+        self._purged[subject] = through
+
+    def _there(self, message: Message) -> bool:
+        return message.position.sequence > self._purged.get(message.subject, 0)
 
     async def parked(self) -> list[Any]:
         return [(message.subject, reason) for message, reason in self.parked_]
@@ -236,8 +249,15 @@ class Scene:
             await asyncio.sleep(quiet)
 
     async def pump(self) -> None:
+        """Deliver what there is, and then what intervals of usage come to that are over as soon as nothing is left."""
         if isinstance(self.bus, PumpBus):
             await self.bus.run(self.store)
+            await self.over()
+            await self.bus.run(self.store)
+
+    async def over(self, later: float = 2 * LONGEST_WAIT) -> None:
+        """Have it be so much later for the intervals of usage."""
+        await metering.ask(self.work, time() + later)
 
     async def snapshot(self) -> dict[str, Any]:
         """All records with their revisions, and what the devices have."""
@@ -295,7 +315,9 @@ async def playing(store: Store, bus: Bus, folder: Path, products: str = PRODUCTS
     writer = Audit(store, bus, "test")
     resources = Resources(store, APIS, "http://gateway.example")
     rules, model = Policy(engine()), planning.load(folder / "products.yaml")
-    work = Work(resources, bus, rules, writer, model, rating.load(), chosen, seals.seals(chosen))
+    (folder / "metering.yaml").write_text(METERING)
+    rule, seal = intervals.load(folder / "metering.yaml"), seals.seals(chosen)
+    work = Work(resources, bus, rules, writer, model, rating.load(), chosen, seal, metering=rule)
     worker, network = Worker(work), Network()
     role, relay = AdapterRole(network, bus, DEVICES, rules, work.seals, writer), Relay(store, bus, 0.2)
     running = not isinstance(bus, PumpBus)
@@ -351,6 +373,8 @@ async def twice(scene: Scene) -> list[str]:
         if different:
             changed.append(f"{message.subject}: {sorted(different)}")
 
+    await scene.bus.run(scene.store, 2, scene.snapshot, compare)
+    await scene.over()
     await scene.bus.run(scene.store, 2, scene.snapshot, compare)
     return changed
 

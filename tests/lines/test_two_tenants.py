@@ -52,6 +52,12 @@ async def story(scene: Scene, tenant: str, listener: Listener) -> None:
     about = {"source": "192.0.2.1", "destination": address, "octets": 5000, "packets": 5}
     flow = {"records": [{**about, "start": time() - 60, "end": time()}]}
     await scene.network.say(Observation(uuid4().hex, "flow", "loopback", device, tenant, time(), "", "", flow))
+
+    async def metered() -> bool:
+        return bool(await scene.find("usage", tenant))
+
+    await scene.until(metered)
+    await scene.settled()
     await scene.resources.create(CANCEL_PRODUCT_ORDER, tenant, {"productOrder": {"id": id}}, owner)
     await scene.settled()
 

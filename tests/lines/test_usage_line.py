@@ -20,9 +20,9 @@ from convergedon.handlers.usage import USAGE
 from convergedon.mediation import billing
 
 
-def flow(down: int, up: int = 0, address: str = "10.1.0.10") -> list[dict[str, Any]]:
-    """Records of one datagram: so many octets to an address and from it."""
-    times = {"packets": 1, "start": time() - 60, "end": time()}
+def flow(down: int, up: int = 0, address: str = "10.1.0.10", ago: float = 0) -> list[dict[str, Any]]:
+    """Records of one datagram: so many octets to an address and from it; what is longer ago has its own interval."""
+    times = {"packets": 1, "start": time() - ago - 60, "end": time() - ago}
     records = [{"source": "192.0.2.1", "destination": address, "octets": down, **times}]
     return [*records, {"source": address, "destination": "192.0.2.1", "octets": up, **times}] if up else records
 
@@ -77,7 +77,7 @@ async def test_from_a_datagram_to_the_bill(scene: Scene) -> None:
     await scene.ended(await scene.order(item(**BERLIN)))
     for _ in range(2):
         await scene.say("flow", id="datagram-1", records=flow(5_000_000_000, 1_000_000_000))
-    await scene.say("flow", id="datagram-2", records=flow(2_500_000_000))
+    await scene.say("flow", id="datagram-2", records=flow(2_500_000_000, ago=10))
 
     async def rated() -> bool:
         await scene.pump()
@@ -88,7 +88,9 @@ async def test_from_a_datagram_to_the_bill(scene: Scene) -> None:
     (first, second) = sorted(await usages(scene, "rated"), key=str)
     for usage in (first, second):
         assert usage["relatedParty"][0]["id"] == "northwind"
-        assert "record" in {one["name"] for one in usage["usageCharacteristic"]}
+        assert {one["name"]: one["value"] for one in usage["usageCharacteristic"]}["records"] in (1, 2)
+    for record in await scene.find("usage"):
+        assert record.facts["sources"] in (["datagram-1"], ["datagram-2"])
     asked = await ask_for_a_bill(scene)
 
     async def billed() -> bool:
@@ -165,7 +167,7 @@ async def test_two_runs_at_once_share_the_usage(still: Scene) -> None:
     """Each usage is on one of the bills."""
     await still.ended(await still.order(item(**BERLIN)))
     for number in range(4):
-        await still.say("flow", id=f"datagram-{number}", records=flow(1_000_000_000))
+        await still.say("flow", id=f"datagram-{number}", records=flow(1_000_000_000, ago=10 * number))
     await still.settled()
     asked = [await ask_for_a_bill(still) for _ in range(2)]
     await still.settled()
@@ -208,7 +210,8 @@ async def test_a_bill_run_that_is_cut_anywhere_ends_in_the_same_bill(
         async with pumped(tmp_path, store) as scene:
             await scene.ended(await scene.order(item(**BERLIN)))
             for number in range(3):
-                await scene.say("flow", id=f"datagram-{number}", records=flow(1_000_000_000 + number, 500))
+                records = flow(1_000_000_000 + number, 500, ago=10 * number)
+                await scene.say("flow", id=f"datagram-{number}", records=records)
             await scene.settled()
             store.writes, store.fails_at = 0, at + 1
             asked = await ask_for_a_bill(scene)
