@@ -526,6 +526,20 @@ async def _former(settings: Settings, bus: Bus) -> explaining.Former:
     return known.get
 
 
+async def topology_import(settings: Settings, file: Path) -> str:
+    """Raises Misconfigured for a file that cannot be understood, with its key."""
+    from convergedon.handlers.apis import APIS
+    from convergedon.handlers.resource import Resources
+    from convergedon.mediation import topology
+
+    plan = topology.read(file)
+    async with connected(settings, COMMAND) as (store, bus), _recording(store, bus, COMMAND) as (writer, _):
+        done = await topology.keep(Resources(store, APIS, settings.url), plan)
+        on = f"topology/{plan.tenant}"
+        writer.record("topology.imported", plan.tenant, _operator(), on, "done", parts=dict(done))
+    return f"{plan.tenant}: {', '.join(f'{done[what]} {what}' for what in ('added', 'changed', 'removed', 'same'))}"
+
+
 async def parked_list(settings: Settings) -> Iterable[Mapping[str, Any]]:
     async with connected(settings, COMMAND) as (_, bus):
         return [asdict(message) for message in await bus.parked()]

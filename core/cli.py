@@ -330,6 +330,21 @@ def workflow_check(place: Path | None, data: Path | None) -> None:
 
 
 @main.group()
+def topology() -> None:
+    """What depends on what in the network."""
+
+
+@topology.command("import")
+@click.argument("file", type=click.Path(exists=True, path_type=Path, dir_okay=False))
+@data_option
+def topology_import(file: Path, data: Path | None) -> None:
+    """Record the devices, links and shared-risk groups of FILE (YAML or JSON); it is the whole of them."""
+    from convergedon.core import app
+
+    _show(_ask(app.topology_import(_connected(data), file)))
+
+
+@main.group()
 def parked() -> None:
     """Messages that could not succeed."""
 

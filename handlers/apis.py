@@ -36,5 +36,6 @@ OWN = {kind.name: kind for kind in (*audit.KINDS, usage.METERING)}
 
 KINDS: tuple[Kind, ...] = (
     HUB,
+    resource_inventory.TOPOLOGY,
     *({resource.name: resource.kind for api in APIS for resource in api.resources} | OWN).values(),
 )

@@ -10,6 +10,7 @@ it, and is not deleted while services stand on it; anything else of it clients m
 from __future__ import annotations
 
 from convergedon.core.lifecycle import LIFECYCLES
+from convergedon.core.store import Kind
 from convergedon.handlers.resource import Api, Body, Resource
 
 STATES = tuple(LIFECYCLES[name] for name in ("administrativeState", "operationalState", "usageState", "resourceStatus"))
@@ -21,12 +22,15 @@ def _ours(facts: Body) -> tuple[str, ...]:
 
 
 def _resource(name: str, schema: str) -> Resource:
-    return Resource(name, schema, states=STATES, indexes=("body.name", "body.category"), ours=_ours)
+    return Resource(name, schema, states=STATES, indexes=("body.name", "body.category", "facts.imported"), ours=_ours)
 
 
 RESOURCE = _resource("resource", "Resource")
 PHYSICAL_RESOURCE = _resource("physicalResource", "PhysicalResource")
 LOGICAL_RESOURCE = _resource("logicalResource", "LogicalResource")
+
+TOPOLOGY = Kind("topology")
+"""One record for each tenant, whose revision says whether its links, groups and devices are still those one knows."""
 
 API = Api(
     "TMF639-ResourceInventory-v4",

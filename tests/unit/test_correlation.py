@@ -198,7 +198,7 @@ ALARMS = st.lists(
 )
 
 
-@effort(max_examples=400)
+@effort(max_examples=200)
 @given(TOPOLOGIES, ALARMS, st.randoms())
 def test_the_answer_does_not_depend_on_order(relations: list[Relation], alarms: list[Alarm], chance: object) -> None:
     before = Correlation(alarms, Topology(relations)).problems
@@ -209,7 +209,7 @@ def test_the_answer_does_not_depend_on_order(relations: list[Relation], alarms: 
     assert Correlation(twins, Topology(others)).problems == before
 
 
-@effort(max_examples=400)
+@effort(max_examples=200)
 @given(TOPOLOGIES, ALARMS)
 def test_every_alarm_is_in_one_problem_and_a_root_is_its_own(relations: list[Relation], alarms: list[Alarm]) -> None:
     found = Correlation(alarms, Topology(relations))
@@ -224,7 +224,7 @@ def test_every_alarm_is_in_one_problem_and_a_root_is_its_own(relations: list[Rel
             assert problem.children
 
 
-@effort(max_examples=400)
+@effort(max_examples=200)
 @given(TOPOLOGIES, ALARMS, st.data())
 def test_a_change_changes_conclusions_in_its_neighbourhood_alone(
     relations: list[Relation], alarms: list[Alarm], data: st.DataObject
@@ -255,7 +255,7 @@ def _in(place: str, places: set[str]) -> bool:
     return place in places or device_of(place) in places
 
 
-@effort(max_examples=400)
+@effort(max_examples=200)
 @given(TOPOLOGIES)
 def test_what_a_part_depends_on_takes_it_with_it(relations: list[Relation]) -> None:
     """Every relation is known from both of its sides."""
