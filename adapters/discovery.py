@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distribution, entry_points
+from typing import Any
 
 import convergedon.adapters
 from convergedon.adapters.contract import Adapter, Device
@@ -13,6 +14,8 @@ from convergedon.core.errors import Misconfigured
 from convergedon.core.settings import Settings
 
 GROUP = "convergedon.adapters"
+KIT = "testing"
+"""The package beside the adapters that is none."""
 Factory = Callable[[Settings, Mapping[str, Device]], Adapter]
 
 
@@ -25,7 +28,7 @@ def adapters() -> dict[str, Factory]:
     ours = {
         module.name: _ours(module.name)
         for module in pkgutil.iter_modules(convergedon.adapters.__path__)
-        if module.ispkg
+        if module.ispkg and module.name != KIT
     }
     found = dict(ours)
     for entry in entry_points(group=GROUP):
@@ -34,6 +37,26 @@ def adapters() -> dict[str, Factory]:
                 f"adapter {entry.name} of {entry.value} has a name that is taken: uninstall one of the two"
             )
         found[entry.name] = _theirs(entry)
+    return found
+
+
+def listed(settings: Settings) -> list[dict[str, Any]]:
+    """What is installed: each adapter's name, distribution and version, and what it says of itself.
+
+    One that cannot be made says why.
+    """
+    brought = {entry.name: entry.dist for entry in entry_points(group=GROUP)}
+    found = []
+    for name, create in sorted(adapters().items()):
+        dist = brought.get(name) or distribution("convergedon")
+        about: dict[str, Any] = {"name": name, "version": dist.version, "distribution": dist.name}
+        try:
+            adapter = create(settings, {})
+            offers = sorted(getattr(adapter, "offers", ()))
+            about |= {"performs": adapter.performs, "capabilities": offers, "words": ""}
+        except Misconfigured as error:
+            about |= {"performs": None, "capabilities": [], "words": str(error)}
+        found.append(about)
     return found
 
 

@@ -29,6 +29,7 @@ class ReadAndSet(ABC):
     """
 
     performs = True
+    offers: frozenset[Capability] = frozenset({"read", "rollback"})
 
     def __init__(self) -> None:
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -42,7 +43,7 @@ class ReadAndSet(ABC):
         """Have the device hold exactly this state of the intent's service; None takes the service away."""
 
     async def capabilities(self, device: str) -> frozenset[Capability]:
-        return frozenset({"read", "rollback"})
+        return self.offers
 
     async def prepare(self, intent: Intent) -> Setting:
         turn = self._turns[intent.device]

@@ -7,7 +7,8 @@ Nothing is done on a device that was not asked for by one of the gateway's proce
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -17,11 +18,13 @@ from typing import Any
 import structlog
 
 from convergedon.adapters import transaction
-from convergedon.adapters.contract import Adapter, Device, Intent, Observation, Outcome, Reason, Rpc, witness
+from convergedon.adapters.attending import Answer, Attending, process_of
+from convergedon.adapters.contract import Adapter, Device, Intent, Observation, Outcome, Performer, Reason, Rpc, witness
+from convergedon.adapters.inuse import InUse
 from convergedon.core import metrics, trace
 from convergedon.core.audit import Audit
-from convergedon.core.bus import Bus, Consumer, Message, partition, token
-from convergedon.core.errors import Refused, Unavailable
+from convergedon.core.bus import Bus, Consumer, Message, end, partition, token
+from convergedon.core.errors import ConvergedonError, Misconfigured, Refused, Unavailable
 from convergedon.core.policy import Decision, Policy, system
 from convergedon.core.seals import Seals
 
@@ -31,6 +34,13 @@ LONGEST_ID = 100
 """Characters of what a message calls itself that are recorded."""
 PAUSE = 3.0
 """Seconds until an intent comes back whose device could not be asked; what is nearer to its deadline is answered."""
+PATIENCE = 5.0
+"""Seconds that a device has to say what it can do, when it is asked how it is."""
+AT_ONCE = 16
+"""Devices that are asked side by side."""
+
+Read = Callable[[], tuple[Mapping[str, Device], Adapter]]
+"""Reads the devices file and the mapping again: the devices, and an adapter for them. Raises Misconfigured."""
 
 
 class AdapterRole:
@@ -48,45 +58,149 @@ class AdapterRole:
         policy: Policy,
         seals: Seals,
         audit: Audit | None = None,
+        read: Read | None = None,
     ) -> None:
-        self._adapter, self._bus, self._devices = adapter, bus, devices
+        self._running, self._bus, self._devices = InUse(adapter), bus, devices
         self._policy, self._seals, self._audit = policy, seals, audit
+        self._read = read
+        self._reloading = asyncio.Lock()
+        self._attending = Attending(bus, adapter.name, seals, self._told)
+        self._taking: dict[str, asyncio.Task[None]] = {}
+        self._busy: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    @property
+    def _adapter(self) -> Adapter:
+        return self._running.adapter
 
     async def start(self) -> str:
         addresses = await self._adapter.start(self._report)
-        if self._adapter.performs:
-            for name in self._devices:
-                consumer = f"{token(self._adapter.name)}-{token(name)}"
-                subject = f"intent.{token(self._adapter.name)}.{token(name)}"
-                # no horizon of the bus's own: an intent ends by its deadline, with an outcome
-                take = partial(self._take, self._devices[name])
-                self._bus.consume(Consumer(consumer, subject, take, horizon=float("inf"), pause=PAUSE))
+        self._take_intents()
+        await self._attending.start()
         return ", ".join(addresses)
 
     async def stop(self) -> None:
+        await self._attending.stop()
+        await end(self._leaving)
         await self._adapter.stop()
+
+    def _take_intents(self) -> None:
+        """Those of each device that there is; of one that is gone what is under way comes to its end."""
+        for name in self._taking.keys() - self._devices.keys():
+            self._aside(self._left(name, self._taking.pop(name)))
+        for name in self._devices.keys() - self._taking.keys() if self._adapter.performs else ():
+            consumer = f"{token(self._adapter.name)}-{token(name)}"
+            subject = f"intent.{token(self._adapter.name)}.{token(name)}"
+            # no horizon of the bus's own: an intent ends by its deadline, with an outcome
+            take = partial(self._take, name)
+            self._taking[name] = self._bus.consume(Consumer(consumer, subject, take, horizon=float("inf"), pause=PAUSE))
+
+    async def _left(self, device: str, taking: asyncio.Task[None]) -> None:
+        async with self._busy[device]:
+            await end([taking])
+
+    def _aside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    # --- what commands ask
+
+    async def _told(self, what: str) -> Answer:
+        return await (self.reload() if what == "reload" else self.health())
+
+    async def reload(self) -> Answer:
+        """Read devices and mapping again and go on with them, unless something is wrong with them.
+
+        No packet is lost where the adapter takes over what another one has read (``become``), and no intent where it
+        does not: what is under way on the old one comes to its end there.
+        """
+        async with self._reloading:
+            try:
+                words = await self._reloaded()
+            except ConvergedonError as error:
+                return self._reload_told("failed", f"{error}; what was in force still is")
+            return self._reload_told("done", words)
+
+    async def _reloaded(self) -> str:
+        if self._read is None:
+            raise Misconfigured(f"the {self._adapter.name} adapter was given nothing to read again")
+        devices, fresh = await asyncio.to_thread(self._read)
+        become = getattr(self._adapter, "become", None)
+        if become:
+            become(fresh)
+        else:
+            await fresh.start(self._report)
+            former, self._running = self._running, InUse(fresh)
+            self._aside(former.retire())
+        self._devices = devices
+        self._take_intents()
+        return f"{len(devices)} devices are in force"
+
+    def _reload_told(self, outcome: str, words: str) -> Answer:
+        name = self._adapter.name
+        log.info("devices and mapping were read again", outcome=outcome, words=words)
+        metrics.RELOADS.labels(name, outcome).inc()
+        if self._audit:
+            self._audit.record("adapter.reloaded", "", "convergedon", f"adapter/{name}", outcome, words=words)
+        return Answer(name, process_of(name), outcome, words)
+
+    async def health(self) -> Answer:
+        """How the adapter is, and each of its devices, which are asked."""
+        name, adapter = self._adapter.name, self._adapter
+        said = dict(await adapter.health())
+        mine = [device for device in self._devices if name in self._devices[device].settings] or [*self._devices]
+        known = said.get("devices")
+        told: Mapping[str, Any] = known if isinstance(known, Mapping) else {}
+        turns = asyncio.Semaphore(AT_ONCE)
+        asked = await asyncio.gather(*(self._device(adapter, device, turns) for device in mine))
+        devices = {device: {**told.get(device, {}), **found} for device, found in zip(mine, asked, strict=True)}
+        wrong = [f"{device}: {found['words']}" for device, found in devices.items() if found.get("words")]
+        state = "degraded" if wrong else str(said["state"])
+        return Answer(name, process_of(name), state, "; ".join(wrong), {**said, "devices": devices})
+
+    async def _device(self, adapter: Adapter, device: str, turns: asyncio.Semaphore) -> dict[str, Any]:
+        """What a device that takes intents can do, or in which state it is and why."""
+        if not isinstance(adapter, Performer):
+            return {}
+        async with turns:
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    found = await adapter.capabilities(device)
+            except TimeoutError:
+                return {"state": "unreachable", "words": f"no answer within {PATIENCE:g} s"}
+            except ConvergedonError as error:
+                return {"state": transaction.reason(error), "words": str(error)}
+        return {"state": "ready", "capabilities": sorted(found)}
+
+    # --- what the network says, and what is asked of it
 
     async def _report(self, seen: Observation) -> None:
         subject = f"network.{partition(seen.device)}.{token(self._adapter.name)}.{token(seen.device)}"
         await self._bus.publish(subject, {"observation": asdict(seen)}, seen.id)
 
-    async def _take(self, device: Device, message: Message) -> None:
+    async def _take(self, device: str, message: Message) -> None:
         """Perform an intent that one of the gateway's processes asked for, once. Raises Refused for any other."""
+        async with self._busy[device]:
+            await self._take_one(device, message)
+
+    async def _take_one(self, device: str, message: Message) -> None:
         if fault := self._seals.fault(message.subject, message.body):
             self._forged(device, message, fault)
-            raise Refused(f"an intent for {device.name} that no worker asked for: {fault}")
+            raise Refused(f"an intent for {device} that no worker asked for: {fault}")
         intent = Intent(**message.body["intent"])
         if await self._bus.last(_answers(message, intent.key)):
             log.info("intent was answered before", device=intent.device, intent=intent.key)
             return
         await self._perform(message, intent)
 
-    def _forged(self, device: Device, message: Message, fault: str) -> None:
+    def _forged(self, device: str, message: Message, fault: str) -> None:
         """Count and record it, as the device's tenant's: what it says of itself is not to be believed."""
         metrics.FORGED.labels(self._adapter.name).inc()
         if self._audit:
             about: dict[str, Any] = {"reason": fault, "message": message.id[:LONGEST_ID]}
-            self._audit.record("intent.forged", device.tenant, "", f"device/{device.name}", "refused", **about)
+            tenant = self._devices[device].tenant if device in self._devices else ""
+            self._audit.record("intent.forged", tenant, "", f"device/{device}", "refused", **about)
 
     async def _perform(self, message: Message, intent: Intent) -> None:
         if time() >= intent.deadline:
@@ -111,15 +225,18 @@ class AdapterRole:
     async def _done(self, intent: Intent, decision: Decision) -> Outcome:
         if not decision.allow:
             return _refused(intent, "; ".join(decision.reasons), "policy")
-        with self._witnessed(intent):
-            return await transaction.perform(self._adapter, intent)
+        with self._witnessed(intent), self._running.using() as adapter:
+            return await transaction.perform(adapter, intent)
 
     @contextmanager
     def _witnessed(self, intent: Intent) -> Iterator[None]:
         """Record each call of the device that the adapter tells of, as it is told, from whichever thread."""
         loop = asyncio.get_running_loop()
 
+        name = self._adapter.name
+
         def told(rpc: Rpc) -> None:
+            metrics.RPC_SECONDS.labels(name, rpc.name).observe(rpc.seconds)
             if not loop.is_closed():  # a thread may outlive it that waits for a silent device
                 loop.call_soon_threadsafe(self._record_rpc, intent, rpc)
 

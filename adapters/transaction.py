@@ -132,10 +132,14 @@ def _ended(intent: Intent, status: OutcomeStatus, why: Why = NOTHING) -> Outcome
     return Outcome(intent.key, intent.device, status, why.words, reason=why.reason)
 
 
+def reason(error: Exception) -> Reason:
+    """What an operator does about an error, in one word."""
+    return next((found for kind, found in REASONS.items() if isinstance(error, kind)), "defect")
+
+
 def _why(error: Exception) -> Why:
-    for kind, reason in REASONS.items():
-        if isinstance(error, kind):
-            return Why(str(error), reason)
+    if (found := reason(error)) != "defect":
+        return Why(str(error), found)
     log.error("an adapter broke", exc_info=error)
     return Why(f"the adapter broke ({type(error).__name__})", "defect")
 

@@ -7,9 +7,10 @@ import gc
 import getpass
 import json
 import os
+import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from functools import partial
@@ -279,23 +280,64 @@ async def worker(settings: Settings, ready: Ready) -> None:
 
 async def adapter(settings: Settings, name: str, ready: Ready) -> None:
     """Run one adapter until cancelled. Raises Misconfigured for an unknown name."""
-    from convergedon.adapters import discovery, inventory
+    from convergedon.adapters import contract, discovery, inventory
     from convergedon.adapters.role import AdapterRole
 
     _begin(settings, f"adapter-{name}")
     known = discovery.adapters()
     if name not in known:
         raise Misconfigured(f"there is no adapter {name}; installed are {', '.join(sorted(known))}")
-    devices = inventory.load(settings.devices)
-    made = known[name](settings, devices)
+
+    def read() -> tuple[Mapping[str, contract.Device], contract.Adapter]:
+        found = inventory.load(settings.devices)
+        return found, known[name](settings, found)
+
+    devices, made = read()
     bus = await _patiently(_bus(settings, name).open)
     try:
         async with _policy(settings, bus, name) as rules, _carrying(bus, name) as writer:
-            role = AdapterRole(made, bus, devices, rules, seals.seals(settings), writer)
+            role = AdapterRole(made, bus, devices, rules, seals.seals(settings), writer, read)
             ready(await role.start())
-            await _until_cancelled(role.stop)
+            with _on_hangup(role.reload):
+                await _until_cancelled(role.stop)
     finally:
         await bus.close()
+
+
+@contextmanager
+def _on_hangup(work: Callable[[], Coroutine[Any, Any, object]]) -> Iterator[None]:
+    """Have something done whenever the process is sent SIGHUP."""
+    loop, tasks = asyncio.get_running_loop(), set[asyncio.Task[object]]()
+
+    def begin() -> None:
+        task = loop.create_task(work())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, begin)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+
+
+async def adapter_list(settings: Settings) -> list[dict[str, Any]]:
+    from convergedon.adapters import discovery
+
+    return discovery.listed(settings)
+
+
+async def adapter_asked(settings: Settings, what: str, name: str) -> list[Any]:
+    """The answers of the adapters that run. Raises Unavailable when none does."""
+    from convergedon.adapters import attending
+
+    async with _reached(settings) as bus:
+        processes = [one.process for one in await activation.running(bus)]
+        known = [process for process in processes if process.partition("@")[0] not in attending.OTHERS]
+        expected = [process for process in known if not name or process.partition("@")[0] == name]
+        if not expected:
+            raise Unavailable(f"no adapter {name} runs" if name else "no adapter runs")
+        return await attending.ask(bus, seals.seals(settings), what, name, expected)
 
 
 async def lab(settings: Settings, ready: Ready) -> None:

@@ -60,6 +60,8 @@ STREAMS: Mapping[str, StreamConfig] = {
     "TASKS": StreamConfig(subjects=["task.>"], retention=RetentionPolicy.WORK_QUEUE),
     "DELIVERY": StreamConfig(subjects=["delivery.>"], retention=RetentionPolicy.WORK_QUEUE),
     "PARKED": StreamConfig(subjects=["parked.>"], max_bytes=1 << 30, discard=DiscardPolicy.OLD),
+    # what commands ask of adapters, and their answers
+    "ADAPTERS": StreamConfig(subjects=["adapter.>"], max_msgs=10_000, max_age=600, storage=StorageType.MEMORY),
     "RECORDS": StreamConfig(subjects=["records.>"], retention=RetentionPolicy.WORK_QUEUE),
     "AUDIT": StreamConfig(subjects=["audit.>"], deny_delete=True, deny_purge=True),
     # the bundles that were put in force, and which of them each process runs

@@ -138,14 +138,84 @@ def worker(data: Path | None) -> None:
     _role(app.worker(_connected(data), _announce))
 
 
-@main.command()
+class Adapters(click.Group):
+    """Commands about adapters; whatever else is named is an adapter that is to run."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        return super().resolve_command(ctx, args if args[0] in self.commands else [RUN, *args])
+
+
+RUN = "run"
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@main.group(cls=Adapters, subcommand_metavar="NAME | COMMAND [ARGS]...")
+def adapter() -> None:
+    """Speak one protocol with the network: `adapter NAME` runs an adapter until it is told to stop."""
+
+
+@adapter.command(RUN, hidden=True)
 @click.argument("name")
 @data_option
-def adapter(name: str, data: Path | None) -> None:
-    """Speak one protocol with the network."""
+def adapter_run(name: str, data: Path | None) -> None:
+    """Run an adapter."""
     from convergedon.core import app
 
     _role(app.adapter(_connected(data), name, _announce))
+
+
+@adapter.command("list")
+@json_option
+@data_option
+def adapter_list(as_json: bool, data: Path | None) -> None:
+    """Show which adapters are installed, and what they can do."""
+    from convergedon.core import app
+
+    found = _ask(app.adapter_list(_settings(data))) or []
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    for one in found:
+        does = one["words"] or ("takes intents" if one["performs"] else "observes")
+        can = f" ({', '.join(one['capabilities'])})" if one["capabilities"] else ""
+        click.echo(f"{one['name']:<12}{one['version']:<10}{one['distribution']:<24}{does}{can}")
+
+
+@adapter.command("health")
+@click.argument("name", default="")
+@json_option
+@data_option
+def adapter_health(name: str, as_json: bool, data: Path | None) -> None:
+    """Ask the adapters that run, and their devices, how they are."""
+    _show_answers("health", name, as_json, data)
+
+
+@adapter.command("reload")
+@click.argument("name", default="")
+@json_option
+@data_option
+def adapter_reload(name: str, as_json: bool, data: Path | None) -> None:
+    """Have the adapters that run read their devices and mappings again."""
+    _show_answers("reload", name, as_json, data)
+
+
+def _show_answers(what: str, name: str, as_json: bool, data: Path | None) -> None:
+    """What each process answers; the exit code is 1 if one of them is not well, or could not."""
+    from dataclasses import asdict
+
+    from convergedon.core import app
+
+    found = _ask(app.adapter_asked(_connected(data), what, name)) or []
+    if as_json:
+        click.echo(json.dumps([asdict(one) for one in found]))
+    else:
+        for one in found:
+            click.echo(f"{one.process} {one.state}" + (f": {one.words}" if one.words else ""))
+            for device, about in sorted(one.told.get("devices", {}).items()) if what == "health" else ():
+                words = about.get("words") or ", ".join(about.get("capabilities", ()))
+                click.echo(f"  {device:<20}{about.get('state', ''):<14}{words}")
+    if any(one.state not in ("ready", "done") for one in found):
+        sys.exit(1)
 
 
 @main.command(hidden=True)

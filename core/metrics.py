@@ -26,6 +26,9 @@ STEP_SECONDS = Histogram("convergedon_flow_step_seconds", "Time of one flow step
 RECEIVED = Counter("convergedon_adapter_received_total", "Datagrams or notifications received.", ["adapter"])
 DROPPED = Counter("convergedon_adapter_dropped_total", "Datagrams dropped, by reason.", ["adapter", "reason"])
 OBSERVED = Counter("convergedon_adapter_observations_total", "Observations made safe.", ["adapter", "kind"])
+RELOADS = Counter(
+    "convergedon_adapter_reloads_total", "Times devices and mapping were read again.", ["adapter", "result"]
+)
 PERFORMED = Counter("convergedon_adapter_intents_total", "Intents performed.", ["adapter", "status"])
 FORGED = Counter(
     "convergedon_adapter_intents_forged_total", "Intents parked because their seal does not hold.", ["adapter"]

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from convergedon.adapters.contract import Device, Intent, Observation, Outcome, Report
+from convergedon.adapters.contract import Capability, Device, Intent, Observation, Outcome, Report
 from convergedon.adapters.flow.exports import Export, Exports
 from convergedon.adapters.intake import Datagram, Finding, Intake
 from convergedon.core.errors import Misconfigured
@@ -22,6 +22,7 @@ class FlowAdapter:
 
     name = "flow"
     performs = False
+    offers: frozenset[Capability] = frozenset({"notifications"})
 
     def __init__(self, settings: Settings, devices: Mapping[str, Device]) -> None:
         self._tenant = settings.tenant

@@ -33,6 +33,7 @@ class NetconfAdapter:
 
     name = "netconf"
     performs = True
+    offers: frozenset[Capability] = frozenset({"read", "candidate", "confirmedCommit", "rollback", "verify"})
 
     def __init__(
         self, settings: Settings, devices: Mapping[str, Device], services: Mapping[str, Service] | None = None

@@ -36,7 +36,6 @@ from ncclient.transport.ssh import SSHSession  # type: ignore[import-untyped]
 from convergedon.adapters.contract import Rpc, tell
 from convergedon.core import trace
 from convergedon.core.errors import CredentialsRefused, Misconfigured, OutcomeUnknown, Unavailable, Unreachable
-from convergedon.core.metrics import RPC_SECONDS
 
 CONNECT_SECONDS = 10.0
 RPC_TIMEOUT = 30.0
@@ -182,7 +181,6 @@ class Connection:
             with (
                 _told(self._access.device, "confirm" if "persist_id" in named and rpc == "commit" else asked) as told,
                 trace.span(f"netconf {rpc}"),
-                RPC_SECONDS.labels("netconf", rpc).time(),
             ):
                 reply = getattr(self._manager, rpc)(*arguments, **named)
                 told(any(error.severity != "warning" for error in reply.errors))

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from convergedon.adapters.contract import Device, Intent, Observation, Outcome, Report
+from convergedon.adapters.contract import Capability, Device, Intent, Observation, Outcome, Report
 from convergedon.adapters.intake import Datagram, Finding, Intake
 from convergedon.adapters.snmp import ber, mapping
 from convergedon.core import strict
@@ -31,6 +31,7 @@ class SnmpAdapter:
 
     name = "snmp"
     performs = False
+    offers: frozenset[Capability] = frozenset({"notifications"})
 
     def __init__(
         self,
