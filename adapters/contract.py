@@ -225,9 +225,9 @@ class Adapter(Protocol):
     Misconfigured) and returns the addresses it listens on; ``stop`` closes everything within five seconds and returns
     when it has.
 
-    Two members it may have besides: ``offers``, what it can do with a device at best, and ``become(other)``, which takes
-    over what another one, made a moment ago from the same files, has read of devices and mapping. Without the latter it
-    is replaced by that other one: who listens for packets has it, so that none is lost.
+    Two members it may have besides: ``offers``, what it can do with a device at best, and ``become(other)``, by which
+    it takes over what another one, made a moment ago from the same files, has read of devices and mapping. Without the
+    latter it is replaced by that other one: who listens for packets has it, so that none is lost.
     """
 
     name: str

@@ -45,6 +45,10 @@ class FlowAdapter:
     async def stop(self) -> None:
         await self._intake.stop()
 
+    def become(self, other: FlowAdapter) -> None:
+        """Go on with the devices that another one has read; templates and sockets stay."""
+        self._devices = other._devices
+
     async def perform(self, intent: Intent) -> Outcome:
         raise Misconfigured(f"the flow adapter takes no intents: {intent.service} on {intent.device} needs another one")
 

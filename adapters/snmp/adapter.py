@@ -57,6 +57,10 @@ class SnmpAdapter:
     async def stop(self) -> None:
         await self._intake.stop()
 
+    def become(self, other: SnmpAdapter) -> None:
+        """Go on with the devices and the mapping that another one has read; the socket stays."""
+        self._devices, self._interfaces, self._mapping = other._devices, other._interfaces, other._mapping
+
     async def perform(self, intent: Intent) -> Outcome:
         raise Misconfigured(f"the snmp adapter takes no intents: {intent.service} on {intent.device} needs another one")
 

@@ -11,21 +11,25 @@ from time import time
 from typing import Any
 
 import pytest
+import yaml
 
-from convergedon.adapters import inventory
+from convergedon.adapters import inventory, snmp
 from convergedon.adapters.attending import QUESTION, ask, process_of
 from convergedon.adapters.contract import Adapter, Device, Intent
 from convergedon.adapters.loopback.adapter import LoopbackAdapter
 from convergedon.adapters.readandset import Setting
 from convergedon.adapters.role import AdapterRole
+from convergedon.adapters.snmp import lab, mapping
 from convergedon.core import policy
 from convergedon.core.errors import Unreachable
 from convergedon.core.memory import MemoryBus
 from convergedon.core.policy import Embedded, Policy
 from convergedon.core.seals import Seals
+from convergedon.core.settings import load
 
 ME = process_of("loopback")
 SEALS = Seals([b"k" * 32])
+LINK_DOWN = "1.3.6.1.6.3.1.1.5.3"
 DEVICES = "devices: {{{}}}"
 PE = "{}: {{tenant: acme, address: 127.0.0.{}}}"
 
@@ -222,3 +226,37 @@ async def test_what_no_command_asked_is_not_answered(scene: Scene) -> None:
 
         assert len(scene.made) == 1
         assert await scene.bus.read("adapter.told.x") == []
+
+
+async def test_no_trap_is_lost_while_devices_and_mapping_are_read_again(scene: Scene) -> None:
+    """The socket stays open: what is sent meanwhile is read, by what is in force then."""
+    settings = load(trap_port=0, data=scene.folder, mappings=scene.folder)
+    shipped = yaml.safe_load(mapping.SHIPPED.read_text())
+
+    def read() -> tuple[Mapping[str, Device], Adapter]:
+        found = inventory.load(scene.folder / "devices.yaml")
+        return found, snmp.create(settings, found)
+
+    def write(severity: str, *numbers: int) -> None:
+        shipped["notifications"][LINK_DOWN]["perceivedSeverity"] = severity
+        (scene.folder / "snmp.yaml").write_text(yaml.safe_dump(shipped))
+        scene.devices(*numbers)
+
+    write("major")
+    devices, adapter = read()
+    role = AdapterRole(adapter, scene.bus, devices, Policy(Embedded(policy.read())), SEALS, read=read)
+    host, _, port = (await role.start()).rpartition(":")
+    for number, severity in enumerate(("minor", "warning", "minor", "critical")):
+        for _ in range(50):
+            lab.trap_link("down", "127.0.0.1", "eth1", 1, "public", (host, int(port)))
+        write(severity, *range(2, 2 + number), 1)
+        assert (await role.reload()).state == "done"
+    lab.trap_link("down", "127.0.0.1", "eth1", 1, "public", (host, int(port)))
+    async with asyncio.timeout(20):
+        while len(seen := [one["observation"] for one in await scene.bus.read("network.>")]) < 201:
+            await asyncio.sleep(0.02)
+    await role.stop()
+    await scene.bus.close()
+
+    assert len(seen) == 201
+    assert (seen[-1]["device"], seen[-1]["attributes"]["perceivedSeverity"]) == ("pe1", "critical")
