@@ -77,9 +77,13 @@ def digest(previous: str, text: bytes) -> str:
     return hashlib.sha256((previous + hashlib.sha256(text).hexdigest()).encode()).hexdigest()
 
 
+def id_of(writer: str, sequence: int) -> str:
+    return f"{writer}:{sequence:012d}"
+
+
 def record_of(body: Mapping[str, Any]) -> Record:
     """The record as the store keeps it: everything in it but the body follows from the body."""
-    id = f"{body['writer']}:{body['sequence']:012d}"
+    id = id_of(body["writer"], body["sequence"])
     return Record(KIND.name, id, body["tenant"], body, {"at": {"time": _micros(body["time"])}})
 
 

@@ -112,10 +112,16 @@ class MemoryStore:
         for record in records:
             self._kept[record.kind].setdefault(record.id, _Kept(record))
 
-    async def walk(self, kind: str) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
-        kept = list(self._kept[kind].values())
-        for begin in range(0, len(kept), WALKED):
-            yield [one.whole for one in kept[begin : begin + WALKED]]
+    async def kept(self, kind: str, ids: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
+        return [self._kept[kind][id].whole for id in ids if id in self._kept[kind]]
+
+    async def number(self, kind: str) -> int:
+        return len(self._kept[kind])
+
+    async def ids(self, kind: str) -> AsyncIterator[Sequence[Any]]:
+        there = list(self._kept[kind])
+        for begin in range(0, len(there), WALKED):
+            yield there[begin : begin + WALKED]
 
     async def get(self, kind: str, tenant: str, id: str) -> Record:
         kept = self._kept[kind].get(id)

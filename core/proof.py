@@ -8,7 +8,7 @@ executed by a test, in docs/audit.md.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -16,11 +16,11 @@ from typing import Any
 
 import orjson
 
-from convergedon.core.audit import KIND, canonical
+from convergedon.core.audit import canonical, id_of
 from convergedon.core.checkpoints import Checkpoint
 from convergedon.core.errors import ConvergedonError
 from convergedon.core.store import Store
-from convergedon.core.verification import MEMBERS, Trail
+from convergedon.core.verification import MEMBERS, Trail, announced, pieces
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,6 @@ class Stretch:
     last: int = 0
     begun: Checkpoint | None = None
     hash: str = ""
-    ahead: dict[int, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass
@@ -86,11 +85,12 @@ class Proof:
         for number in range(begin, end + 1):
             yield _line(self._checkpoint(number))
         async for body in self._bodies():
-            for line in self._taken(stretches, body):
-                yield line
+            stretch = stretches.get(body["writer"])
+            if stretch and stretch.next <= stretch.last and body["sequence"] >= stretch.next:
+                yield self._taken(stretch, body)
         for writer, stretch in sorted(stretches.items()):
             if stretch.next <= stretch.last:
-                raise _not_whole(f"{writer}:{stretch.next:012d}")
+                raise _not_whole(id_of(writer, stretch.next))
 
     async def _wanted(self) -> Mapping[str, int]:
         """The last record of each writer that is asked for and that a checkpoint covers."""
@@ -105,9 +105,9 @@ class Proof:
         return found
 
     async def _bodies(self) -> AsyncIterator[Mapping[str, Any]]:
-        """The records in the order in which the store has them, as far as they look like records."""
-        async for batch in self.store.walk(KIND.name):
-            for document in batch:
+        """The records, chain by chain, as far as they look like records."""
+        async for documents in pieces(self.store, announced(self.trail.chains)):
+            for document in documents:
                 body = document.get("body")
                 if not isinstance(body, Mapping) or body.keys() != MEMBERS:
                     raise _not_whole(str(document["id"]))
@@ -149,17 +149,12 @@ class Proof:
         said = self.trail.checkpoints[number - 1][1]
         return {"checkpoint": said["text"], "signature": said["signature"]}
 
-    def _taken(self, stretches: Mapping[str, Stretch], body: Mapping[str, Any]) -> Iterator[bytes]:
-        """The lines that a record makes possible: its own when it is its turn, and those that waited for it."""
-        stretch = stretches.get(body["writer"])
-        if stretch is None or not stretch.next <= body["sequence"] <= stretch.last:
-            return
-        stretch.ahead[body["sequence"]] = body
-        while turn := stretch.ahead.pop(stretch.next, None):
-            if stretch.hash not in ("", turn["previous"]):
-                raise _not_whole(f"{turn['writer']}:{turn['sequence']:012d}")
-            stretch.next, stretch.hash = stretch.next + 1, turn["hash"]
-            yield self._record(turn)
+    def _taken(self, stretch: Stretch, body: Mapping[str, Any]) -> bytes:
+        """The line of a record whose turn it is."""
+        if body["sequence"] != stretch.next or stretch.hash not in ("", body["previous"]):
+            raise _not_whole(id_of(body["writer"], stretch.next))
+        stretch.next, stretch.hash = stretch.next + 1, body["hash"]
+        return self._record(body)
 
     def _record(self, body: Mapping[str, Any]) -> bytes:
         text = canonical(body)

@@ -102,11 +102,19 @@ class Store(Protocol):
         """Store new records of one kind, without messages, in one write; those that exist already are left alone."""
         ...
 
-    def walk(self, kind: str) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
-        """Everything that is kept of a kind, as it is kept, in the order in which the store has it: many at a time.
+    async def kept(self, kind: str, ids: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
+        """What is kept under these ids, as it is kept, in any order: whatever its tenant is, and deleted or not.
 
         Of each ``id``, tenant, revision, body, facts, outbox, and whatever else stands there.
         """
+        ...
+
+    async def number(self, kind: str) -> int:
+        """How many records there are of a kind, whatever they are, counted one by one."""
+        ...
+
+    def ids(self, kind: str) -> AsyncIterator[Sequence[Any]]:
+        """The ids of all there are, in the order in which the store has them: many at a time."""
         ...
 
     async def get(self, kind: str, tenant: str, id: str) -> Record:
@@ -220,10 +228,12 @@ def _renamed(where: Where) -> dict[str, Any]:
 
 LOGICAL = ("$and", "$or", "$nor")
 LOOKED_UP = frozenset(("$eq", "$in", "$gt", "$gte", "$lt", "$lte"))
+HANDFUL = 25
+"""Ids that are looked up at once: the embedded store compares each record that it has found with each of them."""
 WALKED = 2000
-"""Records that a walk takes at a time."""
+"""Ids that a walk takes at a time."""
 WALK_SILENCE = 600_000
-"""Milliseconds that a walk may wait for some: the embedded store gathers all of them before it gives the first."""
+"""Milliseconds that a walk or a count may take: the embedded store gathers all records before it gives the first id."""
 PATIENCE = 10.0
 """Seconds that the reading of one list may take."""
 
@@ -399,24 +409,43 @@ class MongoStore:
 
         await self._call(write)
 
-    async def walk(self, kind: str) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
-        # a client of its own: the time that a socket may be silent belongs to a client
-        client = pymongo.MongoClient[dict[str, Any]](
-            self._url, socketTimeoutMS=WALK_SILENCE, serverSelectionTimeoutMS=5000, **self._options
-        )
-        cursor = client[self._database][kind].find({}, batch_size=WALKED)
+    async def kept(self, kind: str, ids: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
+        collection = self._collection(kind)
+        handfuls = [list(ids[begin : begin + HANDFUL]) for begin in range(0, len(ids), HANDFUL)]
 
         def read() -> list[dict[str, Any]]:
-            return [_identified(document) for document in islice(cursor, WALKED)]
+            return [_identified(found) for few in handfuls for found in collection.find({"_id": {"$in": few}})]
 
-        coming = asyncio.ensure_future(self._call(read))
+        return await self._call(read)
+
+    async def number(self, kind: str) -> int:
+        def count() -> int:
+            with self._patient() as client:
+                collection = client[self._database][kind]
+                if "secantusVersion" in client.server_info():
+                    return collection.estimated_document_count()  # which counts; the other way it gathers them all
+                return collection.count_documents({})  # MongoDB's estimate is a note, wrong after a crash
+
+        return await self._call(count)
+
+    async def ids(self, kind: str) -> AsyncIterator[Sequence[Any]]:
+        client = self._patient()
+        cursor = client[self._database][kind].find({}, {"_id": 1}, batch_size=WALKED)
+
+        def read() -> list[Any]:
+            return [document["_id"] for document in islice(cursor, WALKED)]
+
         try:
-            while batch := await coming:
-                coming = asyncio.ensure_future(self._call(read))  # the next is on its way while this one is looked at
+            while batch := await self._call(read):
                 yield batch
         finally:
-            await asyncio.wait([coming])
             await self._call(client.close)
+
+    def _patient(self) -> pymongo.MongoClient[dict[str, Any]]:
+        """A client of its own: the time that a socket may be silent belongs to a client."""
+        return pymongo.MongoClient(
+            self._url, socketTimeoutMS=WALK_SILENCE, serverSelectionTimeoutMS=5000, **self._options
+        )
 
     async def get(self, kind: str, tenant: str, id: str) -> Record:
         where = {"_id": id, "tenant": tenant}

@@ -1,15 +1,19 @@
-"""Walks the audit record in one pass and names the first record that is not as it was written.
+"""Follows every chain of the audit record and names the first record that is not as it was written.
 
-Each record is checked by itself as it comes, each link when both its ends are known; nothing is sorted. What chains
-there are and how far they go, the anchors say: they are read before the records (what was stored by then must be
-there) and after them (what was announced by then may be there, and nothing else).
+What chains there are and how far they go, the anchors say: what was stored before the records are read must be there,
+what was announced by their end may be there, and nothing else. So records are asked for by their ids, a piece at a
+time, whatever the store does with a question for all of them. Whether there are others beside them a count tells; only
+then all ids are gone through.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,7 @@ import orjson
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from convergedon.core import checkpoints
-from convergedon.core.audit import HEADS, KIND, START, canonical, digest, record_of
+from convergedon.core.audit import HEADS, KIND, START, canonical, digest, id_of, record_of
 from convergedon.core.bus import Bus, Message, token
 from convergedon.core.checkpoints import SUBJECT, Checkpoint
 from convergedon.core.store import Store
@@ -42,6 +46,10 @@ MEMBERS = frozenset(
 KEPT = frozenset(("id", "tenant", "revision", "body", "facts", "outbox"))
 LATE = 60.0
 """Seconds that the anchor file may be behind the stream."""
+PIECE = 500
+"""Records that are in memory at a time, twice: while one piece is looked at the next is on its way."""
+COUNTS = 10
+"""How often records are counted before all ids are gone through: a count says something if nobody writes meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,18 @@ class Chain:
     def blame(self, place: int, words: str) -> None:
         if self.fault is None or place < self.fault[0]:
             self.fault = (place, words)
+
+    @property
+    def found(self) -> int:
+        """How many of its records have been looked at."""
+        return self.place + len(self.ahead)
+
+    def has(self, place: int) -> bool:
+        return 1 <= place <= self.place or place in self.ahead
+
+    @property
+    def is_broken(self) -> bool:
+        return self.fault is not None or self.place < self.wanted
 
 
 class Trail:
@@ -168,26 +188,101 @@ async def verify(
     await trail.read(bus)
     for chain in trail.chains.values():
         chain.wanted = chain.stored
-    count, stray = 0, ""
-    async for batch in store.walk(KIND.name):
-        count += len(batch)
-        for document in batch:
-            stray = _look(trail.chains, document) or stray
+    stray = "" if await _is_all(store, bus, trail) else await _search(store, trail.chains)
     await trail.read(bus)
     wrong = trail.wrong or _first(trail, stray)  # the anchors are the rule by which records are measured
     if file and not wrong:
         wrong = trail.compare(file, datetime.now(UTC) - timedelta(seconds=late))
-    missing = sum(chain.announced - chain.place for chain in trail.chains.values())
-    return Verified(count, wrong, len(trail.checkpoints), missing)
+    chains = trail.chains.values()
+    missing = sum(max(0, chain.announced - chain.place) for chain in chains)
+    return Verified(sum(chain.found for chain in chains), wrong, len(trail.checkpoints), missing)
+
+
+async def _is_all(store: Store, bus: Bus, trail: Trail) -> bool:
+    """Follow the chains to their ends. Whether it is known then that there is nothing beside them, or it is too late.
+
+    As many in the store as were found in the chains just before, and there are no others, whoever writes meanwhile:
+    what was found stays. Where there are more somebody may have written in between, so it is done again.
+    """
+    before = -1
+    for _ in range(COUNTS):
+        await _follow(store, trail.chains)
+        found = sum(chain.found for chain in trail.chains.values())
+        if trail.wrong or any(chain.is_broken for chain in trail.chains.values()):
+            return True
+        if found == before:
+            return False
+        if await store.number(KIND.name) == found:
+            return True
+        before = found
+        await trail.read(bus)
+    return False
+
+
+async def _follow(store: Store, chains: dict[str, Chain]) -> None:
+    """Look at what the chains have beyond the places up to which they are known, until one of them is broken."""
+    async with aclosing(pieces(store, announced(chains))) as coming:
+        async for documents in coming:
+            for document in documents:
+                _look(chains, document)
+            if any(chain.fault for chain in chains.values()):
+                return
+
+
+def announced(chains: Mapping[str, Chain]) -> Iterator[str]:
+    """The ids of what has been announced of the chains and not been found, and one more of each."""
+    for writer, chain in sorted(chains.items()):
+        for place in range(chain.place + 1, chain.announced + 2):
+            if place not in chain.ahead:
+                yield id_of(writer, place)
+
+
+async def pieces(store: Store, ids: Iterable[str]) -> AsyncGenerator[Sequence[Mapping[str, Any]], None]:
+    """The records that there are of these ids, in their order, a piece at a time."""
+    left = iter(ids)
+
+    async def read() -> tuple[list[str], Sequence[Mapping[str, Any]]]:
+        asked = list(islice(left, PIECE))
+        found = {document["id"]: document for document in await store.kept(KIND.name, asked)}
+        return asked, [found[id] for id in asked if id in found]
+
+    coming = asyncio.ensure_future(read())
+    try:
+        while (piece := await coming)[0]:
+            coming = asyncio.ensure_future(read())
+            await asyncio.sleep(0)  # it starts here, and not when who looks at this piece comes back
+            yield piece[1]
+    finally:
+        await asyncio.gather(coming, return_exceptions=True)
+
+
+async def _search(store: Store, chains: dict[str, Chain]) -> str:
+    """Look at everything that is in the store and was not found in a chain. What belongs to none is told."""
+    stray = ""
+    async for ids in store.ids(KIND.name):
+        for document in await store.kept(KIND.name, [id for id in ids if not _is_found(chains, id)]):
+            stray = _look(chains, document) or stray
+    return stray
+
+
+def _is_found(chains: Mapping[str, Chain], id: Any) -> bool:
+    writer, place = _place_of(id)
+    return writer in chains and chains[writer].has(place)
+
+
+def _place_of(id: Any) -> tuple[str, int]:
+    """The writer and place that an id says; ("", 0) for one that is no record's."""
+    writer, _, number = id.rpartition(":") if isinstance(id, str) else ("", "", "")
+    place = int(number) if number.isascii() and number.isdigit() and len(number) < 20 else 0
+    return (writer, place) if writer and place and id == id_of(writer, place) else ("", 0)
 
 
 def _look(chains: dict[str, Chain], document: Mapping[str, Any]) -> str:
     """Check one record by itself and put it into its chain; what belongs to no chain is told at once."""
     id = document["id"]
-    writer, _, number = id.rpartition(":") if isinstance(id, str) else ("", "", "")
-    if not writer or not (number.isascii() and number.isdigit()) or id != f"{writer}:{int(number):012d}":
+    writer, place = _place_of(id)
+    if not writer:
         return f"record {id} is of no writer"
-    place = int(number)
     chain = chains.setdefault(writer, Chain())
     body = document.get("body")
     if not _is_sound(document, body):
@@ -203,6 +298,8 @@ def _look(chains: dict[str, Chain], document: Mapping[str, Any]) -> str:
             _join(chain, writer, *next_)
     else:
         chain.ahead[place] = (str(hash), str(previous))
+        if chain.place < chain.wanted:  # of those that must be there each comes in its turn
+            chain.blame(chain.place + 1, f"record {chain.place + 1} of {writer} is missing or moved")
     return ""
 
 
@@ -251,10 +348,6 @@ def _close(writer: str, chain: Chain) -> None:
         first = chain.announced + 1
         words = "was never announced" if chain.announced else "is of a writer that was never announced"
         chain.blame(first, f"record {first} of {writer} {words}: it was added")
-    if chain.place >= chain.wanted:
-        return
-    if chain.ahead:
-        chain.blame(chain.place + 1, f"record {chain.place + 1} of {writer} is missing or moved")
-    else:
+    if chain.place < chain.wanted:
         words = f"records after {chain.place} of {writer} are missing: {chain.wanted} were written"
         chain.blame(chain.place + 1, words)

@@ -2,7 +2,7 @@
 
     python -m tests.bench [post] [read] [order] [fault] [parts] [cost] [lists] [audit] [escapes] [--json FILE]
     python -m tests.bench ... [--seconds N] [--rounds N]
-    python -m tests.bench lists [--most N] [--store NAME=mongodb://...]
+    python -m tests.bench lists audit [--most N] [--store NAME=mongodb://...]
 
 Figures are of this machine in this minute; the ratios are medians over rounds in which all took their turn.
 """
@@ -32,9 +32,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=Effort.seconds, help="of one measurement")
     parser.add_argument("--rounds", type=int, default=Effort.rounds, help="in which each contestant has its turn")
     parser.add_argument("--most", type=int, default=Effort.most, help="records that lists and audit are measured on")
-    parser.add_argument(
-        "--store", type=_named, action="append", default=[], metavar="NAME=URL", help="a further store for lists"
-    )
+    further = "a further store for lists and audit"
+    parser.add_argument("--store", type=_named, action="append", default=[], metavar="NAME=URL", help=further)
     parser.add_argument("--attempts", type=int, default=Effort.attempts, help="violations of policy that are tried")
     given = parser.parse_args()
     if unknown := set(given.names) - set(NAMES):

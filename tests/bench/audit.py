@@ -1,17 +1,20 @@
-"""What the audit record costs to write and to verify, on the embedded store and bus.
+"""What the audit record costs to write and to verify, on the embedded store and bus and on other stores.
 
-    python -m tests.bench audit --most 1000000
+    python -m tests.bench audit --most 1000000 --store NAME=mongodb://...
 
-The records are written by the writer itself, batch by batch with their anchors. Verification is timed by the clock and
-by the processor time of this process: the store's server works beside it.
+The records are written by the writer itself, batch by batch with their anchors. Verification is timed by the clock, by
+the processor time of this process and by that of the embedded store's server, which works beside it.
 """
 
 from __future__ import annotations
 
 import tempfile
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from os import getloadavg
 from pathlib import Path
 from time import perf_counter, process_time
+from typing import TypeVar
 from uuid import uuid4
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -23,8 +26,11 @@ from convergedon.core.checkpoints import Notary
 from convergedon.core.memory import MemoryBus, MemoryStore
 from convergedon.core.policy import Decision
 from convergedon.core.store import Kind, MongoStore
+from tests.bench import servers
 from tests.bench.rounds import Effort, Result, rounded
 
+Edge = TypeVar("Edge", MongoStore, NatsBus)
+EMBEDDED = "embedded store"
 DECISION = Decision(uuid4().hex, True, (), {}, "610878066b65", input="c642ce98" * 8, seconds=0.0002)
 CHECKPOINT = 50_000
 """Records between two checkpoints."""
@@ -45,17 +51,11 @@ async def measure(effort: Effort) -> Result:
     await _twins(result, min(effort.most, 20_000))
     with tempfile.TemporaryDirectory(prefix="convergedon-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        for server in ("nats", "mongodb"):
-            (folder / server).mkdir()
-        async with AsyncExitStack() as stack:
-            nats = await stack.enter_async_context(embedded.nats(folder / "nats"))
-            mongodb = await stack.enter_async_context(embedded.mongodb(folder / "mongodb"))
-            bus = await NatsBus(nats.url, "bench").open()
-            stack.push_async_callback(bus.close)
-            for database, kinds, measured in (("writing", audit.KINDS, _flushed), ("reading", PLAIN, _verified)):
-                store = await MongoStore(mongodb.url, database, kinds).open()
-                stack.push_async_callback(store.close)
-                await measured(result, store, bus, effort.most)
+        async with embedded.mongodb(folder / "mongodb") as mongodb:
+            await _flushed(result, mongodb.url, effort.most)
+            await _verified(result, EMBEDDED, mongodb.url, effort.most, folder, mongodb.pid)
+            for other, url in effort.stores:
+                await _verified(result, other, url, effort.most, folder)
     return result
 
 
@@ -72,33 +72,54 @@ async def _twins(result: Result, count: int) -> None:
     result.figures["flush, in-memory store and bus"] = {"processor": rounded(1e6 * (flushed - recorded) / count)}
 
 
-async def _flushed(result: Result, store: MongoStore, bus: NatsBus, most: int) -> None:
+async def _flushed(result: Result, url: str, most: int) -> None:
     count = min(most, FLUSHED)
-    writer = Audit(store, MemoryBus(), "bench")
-    for number in range(count):
-        _record(writer, number)
-    begun, used = perf_counter(), process_time()
-    await writer._flush()
-    _tell(result, "flush, embedded store", count, perf_counter() - begun, process_time() - used)
+    async with opened(MongoStore(url, "writing", audit.KINDS)) as store:
+        writer = Audit(store, MemoryBus(), "bench")
+        for number in range(count):
+            _record(writer, number)
+        begun, used = perf_counter(), process_time()
+        await writer._flush()
+        _tell(result, f"flush, {EMBEDDED}", count, perf_counter() - begun, process_time() - used)
 
 
-async def _verified(result: Result, store: MongoStore, bus: NatsBus, count: int) -> None:
+async def _verified(result: Result, name: str, url: str, count: int, folder: Path, server: int = 0) -> None:
+    """A record of that many, with a bus of its own. ``server`` is the process of the store, if that is ours."""
     key = Ed25519PrivateKey.generate()
-    writer, notary = Audit(store, bus, "bench"), Notary(bus, key)
+    async with (
+        embedded.nats(Path(tempfile.mkdtemp(dir=folder))) as nats,
+        opened(MongoStore(url, f"bench{uuid4().hex[:8]}", PLAIN)) as store,
+        opened(NatsBus(nats.url, "bench")) as bus,
+    ):
+        await _write(Audit(store, bus, "bench"), Notary(bus, key), count)
+        begun, used, served = perf_counter(), process_time(), servers.spent(server) if server else 0.0
+        found = await verification.verify(store, bus, key.public_key())
+        took, worked = perf_counter() - begun, process_time() - used
+        beside = f" and {servers.spent(server) - served:.1f} s of the server's" if server else ""
+    if found.wrong or found.records != count:
+        raise AssertionError(found)
+    _tell(result, f"verify, {name}", count, took, worked)
+    for what, seconds in (("seconds", took), ("processor seconds", worked)):
+        result.ratios[f"{name}: {what} to verify a million / a minute"] = rounded(seconds / count * 1e6 / MINUTE)
+    result.notes.append(
+        f"{name}: {count} records, {found.checkpoints} checkpoints, verified in {took:.1f} s by the clock, "
+        f"{worked:.1f} s of this process's processor{beside}; load {getloadavg()[0]:.1f}"
+    )
+
+
+async def _write(writer: Audit, notary: Notary, count: int) -> None:
     for first in range(0, count, CHECKPOINT):
         for number in range(first, min(first + CHECKPOINT, count)):
             _record(writer, number)
         await writer._flush()
         await notary.attest()
-    begun, used = perf_counter(), process_time()
-    found = await verification.verify(store, bus, key.public_key())
-    took, worked = perf_counter() - begun, process_time() - used
-    _tell(result, "verify, embedded store and bus", count, took, worked)
-    if found.wrong or found.records != count:
-        raise AssertionError(found)
-    for name, seconds in (("seconds", took), ("processor seconds", worked)):
-        result.ratios[f"{name} to verify a million / a minute"] = rounded(seconds / count * 1_000_000 / MINUTE)
-    result.notes.append(f"{count} records, {found.checkpoints} checkpoints, verified in {took:.1f} s")
+
+
+@asynccontextmanager
+async def opened(edge: Edge) -> AsyncIterator[Edge]:
+    await edge.open()
+    yield edge
+    await edge.close()
 
 
 def _tell(result: Result, what: str, count: int, clock: float, processor: float) -> None:

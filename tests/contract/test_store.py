@@ -12,7 +12,7 @@ import pytest
 from convergedon.core.errors import Conflict, Invalid, NotFound, Stale
 from convergedon.core.matching import matches
 from convergedon.core.memory import MemoryStore
-from convergedon.core.store import GONE, WALKED, Kind, MongoStore, Outgoing, Record, Store, Unsent
+from convergedon.core.store import GONE, HANDFUL, WALKED, Kind, MongoStore, Outgoing, Record, Store, Unsent
 
 KINDS = [Kind("thing", ("body.state", "facts.parties"), ("facts.openKey",))]
 
@@ -249,18 +249,21 @@ async def test_what_the_store_cannot_hold_is_refused(store: Store) -> None:
         await store.create(thing(number=2**70))
 
 
-async def test_a_walk_comes_by_everything_as_it_is_kept(store: Store) -> None:
-    """Also by what no list shows: a deleted record whose message is not out."""
+async def test_everything_is_found_as_it_is_kept(store: Store) -> None:
+    """By its id, in the count and among the ids, also what no list shows: a deleted record whose message is not out."""
     records = [thing(f"{n:04d}", tenant=f"t{n % 2}", n=n) for n in range(WALKED + 1)]
     await store.append(records)
     gone = await store.get("thing", "t0", "0000")
     await store.delete(gone, [message("deleted")])
 
-    batches = [batch async for batch in store.walk("thing")]
+    batches = [batch async for batch in store.ids("thing")]
+    asked = ["nothing", *(f"{n:04d}" for n in range(HANDFUL + 1))]
+    found = {document["id"]: document for document in await store.kept("thing", asked)}
 
-    found = {document["id"]: document for batch in batches for document in batch}
+    assert await store.number("thing") == WALKED + 1
     assert max(len(batch) for batch in batches) <= WALKED
-    assert len(found) == sum(len(batch) for batch in batches) == WALKED + 1
+    assert sorted(id for batch in batches for id in batch) == [record.id for record in records]
+    assert sorted(found) == asked[1:]
     assert found["0001"] == {
         "id": "0001",
         "tenant": "t1",
@@ -271,4 +274,4 @@ async def test_a_walk_comes_by_everything_as_it_is_kept(store: Store) -> None:
     }
     assert found["0000"]["tenant"] == GONE + "t0"
     assert [one["id"] for one in found["0000"]["outbox"]] == ["deleted"]
-    assert [batch async for batch in store.walk("thing")]
+    assert await store.kept("thing", []) == []

@@ -19,13 +19,13 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from convergedon.core import audit, checkpoints
-from convergedon.core.audit import KIND, KINDS, START, Audit, canonical, digest
+from convergedon.core.audit import KIND, KINDS, START, Audit, canonical, digest, record_of
 from convergedon.core.bus import Message
 from convergedon.core.checkpoints import Notary
 from convergedon.core.errors import Stale, Unavailable
 from convergedon.core.memory import MemoryBus, MemoryStore, as_said
 from convergedon.core.store import Record
-from convergedon.core.verification import Verified, verify
+from convergedon.core.verification import COUNTS, PIECE, Verified, verify
 
 KEY = Ed25519PrivateKey.generate()
 Document = dict[str, Any]
@@ -38,8 +38,14 @@ class Doctored(MemoryStore):
         super().__init__(KINDS)
         self._documents = documents
 
-    async def walk(self, kind: str) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
-        yield self._documents
+    async def kept(self, kind: str, ids: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
+        return [document for document in self._documents if document["id"] in ids]
+
+    async def number(self, kind: str) -> int:
+        return len(self._documents)
+
+    async def ids(self, kind: str) -> AsyncIterator[Sequence[Any]]:
+        yield [document["id"] for document in self._documents]
 
 
 @dataclass
@@ -77,7 +83,7 @@ async def written(count: int, writers: int = 1, batch: int = 3) -> World:
                     await notary.attest()
             await writer.stop()
         await notary.stop()
-        documents = [dict(document) async for batch_ in store.walk(KIND.name) for document in batch_]
+        documents = [dict(one) async for ids in store.ids(KIND.name) for one in await store.kept(KIND.name, ids)]
         messages = [one.message for one in bus._streams["AUDIT"]]
         return World(documents, messages, (Path(folder) / "anchors").read_bytes())
 
@@ -221,6 +227,77 @@ def test_a_chain_of_nobody_is_named(world: World) -> None:
     world.documents += forged
 
     assert "record 1 of gateway-000000000000" in world.wrong
+
+
+@pytest.mark.parametrize("id", ["{writer}:000000000000", "{writer}:0000000000001", "{writer}:" + "9" * 5000, "x", 7])
+def test_what_is_under_no_records_id_is_named(world: World, id: Any) -> None:
+    """Whatever the id is: one before the first, one that looks like another's, none that anybody writes."""
+    added = copy.deepcopy(world.documents[0])
+    added["id"] = id.format(writer=added["body"]["writer"]) if isinstance(id, str) else id
+    world.documents.append(added)
+
+    assert world.wrong == f"record {added['id']} is of no writer"
+
+
+class Watched(MemoryStore):
+    """A store that tells how much was asked of it at once, and in which something happens at each count."""
+
+    most = 0
+    counted = 0
+    walked = 0
+
+    async def kept(self, kind: str, ids: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
+        self.most = max(self.most, len(ids))
+        return await super().kept(kind, ids)
+
+    async def number(self, kind: str) -> int:
+        self.counted += 1
+        await self.happens()
+        return await super().number(kind)
+
+    async def happens(self) -> None: ...
+
+    async def ids(self, kind: str) -> AsyncIterator[Sequence[Any]]:
+        async for ids in super().ids(kind):
+            self.walked += len(ids)
+            yield ids
+
+
+async def test_no_more_than_a_piece_is_read_at_once() -> None:
+    """However long the chains are; and where nothing was added no question is asked for everything."""
+    store, bus = Watched(KINDS), MemoryBus()
+    for name in ("gateway", "worker"):
+        writer = Audit(store, bus, name)
+        for number in range(PIECE + 100):
+            writer.record("order.completed", "acme", "vendor", f"productOrder/{number}", "done")
+        await writer.stop()
+
+    assert await verify(store, bus) == Verified(2 * (PIECE + 100))
+    assert (store.most, store.counted, store.walked) == (PIECE, 1, 0)
+
+
+@pytest.mark.parametrize("times", [1, 3, COUNTS])
+@pytest.mark.parametrize("is_forged", [False, True])
+async def test_who_writes_meanwhile_hides_nothing(times: int, is_forged: bool) -> None:
+    """Nor is it taken for a stranger; if somebody writes at each count all ids are gone through."""
+    store, bus = Watched(KINDS), MemoryBus()
+    writer = Audit(store, bus, "gateway")
+
+    async def write() -> None:
+        if store.counted <= times:
+            writer.record("order.completed", "acme", "vendor", f"productOrder/{store.counted}", "done")
+            await writer._flush()
+
+    await write()
+    store.happens = write  # type: ignore[method-assign]
+    if is_forged:
+        body = copy.deepcopy(dict((await store.find(KIND.name, {}))[0].body))
+        body["hash"] = digest(START, canonical(body := {**body, "writer": "nobody"}))
+        await store.append([record_of(body)])
+
+    wrong = "record 1 of nobody is of a writer that was never announced: it was added" if is_forged else ""
+    assert await verify(store, bus) == Verified(times + 1 + is_forged, wrong)
+    assert bool(store.walked) == (is_forged or times == COUNTS)
 
 
 def test_a_checkpoint_by_another_key_is_forged(world: World) -> None:

@@ -15,7 +15,7 @@ CONTESTANTS = {
     "fault": {"one by one", "10/s", "50/s"},
     "parts": {"policy decision, embedded", "create: embedded store, one by one"},
     "cost": {"memory: POST, all", "embedded: POST, neither", "decisions: embedded"},
-    "audit": {"record, which the call waits for", "flush, embedded store", "verify, embedded store and bus"},
+    "audit": {"record, which the call waits for", "flush, embedded store", "verify, embedded store"},
     "escapes": {"embedded", "activating", "server", "down", "slow", "nonsense"},
     "lists": {"embedded: order by id", "embedded: newest orders", "embedded: alarms by alarmedObject.id"},
 }
