@@ -9,6 +9,7 @@ then all ids are gone through.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -46,8 +47,10 @@ MEMBERS = frozenset(
 KEPT = frozenset(("id", "tenant", "revision", "body", "facts", "outbox"))
 LATE = 60.0
 """Seconds that the anchor file may be behind the stream."""
-PIECE = 500
-"""Records that are in memory at a time, twice: while one piece is looked at the next is on its way."""
+PIECE = 250
+"""Records that are asked for at a time."""
+AHEAD = 4
+"""Pieces that are on their way while one is looked at: who looks at it and who reads take turns in one process."""
 COUNTS = 10
 """How often records are counted before all ids are gone through: a count says something if nobody writes meanwhile."""
 
@@ -241,19 +244,20 @@ async def pieces(store: Store, ids: Iterable[str]) -> AsyncGenerator[Sequence[Ma
     """The records that there are of these ids, in their order, a piece at a time."""
     left = iter(ids)
 
-    async def read() -> tuple[list[str], Sequence[Mapping[str, Any]]]:
-        asked = list(islice(left, PIECE))
+    async def read(asked: Sequence[str]) -> Sequence[Mapping[str, Any]]:
         found = {document["id"]: document for document in await store.kept(KIND.name, asked)}
-        return asked, [found[id] for id in asked if id in found]
+        return [found[id] for id in asked if id in found]
 
-    coming = asyncio.ensure_future(read())
+    coming: deque[asyncio.Task[Sequence[Mapping[str, Any]]]] = deque()
     try:
-        while (piece := await coming)[0]:
-            coming = asyncio.ensure_future(read())
-            await asyncio.sleep(0)  # it starts here, and not when who looks at this piece comes back
-            yield piece[1]
+        while True:
+            while len(coming) < AHEAD and (asked := list(islice(left, PIECE))):
+                coming.append(asyncio.create_task(read(asked)))
+            if not coming:
+                return
+            yield await coming.popleft()
     finally:
-        await asyncio.gather(coming, return_exceptions=True)
+        await asyncio.gather(*coming, return_exceptions=True)
 
 
 async def _search(store: Store, chains: dict[str, Chain]) -> str:
