@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from convergedon.adapters.contract import Capability, Device, Intent, Observation, Outcome, Report
 from convergedon.adapters.flow.exports import Export, Exports
+from convergedon.adapters.flow.gathering import Gathering
 from convergedon.adapters.intake import Datagram, Finding, Intake
 from convergedon.core.errors import Misconfigured
 from convergedon.core.settings import Settings
@@ -15,6 +17,32 @@ from convergedon.core.settings import Settings
 
 def create(settings: Settings, devices: Mapping[str, Device]) -> FlowAdapter:
     return FlowAdapter(settings, devices)
+
+
+SHOWN = 20
+REMEMBERED, MEMORY = 20_000, 120.0
+
+
+class Lately:
+    """The datagrams of the last two minutes: networks deliver some twice."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[bytes, float] = OrderedDict()
+
+    def had(self, datagram: Datagram) -> bool:
+        """Whether the same exporter has sent the same before; a count or a clock in it differs else."""
+        digest = _digest(datagram.address, datagram.data)
+        before = self._seen.get(digest)
+        if before is not None and datagram.time - before < MEMORY:
+            return True
+        self._seen[digest] = datagram.time
+        if len(self._seen) > REMEMBERED:
+            self._seen.popitem(last=False)
+        return False
+
+
+def _digest(address: str, data: bytes) -> bytes:
+    return hashlib.sha256(address.encode() + b" " + data).digest()[:16]
 
 
 class FlowAdapter:
@@ -38,12 +66,17 @@ class FlowAdapter:
             queue=20_000,
         )
         self._exports = Exports(self._intake.drop)
+        self._gathering: Gathering | None = None
+        self._lately = Lately()
 
     async def start(self, report: Report) -> Sequence[str]:
-        return [await self._intake.start(report)]
+        self._gathering = Gathering(report)
+        return [await self._intake.start(self._gathering)]
 
     async def stop(self) -> None:
         await self._intake.stop()
+        if self._gathering is not None:
+            await self._gathering.stop()
 
     def become(self, other: FlowAdapter) -> None:
         """Go on with the devices that another one has read; templates and sockets stay."""
@@ -53,9 +86,17 @@ class FlowAdapter:
         raise Misconfigured(f"the flow adapter takes no intents: {intent.service} on {intent.device} needs another one")
 
     async def health(self) -> Mapping[str, Any]:
-        return {**self._intake.health(), "waitingForTemplate": self._exports.kept}
+        return {**self._intake.health(), "waitingForTemplate": self._exports.kept, "missing": self._missing()}
+
+    def _missing(self) -> Mapping[str, int]:
+        """How many records or datagrams each source and observation domain sent that never came: the worst of them."""
+        worst = self._exports.sequences.missing.most_common(SHOWN)
+        return {f"{exporter} {domain}": lost for (exporter, domain, _), lost in worst if lost}
 
     def _read(self, datagram: Datagram) -> Sequence[Finding] | None:
+        if self._lately.had(datagram):
+            self._intake.drop("duplicate")
+            return ()
         exports = self._exports.read(datagram.data, datagram.address)
         return None if exports is None else [self._finding(datagram, export) for export in exports]
 
@@ -69,7 +110,7 @@ class FlowAdapter:
         if export.sampling > 1:
             attributes["sampling"] = export.sampling
         return Observation(
-            id=hashlib.sha256(datagram.address.encode() + b" " + export.datagram).hexdigest()[:32],
+            id=_digest(datagram.address, export.datagram).hex(),
             kind="flow",
             adapter=self.name,
             device=device.name if device else datagram.address,

@@ -14,6 +14,10 @@ from typing import Any
 
 from netflume import Decoder, flow_endpoints
 
+from convergedon.adapters.flow import sequences
+from convergedon.adapters.flow.sampling import Place, Rates, Sampling, sampled
+from convergedon.adapters.flow.sequences import Sequences
+
 KEPT_DATAGRAMS = 256
 KEPT_STREAMS = 256
 KEPT_BYTES = 32 * 1024 * 1024
@@ -27,12 +31,17 @@ WRAP = 1 << 32
 # What MongoDB's and JSON's integers hold
 LARGEST_COUNT = (1 << 63) - 1
 
+ALSO = (("proto", "protocol"), ("tos", "trafficClass"), ("in_if", "ingress"), ("out_if", "egress"))
+
 Drop = Callable[[str, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """The records of one datagram; ``sampling`` is the exporter's rate by which octets and packets were multiplied."""
+    """The records of one datagram; octets and packets were multiplied by each record's rate of sampling.
+
+    ``sampling`` is the greatest of them.
+    """
 
     datagram: bytes
     domain: int
@@ -44,12 +53,14 @@ class Exports:
     """Decodes the datagrams of many exporters. ``drop`` is told the reason and count of what is lost."""
 
     def __init__(self, drop: Drop) -> None:
-        # Its gap events can be false: the sequence is not followed
-        self._decoder = Decoder(track_sequence=False)  # type: ignore[no-untyped-call]
+        # Its gap events can be false, where templates are missing or datagrams overtake each other
+        self._decoder = Decoder(track_sequence=False, track_sampling=False)  # type: ignore[no-untyped-call]
         self._drop = drop
-        self._kept: OrderedDict[tuple[str, int], deque[bytes]] = OrderedDict()
+        self._kept: OrderedDict[Place, deque[bytes]] = OrderedDict()
         self.kept_bytes = 0
-        self._booted: OrderedDict[tuple[str, int], int] = OrderedDict()
+        self._booted: OrderedDict[Place, int] = OrderedDict()
+        self._sampling = Sampling()
+        self.sequences = Sequences()
 
     def read(self, datagram: bytes, exporter: str) -> list[Export] | None:
         """Decode a datagram, and with it those that waited for a template it brings; None when it was refused."""
@@ -61,36 +72,52 @@ class Exports:
             self._drop("malformed", 1)
             return None
         domain, brings, needs = shape
-        if brings:
+        earlier: list[Export] = []
+        if brings and (self._missing(exporter, domain, needs) or (exporter, domain) in self._kept):
             # Its data may stand before its templates: learn them first
             if self._message(datagram, exporter) is None:
                 return None
             earlier = self._released(exporter, domain)
-        else:
-            earlier = []
         if self._missing(exporter, domain, needs):
+            number = int.from_bytes(datagram[HEADERS[version] - 8 : HEADERS[version] - 4], "big")
+            self._follow((exporter, domain, version), sequences.Datagram(number, None))
             self._keep(datagram, exporter, domain)
             return earlier
         found = self._decoded(datagram, exporter)
         return None if found is None else earlier + found
 
+    def _follow(self, stream: sequences.Stream, one: sequences.Datagram) -> None:
+        lost = self.sequences.take(stream, one)
+        if lost:
+            self._drop("lost before us", lost)
+
     @property
     def kept(self) -> int:
         return sum(map(len, self._kept.values()))
 
-    def _decoded(self, datagram: bytes, exporter: str) -> list[Export] | None:
+    def _decoded(self, datagram: bytes, exporter: str, late: bool = False) -> list[Export] | None:
         message = self._message(datagram, exporter)
         if message is None:
             return None
-        if len(message.flows) > MOST_RECORDS:
+        flows, header = message.flows, message.header
+        domain, version = header["domain"], header["version"]
+        if not late:
+            options = 0 if version == 5 else len(message.options)
+            self._follow((exporter, domain, version), sequences.Datagram(header["sequence"], len(flows), options))
+        if len(flows) > MOST_RECORDS:
             self._drop("records", 1)
             return None
-        header = self._timed(message, exporter)
-        found = [_record(flow, header, message.sampling_rate) for flow in message.flows]
+        place = (exporter, domain)
+        for option in message.options:
+            self._sampling.note(place, option)
+            self._note_start(place, version, option)
+        header = self._timed(header, place)
+        rates = self._sampling.rates(place)
+        found = [_record(flow, header, rates) for flow in flows]
         records = tuple(record for record in found if record is not None)
         if len(records) < len(found):
             self._drop("record", len(found) - len(records))
-        return [Export(datagram, message.header["domain"], message.sampling_rate, records)] if records else []
+        return [Export(datagram, domain, max(rates.values(), default=1), records)] if records else []
 
     def _message(self, datagram: bytes, exporter: str) -> Any:
         truncated = self._decoder.stats["truncated"]
@@ -104,19 +131,16 @@ class Exports:
             return None
         return message
 
-    def _timed(self, message: Any, exporter: str) -> Mapping[str, Any]:
+    def _note_start(self, place: Place, version: int, option: Mapping[str, Any]) -> None:
+        if version == 10 and isinstance(option.get("system_init_time_ms"), int):
+            self._booted[place] = option["system_init_time_ms"]
+            self._booted.move_to_end(place)
+            if len(self._booted) > KNOWN_STARTS:
+                self._booted.popitem(last=False)
+
+    def _timed(self, header: Mapping[str, Any], place: Place) -> Mapping[str, Any]:
         """The header with the exporter's uptime, which IPFIX tells apart: by the time of its start, in an option."""
-        header: Mapping[str, Any] = message.header
-        if header["version"] != 10:
-            return header
-        place = (exporter, header["domain"])
-        for option in message.options:
-            if isinstance(option.get("system_init_time_ms"), int):
-                self._booted[place] = option["system_init_time_ms"]
-                self._booted.move_to_end(place)
-                if len(self._booted) > KNOWN_STARTS:
-                    self._booted.popitem(last=False)
-        booted = self._booted.get(place)
+        booted = self._booted.get(place) if header["version"] == 10 else None
         return header if booted is None else {**header, "sys_uptime": (header["unix_secs"] * 1000 - booted) % WRAP}
 
     def _missing(self, exporter: str, domain: int, needs: set[int]) -> bool:
@@ -149,7 +173,7 @@ class Exports:
             if shape is None or self._missing(exporter, domain, shape[2]):
                 self._keep(datagram, exporter, domain)
             else:
-                found += self._decoded(datagram, exporter) or []
+                found += self._decoded(datagram, exporter, late=True) or []
         return found
 
 
@@ -174,24 +198,29 @@ def _sets(datagram: bytes, version: int) -> Iterator[int]:
         at += size
 
 
-def _record(flow: Mapping[str, Any], header: Mapping[str, Any], sampling: int) -> Mapping[str, Any] | None:
+def _record(flow: Mapping[str, Any], header: Mapping[str, Any], rates: Rates) -> Mapping[str, Any] | None:
     """A record as the contract words it; None for one that names no addresses or counts no octets, or no store's."""
     source, destination = flow_endpoints(flow)  # type: ignore[no-untyped-call]
     octets = _first(flow, "octets", "octets_total", "out_octets")
     if not isinstance(source, str) or not isinstance(destination, str) or octets is None:
         return None
     packets = _first(flow, "packets", "packets_total", "out_packets") or 0
-    if max(octets, packets) * sampling > LARGEST_COUNT:
+    rate = sampled(flow, rates)
+    if max(octets, packets) * rate > LARGEST_COUNT:
         return None
     start, end = _times(flow, header)
-    return {
+    record = {
         "source": source,
         "destination": destination,
-        "octets": octets * sampling,
-        "packets": packets * sampling,
+        "octets": octets * rate,
+        "packets": packets * rate,
         "start": start,
         "end": end,
     }
+    for theirs, ours in ALSO:
+        if (value := flow.get(theirs)) is not None and isinstance(value, int):
+            record[ours] = value
+    return record
 
 
 def _first(flow: Mapping[str, Any], *names: str) -> int | None:

@@ -84,7 +84,8 @@ def test_netflow_5_is_read(reader):
     [export] = reader.read(netflow5(100_000, 90_000, 95_000, engine=3))
 
     assert export.domain == 3
-    assert export.records == (record("10.0.0.1", "192.0.2.7", 9000, 12, SINCE - 10, SINCE - 5),)
+    also = {"protocol": 0, "trafficClass": 0, "ingress": 1, "egress": 2}
+    assert export.records == ({**record("10.0.0.1", "192.0.2.7", 9000, 12, SINCE - 10, SINCE - 5), **also},)
 
 
 def test_times_survive_the_wrap_of_the_boot_counter(reader):
@@ -155,6 +156,78 @@ def test_option_records_are_no_flows_and_a_sampling_rate_multiplies_the_counts(r
 
     assert export.sampling == 100
     assert export.records[0]["octets"] == 100 * RECORDS[0]["octets"]
+
+
+def options(scope, fields, data, sets=b"", domain=0):
+    """A NetFlow 9 datagram with an options template (scope system) and its data, and further sets."""
+    specified = b"".join(struct.pack("!HH", *field) for field in fields)
+    template = struct.pack("!HHH", 300, 4, len(specified)) + struct.pack("!HH", 1, 4) + specified
+    template += bytes(-len(template) % 4)
+    parts = struct.pack("!HH", 1, 4 + len(template)) + template + struct.pack("!HH", 300, 4 + len(data) + 4)
+    return struct.pack("!HHIIII", 9, 2, 1000, int(SINCE), 0, domain) + parts + struct.pack("!I", scope) + data + sets
+
+
+def test_each_sampler_has_its_rate_and_a_record_names_its_own(reader):
+    """samplerId (48) and samplerRandomInterval (50) in options; the record has samplerId."""
+    for sampler, rate in ((1, 100), (2, 1000)):
+        assert reader.read(options(1, ((48, 2), (50, 4)), struct.pack("!HI", sampler, rate) + bytes(2))) == []
+    fields = struct.pack("!HHHHHHHHHH", 400, 4, 8, 4, 12, 4, 1, 4, 48, 2)
+    seen = [
+        ip_address("10.0.0.1").packed + ip_address("192.0.2.7").packed + struct.pack("!IH", 64, n) for n in (1, 2, 9)
+    ]
+    sets = b"".join(
+        struct.pack("!HH", number, 4 + len(part) + -len(part) % 4) + part + bytes(-len(part) % 4)
+        for number, part in ((0, fields), (400, b"".join(seen)))
+    )
+    [export] = reader.read(struct.pack("!HHIIII", 9, 4, 1000, int(SINCE), 1, 0) + sets)
+
+    assert [one["octets"] for one in export.records] == [6400, 64_000, 64]
+    assert export.sampling == 1000
+
+
+@pytest.mark.parametrize(("header", "rate"), [(0x4000 | 100, 100), (0x8000 | 16383, 16383), (100, 1), (0x4000 | 1, 1)])
+def test_netflow_5_says_in_its_header_how_it_samples(reader, header, rate):
+    """The mode stands in the two highest bits: without one the interval means nothing."""
+    datagram = bytearray(netflow5(100_000, 90_000, 95_000))
+    struct.pack_into("!H", datagram, 22, header)
+    [export] = reader.read(bytes(datagram))
+
+    assert export.records[0]["octets"] == 9000 * rate
+
+
+def test_what_an_exporter_samples_is_said_of_one_domain_alone(reader):
+    reader.read(options(1, ((34, 4),), struct.pack("!I", 50), domain=1))
+
+    assert reader.records(lab.netflow9(RECORDS[1:], domain=1))[0]["octets"] == 64 * 50
+    assert reader.records(lab.netflow9(RECORDS[1:], domain=2))[0]["octets"] == 64
+
+
+def test_a_template_that_changes_is_followed_from_there_on_even_within_a_datagram(reader):
+    """Data before the new template is of the old one; data after it of the new one."""
+    ends = ip_address("10.0.0.1").packed + ip_address("192.0.2.7").packed
+    parts = [
+        (0, struct.pack("!HHHHHHHH", 256, 3, 8, 4, 12, 4, 1, 4)),
+        (256, ends + struct.pack("!I", 11)),
+        (0, struct.pack("!HHHHHHHHHH", 256, 4, 2, 4, 8, 4, 12, 4, 1, 4)),
+        (256, struct.pack("!I", 5) + ends + struct.pack("!I", 22)),
+    ]
+    sets = [struct.pack("!HH", number, 4 + len(part)) + part for number, part in parts]
+    header = struct.pack("!HHIII", 9, 4, 1000, int(SINCE), 0) + struct.pack("!I", 0)
+    first = [(one["octets"], one["packets"]) for one in reader.records(header + sets[0])]
+    both = [(one["octets"], one["packets"]) for one in reader.records(header + b"".join(sets[1:]))]
+
+    assert first == []
+    assert both == [(11, 0), (22, 5)]
+
+
+def test_datagrams_that_never_came_are_counted_for_their_source_and_domain(reader):
+    sent = lab.datagrams(9, [{**RECORDS[0], "octets": n} for n in range(24 * 60)], domain=4)
+    for n, datagram in enumerate(sent):
+        if n not in (20, 21):
+            reader.read(datagram)
+
+    assert reader.dropped == {"lost before us": 2}
+    assert reader.exports.sequences.missing == {("127.0.10.1", 4, 9): 2}
 
 
 def test_ipfix_times_since_boot_count_from_the_start_that_an_option_tells(reader):
