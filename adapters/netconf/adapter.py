@@ -47,6 +47,7 @@ class NetconfAdapter:
             if "netconf" in device.settings
         }
         self._peers: dict[str, Peer] = {}
+        self._seen: set[str] = set()
 
     async def start(self, report: Report) -> Sequence[str]:
         self._peers = {name: Peer(access) for name, access in self._accesses.items()}
@@ -82,9 +83,12 @@ class NetconfAdapter:
             raise
 
     async def commit(self, edit: Edit) -> None:
-        await self._peer(edit.intent.device).run(change.commit, edit)
+        if await self._peer(edit.intent.device).run(change.commit, edit):
+            self._seen.add(edit.intent.key)
 
     async def verify(self, edit: Edit) -> Sequence[Difference]:
+        if edit.intent.key in self._seen:
+            return []
         return await self._peer(edit.intent.device).run(change.verify, edit)
 
     async def confirm(self, edit: Edit) -> None:
@@ -94,6 +98,7 @@ class NetconfAdapter:
         return await self._peer(edit.intent.device).run(change.rollback, edit)
 
     async def release(self, edit: Edit) -> None:
+        self._seen.discard(edit.intent.key)
         if peer := self._peers.get(edit.intent.device):
             await peer.give_turn()
 

@@ -53,7 +53,7 @@ def capabilities(connection: Connection) -> frozenset[Capability]:
         "rollback": bool(_target(connection)),
         "candidate": _target(connection) == "candidate",
         "confirmedCommit": _undoes_itself(connection),
-        "notifications": ":notification" in connection.capabilities,
+        "notifications": connection.can(":notification"),
     }
     return frozenset(name for name, has in said.items() if has)
 
@@ -80,8 +80,12 @@ def prepare(connection: Connection, service: Service, intent: Intent, confirm_ti
     return edit
 
 
-def commit(connection: Connection, edit: Edit) -> None:
-    """Edit, and put it in force until the device's timer runs out, where it has one."""
+def commit(connection: Connection, edit: Edit) -> bool:
+    """Edit, and put it in force until the device's timer runs out, where it has one.
+
+    Whether the device was seen right afterwards to have and do all that is wanted: mostly it has, and verify need not
+    come back for it.
+    """
     try:
         if _target(connection) == "candidate":
             _discard(connection, _left(edit.intent))  # what others left
@@ -92,6 +96,11 @@ def commit(connection: Connection, edit: Edit) -> None:
     except (Denied, DeadlinePassed) as no:
         _take_back(connection, edit, no)
         raise
+    try:
+        found = _read(connection, edit)
+    except Denied:
+        return False  # it is in force all the same: verify asks again, and says why
+    return not (_differences(edit.service, edit.wanted, found) or _lagging(edit, found))
 
 
 def verify(connection: Connection, edit: Edit) -> Sequence[Difference]:
@@ -100,12 +109,11 @@ def verify(connection: Connection, edit: Edit) -> Sequence[Difference]:
     The device's timer is set anew before it runs out.
     """
     found = _read(connection, edit)
-    wrong = _differences(edit.service, edit.wanted, found)
-    if wrong or not edit.operational:
+    if wrong := _differences(edit.service, edit.wanted, found):
         return wrong
     wait, until = FIRST_WAIT, time.monotonic() + edit.service.settle
     extend = time.monotonic() + edit.confirm_timeout / 3
-    while wrong := _differences(edit.service, edit.operational, found):
+    while wrong := _lagging(edit, found):
         if time.monotonic() >= until:
             return wrong
         if connection.stopping.wait(wait):
@@ -122,8 +130,9 @@ def confirm(connection: Connection, edit: Edit) -> None:
     """Make it last, past a restart of the device too."""
     if _undoes_itself(connection):
         connection.call("commit", persist_id=persist_id(edit.intent), within=_patience(edit))
-    if ":startup" in connection.capabilities:
+    if connection.can(":startup"):
         _keep(connection, edit)
+    connection.unlock()
 
 
 def rollback(connection: Connection, edit: Edit) -> Sequence[Difference]:
@@ -132,7 +141,9 @@ def rollback(connection: Connection, edit: Edit) -> Sequence[Difference]:
         _cancelled(connection, edit.intent, _patience(edit))
     else:
         _edit_back(connection, edit)
-    return differences(edit.before, _stored(connection, edit.service, edit.intent, _patience(edit)))
+    now = _stored(connection, edit.service, edit.intent, _patience(edit))
+    connection.unlock()
+    return differences(edit.before, now)
 
 
 def persist_id(intent: Intent) -> str:
@@ -142,19 +153,23 @@ def persist_id(intent: Intent) -> str:
 
 def _target(connection: Connection) -> str:
     """The datastore that is edited; none on a device that can only be read."""
-    if ":candidate" in connection.capabilities:
+    if connection.can(":candidate"):
         return "candidate"
-    return "running" if ":writable-running" in connection.capabilities else ""
+    return "running" if connection.can(":writable-running") else ""
 
 
 def _undoes_itself(connection: Connection) -> bool:
-    return _target(connection) == "candidate" and ":confirmed-commit:1.1" in connection.capabilities
+    return _target(connection) == "candidate" and connection.can(":confirmed-commit:1.1")
 
 
 def _differences(service: Service, wanted: Wanted | None, found: Leaves | None) -> list[Difference]:
     if wanted is None or found is None:
         return [] if wanted is None and found is None else [Difference("", wanted, found)]
     return [Difference(leaf, wanted[leaf], found.get(leaf)) for leaf in service.differing(wanted, found)]
+
+
+def _lagging(edit: Edit, found: Leaves | None) -> list[Difference]:
+    return _differences(edit.service, edit.operational, found) if edit.operational else []
 
 
 def _diff(service: Service, wanted: Wanted | None, before: Leaves | None) -> dict[str, tuple[object, object]]:
@@ -210,9 +225,9 @@ def _discarded(connection: Connection, within: float) -> bool:
 def _edit(connection: Connection, edit: Edit, wanted: Wanted | None, within: float) -> None:
     """Edit and validate in the same call: netconfd commits nothing after a separate validate."""
     options = {}
-    if ":validate" in connection.capabilities:
+    if connection.can(":validate"):
         options["test_option"] = "test-then-set"
-    if ":rollback-on-error" in connection.capabilities:
+    if connection.can(":rollback-on-error"):
         options["error_option"] = "rollback-on-error"
     payload, target = edit.service.payload(edit.intent.instance, wanted), _target(connection)
     connection.call("edit_config", payload, target=target, default_operation="merge", within=within, **options)
@@ -235,7 +250,7 @@ def _extend(connection: Connection, edit: Edit) -> None:
 def _take_back(connection: Connection, edit: Edit, no: Exception) -> None:
     """Leave nothing of a change that did not come into force."""
     if _target(connection) == "running":
-        if ":rollback-on-error" not in connection.capabilities:
+        if not connection.can(":rollback-on-error"):
             _edit_back(connection, edit)
         return
     pending = isinstance(no, Denied) and _cancelled(connection, edit.intent, _patience(edit))
@@ -261,7 +276,7 @@ def _edit_back(connection: Connection, edit: Edit) -> None:
 
 def _keep_what_stands(connection: Connection, edit: Edit) -> None:
     """Copy to what the device starts with what an earlier try had confirmed, where that was its last step."""
-    if ":startup" in connection.capabilities:
+    if connection.can(":startup"):
         kept = _stored(connection, edit.service, edit.intent, _left(edit.intent), source="startup")
         if _differences(edit.service, edit.wanted, kept):
             _keep(connection, edit)

@@ -162,8 +162,14 @@ class Connection:
         self.device = access.device
         self.stopping = stopping
         self.holds = ""
-        self.capabilities = manager.server_capabilities
+        self._known: dict[str, bool] = {}
         self.host_key: str = session.transport.get_remote_server_key().get_base64()
+
+    def can(self, capability: str) -> bool:
+        """Whether the device has a capability, by its short name (:candidate)."""
+        if capability not in self._known:  # ncclient reads all of them each time
+            self._known[capability] = capability in self._manager.server_capabilities
+        return self._known[capability]
 
     @property
     def alive(self) -> bool:
@@ -205,6 +211,9 @@ class Connection:
         return None
 
     def unlock(self) -> None:
+        """Give back the lock that the session holds, where it holds one."""
+        if not self.holds:
+            return
         try:
             self.call("unlock", self.holds)
         except (Denied, Unavailable):

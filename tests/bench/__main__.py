@@ -1,6 +1,6 @@
 """`make bench`: what the gateway costs, side by side with what it is built on and what it replaces.
 
-    python -m tests.bench [post] [read] [order] [fault] [parts] [cost] [lists] [audit] [escapes] [--json FILE]
+    python -m tests.bench [post] [read] [order] [fault] [parts] [cost] [lists] [audit] [escapes] [netconf] [--json FILE]
     python -m tests.bench ... [--seconds N] [--rounds N]
     python -m tests.bench lists audit [--most N] [--store NAME=mongodb://...]
 
@@ -22,7 +22,7 @@ from rich.table import Table
 from tests.bench import facts
 from tests.bench.rounds import Effort, Result
 
-NAMES = ("post", "read", "order", "fault", "parts", "cost", "lists", "audit", "escapes")
+NAMES = ("post", "read", "order", "fault", "parts", "cost", "lists", "audit", "escapes", "netconf")
 
 
 def main() -> None:

@@ -223,7 +223,8 @@ async def test_a_slow_verification_sets_the_devices_timer_anew(tmp_path: Path) -
     await adapter.start(ignore)
     performing = asyncio.ensure_future(perform(adapter, intent(OLD)))
 
-    await element.until(lambda: element.requests["commit-confirmed"] == 5)  # four times anew: 2.7 s at least
+    async with asyncio.timeout(20):
+        await element.until(lambda: element.requests["commit-confirmed"] == 5)  # four times anew: 2.7 s at least
     pending = element.pending
     element.interfaces["ge-0/0/1"] = 1000
     outcome = await performing

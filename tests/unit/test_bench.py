@@ -16,6 +16,7 @@ CONTESTANTS = {
     "parts": {"policy decision, embedded", "create: embedded store, one by one"},
     "cost": {"memory: POST, all", "embedded: POST, neither", "decisions: embedded"},
     "audit": {"record, which the call waits for", "flush, embedded store", "verify, embedded store"},
+    "netconf": {"lab: intent", "lab: script", "lab: ncclient as shipped", "4 devices: intents"},
     "escapes": {"embedded", "activating", "server", "down", "slow", "nonsense"},
     "lists": {"embedded: order by id", "embedded: newest orders", "embedded: alarms by alarmedObject.id"},
 }
