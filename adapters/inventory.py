@@ -53,7 +53,9 @@ class Netconf(Section):
     passwordEnv: Text | None = None
     keyFile: Text | None = None
     hostKey: Text | None = None
+    knownHosts: Text | None = None
     trustFirstUse: bool = False
+    notifications: bool = False
 
     @model_validator(mode="after")
     def _says_who_we_are(self) -> Self:
@@ -180,10 +182,11 @@ def _resolved(file: Path, place: tuple[str, ...], given: Mapping[str, Any], secr
             if way in given:
                 del section[way]
                 section[secret] = _secret(file, (*place, way), given[way])
-    if "keyFile" in given:
-        section["keyFile"] = str(file.parent / given["keyFile"])
-        if not Path(section["keyFile"]).is_file():
-            raise Misconfigured(f"{strict.where(file, *place, 'keyFile')}: there is no such file")
+    for key in ("keyFile", "knownHosts"):
+        if key in given:
+            section[key] = str(file.parent / given[key])
+            if not Path(section[key]).is_file():
+                raise Misconfigured(f"{strict.where(file, *place, key)}: there is no such file")
     return section
 
 

@@ -8,38 +8,54 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+import resource
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from convergedon.adapters.contract import Capability, Device, Difference, Intent, Report, State
 from convergedon.adapters.netconf import change, mapping
 from convergedon.adapters.netconf.change import Edit
+from convergedon.adapters.netconf.events import Events
+from convergedon.adapters.netconf.listening import Listener
 from convergedon.adapters.netconf.mapping import Service
 from convergedon.adapters.netconf.peer import Peer
 from convergedon.adapters.netconf.session import Access
 from convergedon.core import strict
-from convergedon.core.errors import Refused, Unavailable
+from convergedon.core.errors import Misconfigured, Refused, Unavailable
 from convergedon.core.settings import Settings
+
+SPARE_FILES = 64
+"""Open files that the process needs besides."""
 
 
 def create(settings: Settings, devices: Mapping[str, Device]) -> NetconfAdapter:
     logging.getLogger("ncclient").setLevel(logging.WARNING)  # below it ncclient logs whole payloads
     file = strict.mapping_file(settings.mappings, "netconf.yaml", mapping.SHIPPED)
-    return NetconfAdapter(settings, devices, mapping.load(file))
+    return NetconfAdapter(settings, devices, mapping.load(file), mapping.load_events(file))
 
 
 class NetconfAdapter:
-    """The adapter for devices with ``netconf`` settings; sessions are opened when they are needed."""
+    """The adapter for devices with ``netconf`` settings.
+
+    Sessions for intents are opened when they are needed, those of devices that tell by themselves at the start.
+    """
 
     name = "netconf"
     performs = True
-    offers: frozenset[Capability] = frozenset({"read", "candidate", "confirmedCommit", "rollback", "verify"})
+    offers: frozenset[Capability] = frozenset(
+        {"read", "candidate", "confirmedCommit", "rollback", "verify", "notifications"}
+    )
 
     def __init__(
-        self, settings: Settings, devices: Mapping[str, Device], services: Mapping[str, Service] | None = None
+        self,
+        settings: Settings,
+        devices: Mapping[str, Device],
+        services: Mapping[str, Service] | None = None,
+        events: Events | None = None,
     ) -> None:
         self._confirm_timeout = settings.confirm_timeout
         self._services = mapping.load() if services is None else services
+        self._events = mapping.load_events() if events is None else events
         self._tenants = {name: device.tenant for name, device in devices.items()}
         self._accesses = {
             name: Access.of(name, device.address, device.settings["netconf"])
@@ -47,19 +63,32 @@ class NetconfAdapter:
             if "netconf" in device.settings
         }
         self._peers: dict[str, Peer] = {}
+        self._listeners: dict[str, Listener] = {}
         self._seen: set[str] = set()
 
     async def start(self, report: Report) -> Sequence[str]:
+        _refuse_too_many(self._accesses.values())
         self._peers = {name: Peer(access) for name, access in self._accesses.items()}
+        self._listeners = {
+            name: Listener(access, self._tenants[name], self._events, report)
+            for name, access in self._accesses.items()
+            if access.notifications
+        }
+        for listener in self._listeners.values():
+            listener.start()
         return ()
 
     async def stop(self) -> None:
         """Stop within five seconds; what is under way may finish in three, then the devices' timers undo it."""
-        await asyncio.gather(*(peer.stop() for peer in self._peers.values()))
-        self._peers = {}
+        await asyncio.gather(
+            *(peer.stop() for peer in self._peers.values()), *(listener.stop() for listener in self._listeners.values())
+        )
+        self._peers, self._listeners = {}, {}
 
     async def health(self) -> Mapping[str, Any]:
         devices = {name: peer.health() for name, peer in self._peers.items()}
+        for name, listener in self._listeners.items():
+            devices[name]["notifications"] = listener.health()
         reached = all(device["state"] != "unreachable" for device in devices.values())
         return {"state": "ready" if reached else "degraded", "devices": devices}
 
@@ -113,3 +142,16 @@ class NetconfAdapter:
         if device not in self._peers:
             raise Unavailable(f"{device}: the netconf adapter is not running; the intent comes back")
         return self._peers[device]
+
+
+def _refuse_too_many(accesses: Collection[Access]) -> None:
+    """Raise Misconfigured where the sessions of all devices need more open files than this process may have."""
+    needed = len(accesses) + sum(access.notifications for access in accesses) + SPARE_FILES
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and needed > limit:
+        if most != resource.RLIM_INFINITY and needed > most:
+            raise Misconfigured(
+                f"the netconf adapter needs {needed} open files for the sessions of {len(accesses)} devices"
+                f" and may have {most}: raise the limit (ulimit -n), or divide the devices among several adapters"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))

@@ -14,10 +14,12 @@ import json
 import logging
 import os
 import re
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -25,13 +27,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lxml import etree  # type: ignore[import-untyped]
 
-from convergedon.core.errors import Misconfigured
+from convergedon.adapters.netconf.ports import Ports
+from convergedon.core.errors import Misconfigured, NotFound
 
 if TYPE_CHECKING:
     import asyncssh
 
 NC = "urn:ietf:params:xml:ns:netconf:base:1.0"
 ACCESS = "urn:convergedon:yang:access"
+NOTIFICATION = "urn:ietf:params:xml:ns:netconf:notification:1.0"
+REPLAYED = 1_000
 MODULE = "convergedon-access"
 YANG = files("convergedon.adapters.netconf") / "yang" / f"{MODULE}.yang"
 CONFIRM_TIMEOUT = 600.0  # RFC 6241, 8.4.4.1
@@ -42,12 +47,13 @@ CAPABILITIES = (
     "urn:ietf:params:netconf:capability:candidate:1.0",
     "urn:ietf:params:netconf:capability:confirmed-commit:1.0",
     "urn:ietf:params:netconf:capability:confirmed-commit:1.1",
+    "urn:ietf:params:netconf:capability:notification:1.0",
     "urn:ietf:params:netconf:capability:rollback-on-error:1.0",
     "urn:ietf:params:netconf:capability:validate:1.0",
     "urn:ietf:params:netconf:capability:validate:1.1",
-    f"{ACCESS}?module={MODULE}&revision=2026-11-01",
+    f"{ACCESS}?module={MODULE}&revision=2026-11-26",
 )
-KEYS = {f"{{{ACCESS}}}access": f"{{{ACCESS}}}name"}
+KEYS = {f"{{{ACCESS}}}{entry}": f"{{{ACCESS}}}name" for entry in ("access", "interface")}
 STATE_LEAVES = frozenset({f"{{{ACCESS}}}oper-bandwidth", f"{{{ACCESS}}}oper-status"})
 EDIT_OPERATIONS = frozenset({"merge", "replace", "create", "delete", "remove", "none"})
 
@@ -116,6 +122,7 @@ class Session:
     process: asyncssh.SSHServerProcess[bytes]
     chunked: bool = False
     closing: bool = False
+    subscribed: bool = False
     buffer: bytearray = field(default_factory=bytearray)
 
     def drop(self) -> None:
@@ -177,6 +184,8 @@ class Element:
         self._server: asyncssh.SSHAcceptor | None = None
         self._key: asyncssh.SSHKey | None = None
         self._connections: set[asyncssh.SSHServerConnection] = set()
+        self._ports = Ports(interfaces, time.monotonic())
+        self._told: deque[tuple[datetime, bytes]] = deque(maxlen=REPLAYED)
         self._telling: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Condition()
 
@@ -425,9 +434,11 @@ class Element:
             "discard-changes": self._discard_changes,
             "close-session": self._close_session,
             "kill-session": self._kill_session,
+            "create-subscription": self._create_subscription,
         }
         name = etree.QName(operation).localname if operation is not None else ""
-        if operation is None or name not in actions or etree.QName(operation).namespace != NC:
+        space = NOTIFICATION if name == "create-subscription" else NC
+        if operation is None or name not in actions or etree.QName(operation).namespace != space:
             raise RpcError("operation-not-supported", f"there is no operation {name!r} here", type_="protocol")
         return actions[name](session, operation)
 
@@ -544,6 +555,34 @@ class Element:
         self._ended(victim)
         victim.drop()
 
+    # --- notifications (RFC 5277)
+
+    def _create_subscription(self, session: Session, operation: etree._Element) -> None:
+        if session.subscribed:
+            raise RpcError("operation-failed", "this session has a subscription", type_="protocol")
+        stream = operation.findtext(f"{{{NOTIFICATION}}}stream", "NETCONF").strip()
+        if stream != "NETCONF":
+            raise RpcError("invalid-value", f"there is no stream {stream!r}", type_="protocol")
+        since = operation.findtext(f"{{{NOTIFICATION}}}startTime")
+        session.subscribed = True
+        if since is not None:
+            asyncio.get_running_loop().call_soon(self._replay, session, since.strip())  # after the answer
+
+    def _replay(self, session: Session, since: str) -> None:
+        for at, message in self._told:
+            if at >= datetime.fromisoformat(since):
+                session.write(message)
+        session.write(_notification(datetime.now(UTC), etree.Element(f"{{{NOTIFICATION}}}replayComplete")))
+
+    def tell_all(self, content: etree._Element) -> None:
+        """Send a notification to whoever subscribed, and keep it for those who ask for it later."""
+        now = datetime.now(UTC)
+        message = _notification(now, content)
+        self._told.append((now, message))
+        for session in self.sessions.values():
+            if session.subscribed and not session.closing:
+                session.write(message)
+
     # --- datastores
 
     def _stored(self, name: str) -> etree._Element:
@@ -584,11 +623,58 @@ class Element:
     def _with_state(self) -> etree._Element:
         found = copy.deepcopy(self._running)
         for entry in found.iterfind(f"{{{ACCESS}}}accesses/{{{ACCESS}}}access"):
-            capacity = self.interfaces.get(entry.findtext(f"{{{ACCESS}}}interface"), 0)
-            rate = min(int(entry.findtext(f"{{{ACCESS}}}bandwidth")), capacity)
+            rate = self._shaped(entry)
             etree.SubElement(entry, f"{{{ACCESS}}}oper-bandwidth").text = str(rate)
             etree.SubElement(entry, f"{{{ACCESS}}}oper-status").text = "up" if rate else "down"
+        self._look_at_ports()
+        listed = etree.SubElement(found, f"{{{ACCESS}}}interfaces", nsmap={None: ACCESS})
+        for name, capacity in self.interfaces.items():
+            port = self._ports[name]
+            state = {"name": name, "oper-status": "up" if port.up else "down", "capacity": capacity}
+            octets = {"in-octets": int(port.octets), "out-octets": int(port.octets)}
+            interface = etree.SubElement(listed, f"{{{ACCESS}}}interface")
+            for leaf, value in {**state, **octets}.items():
+                etree.SubElement(interface, f"{{{ACCESS}}}{leaf}").text = str(value)
         return found
+
+    def set_link(self, interface: str, up: bool) -> bool:
+        """Take a link up or down, and tell of it; false when it was so already. Raises NotFound."""
+        if interface not in self.interfaces:
+            raise NotFound(f"{self.name} has no interface {interface}; it has {', '.join(self.interfaces)}")
+        port = self._ports[interface]
+        if port.up == up:
+            return False
+        self._look_at_ports()
+        port.up = up
+        self._look_at_ports()
+        told = etree.Element(f"{{{ACCESS}}}interface-state", nsmap={None: ACCESS})
+        etree.SubElement(told, f"{{{ACCESS}}}interface").text = interface
+        etree.SubElement(told, f"{{{ACCESS}}}oper-status").text = "up" if up else "down"
+        self.tell_all(told)
+        return True
+
+    def link_is_up(self, interface: str) -> bool:
+        return self._ports[interface].up
+
+    def carried(self) -> list[tuple[str, int]]:
+        """The accesses that carry traffic: the address of each, and the Mbit/s that it is shaped to."""
+        entries = self._running.iterfind(f"{{{ACCESS}}}accesses/{{{ACCESS}}}access")
+        found = [(entry.findtext(f"{{{ACCESS}}}address"), self._shaped(entry)) for entry in entries]
+        return [(address.partition("/")[0], rate) for address, rate in found if address and rate]
+
+    def _shaped(self, entry: etree._Element) -> int:
+        """What an access gives: what was configured, as far as its interface can."""
+        interface = entry.findtext(f"{{{ACCESS}}}interface")
+        if interface not in self.interfaces or not self._ports[interface].up:
+            return 0
+        return min(int(entry.findtext(f"{{{ACCESS}}}bandwidth")), self.interfaces[interface])
+
+    def _look_at_ports(self) -> None:
+        rates: Counter[str] = Counter()
+        for entry in self._running.iterfind(f"{{{ACCESS}}}accesses/{{{ACCESS}}}access"):
+            rates[entry.findtext(f"{{{ACCESS}}}interface")] += self._shaped(entry)
+        most = {name: min(rate, self.interfaces.get(name, 0)) for name, rate in rates.items()}
+        self._ports.look(time.monotonic(), most)
 
     def _expire(self) -> None:
         self._undo()
@@ -603,6 +689,7 @@ class Element:
 
     def _save(self) -> None:
         """Keep running, and what a pending commit would go back to, before anybody is told that it is so."""
+        self._look_at_ports()
         state = {"running": _serialise(self._running).decode(), "before": None}
         if self._pending is not None:
             state["before"] = _serialise(self._pending.before).decode()
@@ -614,6 +701,7 @@ class Element:
             return
         state = json.loads(kept.read_text(encoding="utf-8"))
         self._running = _parse((state["before"] or state["running"]).encode())
+        self._look_at_ports()
         if state["before"]:
             self._save()
 
@@ -684,6 +772,13 @@ def _reply(attributes: Mapping[str, str], found: etree._Element | list[RpcError]
     else:
         reply.append(found)
     return _serialise(reply)
+
+
+def _notification(at: datetime, content: etree._Element) -> bytes:
+    notification = etree.Element(f"{{{NOTIFICATION}}}notification", nsmap={None: NOTIFICATION})
+    etree.SubElement(notification, f"{{{NOTIFICATION}}}eventTime").text = at.isoformat(timespec="microseconds")
+    notification.append(content)
+    return _serialise(notification)
 
 
 def _rpc_error(error: RpcError) -> etree._Element:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Self
 from lxml import etree  # type: ignore[import-untyped]
 from pydantic import Field, StringConstraints, model_validator
 
+from convergedon.adapters.netconf.events import Event, Events
 from convergedon.core import strict
 from convergedon.core.errors import Invalid
 
@@ -186,11 +187,19 @@ class Document(strict.Strict):
     """The file as a whole."""
 
     services: dict[Text, Entry] = Field(min_length=1)
+    notifications: tuple[Event, ...] = Field((), strict=False)
+    silent: frozenset[Text] = Field(frozenset(), strict=False)
 
 
 def load(file: Traversable = SHIPPED) -> dict[str, Service]:
     """Read the services of a mapping file. Raises Misconfigured with file and key."""
     return {name: _service(file.name, name, entry) for name, entry in strict.read(Document, file).services.items()}
+
+
+def load_events(file: Traversable = SHIPPED) -> Events:
+    """Read what notifications mean. Raises Misconfigured with file and key."""
+    found = strict.read(Document, file)
+    return Events(found.notifications, found.silent)
 
 
 def _service(source: str, name: str, entry: Entry) -> Service:

@@ -48,7 +48,17 @@ CAPABILITIES = [
 CHANGING = frozenset({"commit", "cancel_commit", "copy_config"})
 BROKEN = (NCClientError, paramiko.SSHException, OSError, EOFError)
 _READ = 65_536
-_SETTINGS = ("host", "port", "username", "password", "keyFile", "hostKey", "trustFirstUse")
+_SETTINGS = (
+    "host",
+    "port",
+    "username",
+    "password",
+    "keyFile",
+    "hostKey",
+    "knownHosts",
+    "trustFirstUse",
+    "notifications",
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,8 @@ class Access:
     password: str | None = field(repr=False)
     key_file: str | None
     host_key: str | None
+    known_hosts: str | None = None
+    notifications: bool = False
 
     @classmethod
     def of(cls, device: str, address: str, given: Mapping[str, Any]) -> Access:
@@ -90,13 +102,20 @@ class Access:
             raise wrong("password", "is missing; a password or a keyFile is needed")
         if key_file and not Path(key_file).is_file():
             raise wrong("keyFile", "there is no such file")
-        if not host_key and given.get("trustFirstUse") is not True:
+        known_hosts = text("knownHosts")
+        if known_hosts and (fault := _unreadable(known_hosts)):
+            raise wrong("knownHosts", fault)
+        if not (host_key or known_hosts) and given.get("trustFirstUse") is not True:
             raise wrong(
-                "hostKey", "is missing; take the device's public key from ssh-keyscan, or set trustFirstUse: true"
+                "hostKey",
+                "is missing; take the device's public key from ssh-keyscan, name a file of knownHosts,"
+                " or set trustFirstUse: true",
             )
         if host_key and not _is_host_key(host_key):
             raise wrong("hostKey", "must be the base64 part of an ed25519, ecdsa or rsa public key")
-        return cls(device, text("host") or address, port, username, password, key_file, host_key)
+        listens = given.get("notifications") is True
+        host = text("host") or address
+        return cls(device, host, port, username, password, key_file, host_key, known_hosts, listens)
 
 
 class Denied(Exception):
@@ -138,6 +157,7 @@ class PromptSession(SSHSession):  # type: ignore[misc]
         except Exception as error:
             self._lost = True
             self._dispatch_error(error)
+            self._notification_q.put(None)  # who waits for a notification need not wait for its time-out
             self.close()
 
 
@@ -198,6 +218,17 @@ class Connection:
         if errors := [error for error in reply.errors if error.severity != "warning"]:
             raise Denied(rpc, errors, [self._access.password] if self._access.password else [])
         return reply
+
+    def subscribe(self, since: str | None, within: float) -> None:
+        """Have the device tell what happens from now on, and before that what happened since (RFC 5277)."""
+        self.call("create_subscription", stream_name="NETCONF", start_time=since, within=within)
+
+    def notification(self, within: float) -> etree._Element | None:
+        """Wait for a notification. Raises Unreachable when the session has ended."""
+        found = self._manager.take_notification(timeout=within)
+        if found is None and not self.alive:
+            raise Unreachable(f"{self.device}: the session for notifications has ended; it is opened again")
+        return None if found is None else found.notification_ele
 
     def lock(self, datastore: str, within: float) -> Denied | None:
         """Lock a datastore; what the device says where somebody else has it."""
@@ -285,6 +316,8 @@ def _dial(
     bound.daemon = True
     bound.start()
     try:
+        if access.known_hosts:
+            session.load_known_hosts(access.known_hosts)
         session.connect(
             host=access.host,
             port=access.port,
@@ -295,7 +328,7 @@ def _dial(
             key_filename=access.key_file,
             allow_agent=False,
             look_for_keys=False,
-            hostkey_verify=access.host_key is not None,
+            hostkey_verify=bool(access.host_key or access.known_hosts),
             hostkey_b64=access.host_key,
         )
         manager = Manager(session, handler, timeout=within, raise_mode=RaiseMode.NONE)
@@ -307,7 +340,8 @@ def _dial(
         link.close()
         kind: type[Unavailable] = CredentialsRefused
         if isinstance(error, SSHUnknownHostError):
-            words = "shows another host key than the one we know: if it was replaced on purpose, change netconf.hostKey"
+            where_known = "netconf.hostKey" if access.host_key else access.known_hosts
+            words = f"shows another host key than the one we know: if that is meant to be, change {where_known}"
         elif refused:
             words = f"refuses the credentials of {access.username}: check netconf.username, password and keyFile"
         else:
@@ -340,6 +374,14 @@ def _sentence(error: RPCError) -> str:
 
 def _holder(error: RPCError) -> str | None:
     return next((node.text for node in error.xml.iter("{*}session-id")), None)
+
+
+def _unreadable(known_hosts: str) -> str:
+    """What is wrong with a file of known hosts."""
+    try:
+        return "" if paramiko.HostKeys(known_hosts) else "there is no host key in the file"
+    except OSError as error:
+        return f"the file cannot be read ({_reason(error)})"
 
 
 def _is_host_key(text: str) -> bool:

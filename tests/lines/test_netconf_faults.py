@@ -185,7 +185,7 @@ async def test_a_device_that_can_only_be_read_is_refused_and_says_so(tmp_path: P
 
     assert (outcome.status, outcome.reason) == ("refused", "capability")
     assert "neither a candidate nor a writable running configuration" in outcome.words
-    assert capabilities == {"read", "verify"}
+    assert capabilities == {"read", "verify", "notifications"}
 
 
 @pytest.mark.parametrize("kind", ["candidate", "running"])

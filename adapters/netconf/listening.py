@@ -1,0 +1,133 @@
+"""Hears what devices tell by themselves (RFC 5277), each over a session of its own.
+
+What was told while nobody listened is told again: after a reconnection the device replays from the last notification
+that was made safe, and what was safe already is known by its id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from convergedon.adapters.contract import Observation, Report
+from convergedon.adapters.netconf.events import Events, event_time
+from convergedon.adapters.netconf.session import CONNECT_SECONDS, RPC_TIMEOUT, Access, Connection, Denied, dial
+from convergedon.core import metrics
+from convergedon.core.errors import Unavailable
+
+FIRST_WAIT, LONGEST_WAIT = 0.2, 30.0
+LOOK_UP = 5.0
+REMEMBERED = 1_000
+
+log = structlog.get_logger()
+
+
+class Listener:
+    """One device's notifications, one after another, in a thread that waits for them."""
+
+    def __init__(self, access: Access, tenant: str, events: Events, report: Report) -> None:
+        self._access, self._tenant, self._events, self._report = access, tenant, events, report
+        self._loop = asyncio.get_running_loop()
+        self._stopping = threading.Event()
+        self._sever: Callable[[], None] = lambda: None
+        self._thread = threading.Thread(target=self._run, name=f"netconf-listen-{access.device}", daemon=True)
+        self._since = ""
+        self._known: deque[str] = deque(maxlen=REMEMBERED)
+        self._reporting: Any = None
+        self._words = ""
+        self._listening = False
+        self.received = 0
+        self.unreadable = 0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    async def stop(self) -> None:
+        self._stopping.set()
+        self._sever()
+        if reporting := self._reporting:
+            reporting.cancel()
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join, 2.0)
+
+    def health(self) -> dict[str, Any]:
+        state = "listening" if self._listening else "unreachable" if self._words else "connecting"
+        words = {"words": self._words} if self._words else {}
+        return {"state": state, "received": self.received, "unreadable": self.unreadable, **words}
+
+    def _run(self) -> None:
+        wait = FIRST_WAIT
+        while not self._stopping.is_set():
+            try:
+                with_session = dial(self._access, self._dialled, CONNECT_SECONDS, self._stopping)
+                self._listen(with_session)
+            except (Unavailable, Denied) as error:
+                wait = FIRST_WAIT if self._listening else min(2 * wait, LONGEST_WAIT)
+                self._words, self._listening = str(error), False
+            self._stopping.wait(wait)
+
+    def _listen(self, connection: Connection) -> None:
+        try:
+            self._subscribe(connection)
+            self._words, self._listening = "", True
+            while not self._stopping.is_set():
+                notification = connection.notification(LOOK_UP)
+                if notification is not None:
+                    self._take(notification)
+        finally:
+            connection.close()
+
+    def _subscribe(self, connection: Connection) -> None:
+        """Have everything from the last that was made safe; a device without replay tells from now on."""
+        began = datetime.fromtimestamp(time.time(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        try:
+            connection.subscribe(self._since or None, RPC_TIMEOUT)
+        except Denied as denied:
+            if not self._since:
+                raise
+            log.warning("no replay of notifications", device=self._access.device, reason=denied.words)
+            connection.subscribe(None, RPC_TIMEOUT)
+        self._since = self._since or began
+
+    def _take(self, notification: Any) -> None:
+        self.received += 1
+        try:
+            seen = self._events.observation(notification, self._access.device, self._tenant)
+        except ValueError:
+            self.unreadable += 1
+            return
+        if seen is not None and seen.id not in self._known:
+            self._make_safe(seen)
+            self._known.append(seen.id)
+            metrics.OBSERVED.labels("netconf", seen.kind).inc()
+        self._since = event_time(notification)
+
+    def _make_safe(self, seen: Observation) -> None:
+        """Report it until it is stored; nothing after it is taken before."""
+        wait = FIRST_WAIT
+        while True:
+            if self._stopping.is_set():
+                raise Unavailable("the netconf adapter is stopping; the device is asked for a replay")
+            self._reporting = asyncio.run_coroutine_threadsafe(_reported(self._report, seen), self._loop)
+            try:
+                self._reporting.result()
+                return
+            except Unavailable:
+                self._stopping.wait(wait)
+                wait = min(2 * wait, LONGEST_WAIT)
+
+    def _dialled(self, sever: Callable[[], None]) -> None:
+        self._sever = sever
+        if self._stopping.is_set():
+            sever()
+
+
+async def _reported(report: Report, seen: Observation) -> None:
+    await report(seen)

@@ -1,0 +1,40 @@
+"""The interfaces of a lab element: up or down, and counting what the accesses on them are simulated to carry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+UTILISATION = 0.5
+"""The part of its bandwidth that an access is simulated to use, in each direction."""
+OCTETS_A_MEGABIT = 125_000
+
+
+@dataclass
+class Port:
+    """One interface; ``rate`` in octets a second is what it carries in each direction since it was looked at last."""
+
+    up: bool = True
+    octets: float = 0.0
+    rate: float = 0.0
+
+
+class Ports:
+    """All interfaces. Counters grow by the rates that were in force, whatever those are by now."""
+
+    def __init__(self, names: Mapping[str, int], now: float) -> None:
+        self._ports = {name: Port() for name in names}
+        self._looked = now
+
+    def __getitem__(self, name: str) -> Port:
+        return self._ports[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._ports
+
+    def look(self, now: float, rates: Mapping[str, int]) -> None:
+        """Count until now, and go on with what the accesses of each interface are shaped to (Mbit/s)."""
+        passed, self._looked = max(0.0, now - self._looked), now
+        for name, port in self._ports.items():
+            port.octets += passed * port.rate
+            port.rate = UTILISATION * OCTETS_A_MEGABIT * rates.get(name, 0) if port.up else 0.0

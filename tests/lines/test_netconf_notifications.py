@@ -1,0 +1,245 @@
+"""What elements tell by themselves becomes observations, none lost and none twice; and whom the adapter trusts."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lxml import etree
+
+from convergedon.adapters.contract import Device, Observation
+from convergedon.adapters.netconf import NetconfAdapter, adapter, create, mapping
+from convergedon.adapters.netconf.lab import Element
+from convergedon.adapters.testing import ignore
+from convergedon.core import settings
+from convergedon.core.errors import CredentialsRefused, Misconfigured, Unavailable
+
+PORT = "ge-0/0/1"
+
+
+class Reported:
+    """What was reported; ``away`` is how often it cannot be made safe."""
+
+    def __init__(self) -> None:
+        self.seen: list[Observation] = []
+        self.away = 0
+        self._more = asyncio.Condition()
+
+    async def __call__(self, observation: Observation) -> None:
+        if self.away:
+            self.away -= 1
+            raise Unavailable("the bus is away")
+        async with self._more:
+            self.seen.append(observation)
+            self._more.notify_all()
+
+    async def until(self, number: int) -> list[Observation]:
+        async with asyncio.timeout(20), self._more:
+            await self._more.wait_for(lambda: len(self.seen) >= number)
+        return self.seen
+
+
+@pytest.fixture
+async def element(tmp_path: Path) -> AsyncIterator[Element]:
+    element = Element("pe1", tmp_path / "pe1", {PORT: 1000})
+    await element.start()
+    yield element
+    await element.stop()
+
+
+@pytest.fixture
+def reported() -> Reported:
+    return Reported()
+
+
+@pytest.fixture
+async def listening(element: Element, reported: Reported) -> AsyncIterator[NetconfAdapter]:
+    adapter = create(settings.load(), {"pe1": device(element, notifications=True)})
+    await adapter.start(reported)
+    await element.until(lambda: any(session.subscribed for session in element.sessions.values()))
+    yield adapter
+    await adapter.stop()
+
+
+def device(element: Element, **changed: Any) -> Device:
+    entry = {**element.device_entry()["netconf"], **changed}
+    return Device("pe1", "acme", "127.0.0.1", {"netconf": {key: value for key, value in entry.items() if value}})
+
+
+async def test_a_link_that_goes_down_and_up_is_a_fault_and_its_clear(
+    element: Element, listening: NetconfAdapter, reported: Reported
+) -> None:
+    """With the key of the traps that say the same: it is one condition, whoever tells."""
+    element.set_link(PORT, False)
+    element.set_link(PORT, True)
+    down, up = await reported.until(2)
+
+    assert (down.kind, down.device, down.tenant, down.object, down.key) == (
+        "fault",
+        "pe1",
+        "acme",
+        PORT,
+        f"link:{PORT}",
+    )
+    assert down.attributes["perceivedSeverity"] == "major"
+    assert down.attributes["details"] == {"interface": PORT, "oper-status": "down"}
+    assert (up.kind, up.key) == ("clear", f"link:{PORT}")
+    assert down.time <= up.time
+    assert (await listening.health())["devices"]["pe1"]["notifications"]["state"] == "listening"
+
+
+async def test_what_happened_while_nobody_listened_is_told_once_all_the_same(
+    element: Element, listening: NetconfAdapter, reported: Reported
+) -> None:
+    element.set_link(PORT, False)
+    await reported.until(1)
+    (session,) = element.sessions.values()
+    session.subscribed = False
+    element.set_link(PORT, True)
+    session.drop()
+    await reported.until(2)
+    element.set_link(PORT, False)
+    seen = await reported.until(3)
+
+    assert [one.kind for one in seen] == ["fault", "clear", "fault"]
+    assert len({one.id for one in seen}) == 3
+
+
+async def test_nothing_is_taken_for_safe_that_is_not(
+    element: Element, listening: NetconfAdapter, reported: Reported
+) -> None:
+    reported.away = 2
+    element.set_link(PORT, False)
+    element.set_link(PORT, True)
+    seen = await reported.until(2)
+
+    assert [one.kind for one in seen] == ["fault", "clear"]
+
+
+async def test_what_the_mapping_does_not_know_is_told_as_such(
+    element: Element, listening: NetconfAdapter, reported: Reported
+) -> None:
+    strange = etree.fromstring('<fan-speed xmlns="urn:x"><fan>2</fan></fan-speed>')
+    element.tell_all(strange)
+    (seen,) = await reported.until(1)
+
+    assert (seen.kind, seen.key) == ("unmapped", "unmapped:urn:x#fan-speed")
+    assert seen.attributes["details"] == {"fan": "2"}
+
+
+async def test_a_device_that_is_away_when_the_adapter_starts_is_listened_to_later(
+    element: Element, reported: Reported
+) -> None:
+    known = device(element, notifications=True)
+    await element.stop()
+    adapter = create(settings.load(), {"pe1": known})
+    await adapter.start(reported)
+
+    await element.start()
+    await element.until(lambda: any(session.subscribed for session in element.sessions.values()))
+    element.set_link(PORT, False)
+    await reported.until(1)
+    await adapter.stop()
+
+    assert not element.sessions
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ("kind: clear", "perceivedSeverity is cleared for a clear"),
+        ("key: link", "key has {object} in it"),
+        ("probableCause: 5", "probableCause"),
+    ],
+)
+def test_a_mapping_of_notifications_that_is_wrong_is_refused_with_its_place(
+    changed: str, words: str, tmp_path: Path
+) -> None:
+    key = changed.partition(":")[0]
+    lines = mapping.SHIPPED.read_text().splitlines()
+    first = next(at for at, line in enumerate(lines) if line.startswith("notifications:"))
+    at = next(at for at, line in enumerate(lines) if at > first and line.strip().startswith(f"{key}:"))
+    lines[at] = f"    {changed}"
+    file = tmp_path / "netconf.yaml"
+    file.write_text("\n".join(lines))
+
+    with pytest.raises(Misconfigured, match=words) as raised:
+        mapping.load_events(file)
+
+    assert "netconf.yaml, line" in str(raised.value)
+    assert "notifications.0" in str(raised.value)
+
+
+def test_more_devices_than_open_files_are_refused_in_a_sentence(
+    element: Element, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter.resource, "getrlimit", lambda _: (100, 100))
+    many = [adapter.Access.of(f"pe{n}", "", device(element).settings["netconf"]) for n in range(50)]
+
+    with pytest.raises(Misconfigured, match=r"needs 114 open files for the sessions of 50 devices and may have 100"):
+        adapter._refuse_too_many(many)
+
+
+# --- host keys
+
+
+async def test_a_key_in_the_file_of_known_hosts_is_trusted_and_no_other(element: Element, tmp_path: Path) -> None:
+    known = tmp_path / "known_hosts"
+    known.write_text(f"[127.0.0.1]:{element.port} ssh-ed25519 {element.host_key}\n")
+    adapter = create(settings.load(), {"pe1": device(element, hostKey=None, knownHosts=str(known))})
+    await adapter.start(ignore)
+    trusted = await adapter.capabilities("pe1")
+    await adapter.stop()
+    await element.stop()
+    (element.folder / "host.key").unlink()
+    await element.start()
+    await adapter.start(ignore)
+    with pytest.raises(CredentialsRefused, match=r"another host key than the one we know: .* change .*known_hosts"):
+        await adapter.capabilities("pe1")
+    await adapter.stop()
+
+    assert "read" in trusted
+
+
+async def test_a_host_that_is_not_in_the_file_is_not_trusted(element: Element, tmp_path: Path) -> None:
+    known = tmp_path / "known_hosts"
+    known.write_text(f"192.0.2.1 ssh-ed25519 {element.host_key}\n")
+    adapter = create(settings.load(), {"pe1": device(element, hostKey=None, knownHosts=str(known))})
+    await adapter.start(ignore)
+
+    with pytest.raises(CredentialsRefused):
+        await adapter.capabilities("pe1")
+    await adapter.stop()
+
+
+@pytest.mark.parametrize(("text", "words"), [(None, "cannot be read"), ("", "no host key in the file")])
+def test_a_file_of_known_hosts_that_says_nothing_is_refused(
+    text: str | None, words: str, element: Element, tmp_path: Path
+) -> None:
+    known = tmp_path / "known_hosts"
+    if text is not None:
+        known.write_text(text)
+
+    with pytest.raises(Misconfigured, match=rf"pe1: netconf.knownHosts: .*{words}"):
+        create(settings.load(), {"pe1": device(element, hostKey=None, knownHosts=str(known))})
+
+
+# --- interfaces
+
+
+async def test_counters_grow_with_the_bandwidth_that_is_configured(element: Element) -> None:
+    """And stand still while the link is down."""
+    ports = element._ports
+    ports.look(100.0, {PORT: 80})
+    ports.look(101.0, {PORT: 80})
+    first = ports[PORT].octets
+    ports.look(101.0, {PORT: 160})
+    ports.look(102.0, {PORT: 160})
+    second = ports[PORT].octets
+    ports[PORT].up = False
+    ports.look(102.0, {PORT: 160})
+    ports.look(200.0, {PORT: 160})
+
+    assert second - first == 2 * 80 * 125_000 * 0.5
+    assert ports[PORT].octets == second
