@@ -84,7 +84,7 @@ class Settings(BaseSettings):
     policies: Path | None = Field(None, description="Folder of Rego policies instead of the ones that ship.")
     devices: Path | None = Field(None, description="YAML file of devices, their tenants and how to reach them.")
     mappings: Path | None = Field(
-        None, description="Folder of mapping files that replace those that ship: netconf.yaml, snmp.yaml."
+        None, description="Folder of mapping files that replace those that ship: netconf.yaml, snmp.yaml, file.yaml."
     )
     products: Path | None = Field(None, description="YAML product model instead of the one that ships.")
     tariff: Path | None = Field(None, description="YAML tariff instead of the one that ships.")
@@ -111,6 +111,9 @@ class Settings(BaseSettings):
     )
     flow_host: str = Field("127.0.0.1", description="Address the flow adapter listens on.")
     flow_port: int = Field(2055, ge=0, le=65535, description="UDP port for NetFlow and IPFIX; 0 takes a free one.")
+    call_folder: Path | None = Field(
+        None, description="Folder in which files of call records are dropped; empty: `calls` in the data folder."
+    )
     callback_networks: Annotated[list[IPv4Network | IPv6Network], NoDecode] = Field(
         default_factory=list,
         description="Loopback or private networks that hub callbacks may be on, comma-separated; public addresses may.",

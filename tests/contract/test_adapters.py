@@ -38,3 +38,9 @@ class TestFlow(ObserverContract):
     @pytest.fixture
     def adapter(self):
         return made("flow")
+
+
+class TestFile(ObserverContract):
+    @pytest.fixture
+    def adapter(self, tmp_path):
+        return discovery.adapters()["file"](settings.load(call_folder=tmp_path), {})
