@@ -19,11 +19,12 @@ import structlog
 
 from convergedon.adapters import transaction
 from convergedon.adapters.attending import Answer, Attending, process_of
-from convergedon.adapters.contract import Adapter, Device, Intent, Observation, Outcome, Performer, Reason, Rpc, witness
+from convergedon.adapters.contract import Adapter, Device, Intent, Outcome, Performer, Reason, Rpc, witness
 from convergedon.adapters.inuse import InUse
+from convergedon.adapters.reporting import Reporting
 from convergedon.core import metrics, trace
 from convergedon.core.audit import Audit
-from convergedon.core.bus import Bus, Consumer, Message, end, partition, token
+from convergedon.core.bus import Bus, Consumer, Message, end, token
 from convergedon.core.errors import ConvergedonError, Misconfigured, Refused, Unavailable
 from convergedon.core.policy import Decision, Policy, system
 from convergedon.core.seals import Seals
@@ -62,6 +63,7 @@ class AdapterRole:
     ) -> None:
         self._running, self._bus, self._devices = InUse(adapter), bus, devices
         self._policy, self._seals, self._audit = policy, seals, audit
+        self._report = Reporting(adapter.name, bus)
         self._read = read
         self._reloading = asyncio.Lock()
         self._attending = Attending(bus, adapter.name, seals, self._told)
@@ -174,10 +176,6 @@ class AdapterRole:
         return {"state": "ready", "capabilities": sorted(found)}
 
     # --- what the network says, and what is asked of it
-
-    async def _report(self, seen: Observation) -> None:
-        subject = f"network.{partition(seen.device)}.{token(self._adapter.name)}.{token(seen.device)}"
-        await self._bus.publish(subject, {"observation": asdict(seen)}, seen.id)
 
     async def _take(self, device: str, message: Message) -> None:
         """Perform an intent that one of the gateway's processes asked for, once. Raises Refused for any other."""

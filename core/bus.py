@@ -90,10 +90,14 @@ def stream_of(subject: str) -> str:
 
 @dataclass(frozen=True)
 class Position:
-    """Where a message stands in its stream. Positions of one epoch (one life of the stream) can be compared."""
+    """Where a message stands in its stream. Positions of one epoch (one life of the stream) can be compared.
+
+    ``part`` tells those apart that came in one message.
+    """
 
     epoch: str
     sequence: int
+    part: int = 0
 
 
 @dataclass(frozen=True)

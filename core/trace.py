@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from hashlib import blake2b
 
 from opentelemetry import context
 from opentelemetry.context import Context
@@ -90,6 +91,15 @@ def leave() -> None:
 def headers() -> dict[str, str]:
     """The headers that carry the current trace onward; empty outside any span."""
     return dict(_here.get())
+
+
+def begun_by(id: str) -> str:
+    """The ``traceparent`` of the trace that something with this id begins, the same whenever it is asked for.
+
+    It takes no span, which would cost more than all else that is done with one of 20,000 traps a second.
+    """
+    digest = blake2b(id.encode(), digest_size=24).hexdigest()
+    return f"00-{digest[:32]}-{digest[32:]}-01"
 
 
 def trace_id() -> str:

@@ -75,13 +75,15 @@ async def _open(work: Work, seen: Observation) -> Record | None:
 
 
 def _position(message: Message) -> dict[str, Any]:
-    return {"epoch": message.position.epoch, "sequence": message.position.sequence}
+    place = message.position
+    return {"epoch": place.epoch, "sequence": place.sequence, "part": place.part}
 
 
 def _counted(alarm: Record, message: Message) -> bool:
     """Whether the alarm has taken this message already. A stream that was made anew counts from one again."""
-    same = alarm.facts.get("epoch") == message.position.epoch
-    return same and int(alarm.facts["sequence"]) >= message.position.sequence
+    facts, place = alarm.facts, message.position
+    same = facts.get("epoch") == place.epoch
+    return same and (int(facts["sequence"]), int(facts.get("part", 0))) >= (place.sequence, place.part)
 
 
 async def _raise(work: Work, seen: Observation, message: Message) -> None:
@@ -95,7 +97,9 @@ async def _raise(work: Work, seen: Observation, message: Message) -> None:
         "touches": _touches(work, affected),
         **_position(message),
     }
-    id = str(uuid5(NAMESPACE_URL, f"{seen.tenant}|{_key(seen)}|{message.position.epoch}|{message.position.sequence}"))
+    place = message.position
+    which = f"{place.sequence}.{place.part}" if place.part else f"{place.sequence}"
+    id = str(uuid5(NAMESPACE_URL, f"{seen.tenant}|{_key(seen)}|{place.epoch}|{which}"))
     try:
         alarm = await work.resources.create(ALARM, seen.tenant, _alarm(work, seen, affected), facts, id)
     except Conflict:

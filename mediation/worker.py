@@ -7,7 +7,8 @@ the reasons; each one that has run, or may not, leaves an audit record.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -15,7 +16,7 @@ from urllib.parse import unquote
 
 import structlog
 
-from convergedon.core import metrics
+from convergedon.core import metrics, trace
 from convergedon.core.bus import PARTITIONS, Consumer, Message
 from convergedon.core.errors import Stale, Unavailable
 from convergedon.core.policy import Decision, system
@@ -84,8 +85,26 @@ class Worker:
         await metering.ask(self._work)
 
     async def _flow(self, message: Message) -> None:
+        if "observations" in message.body:
+            await self._each(message)
+            return
         for step in FLOWS.get(name_of(message), ()):
             await self._step(step, message)
+
+    async def _each(self, message: Message) -> None:
+        """Observations that came in one message: one after the other, each in the trace that it began.
+
+        One that fails for good is put on the bus again by itself, to be parked alone; the others go on.
+        """
+        for part in parts(message):
+            try:
+                with trace.span("observation", part.headers):
+                    await self._flow(part)
+            except (Unavailable, Stale):
+                raise
+            except Exception as error:
+                log.warning("observation taken out of its message", id=part.id, reason=str(error) or repr(error))
+                await self._work.bus.publish(message.subject, part.body, f"alone:{part.id}", part.headers)
 
     async def _step(self, step: Step, message: Message) -> None:
         """Run one step if the policy lets it. Raises Forbidden; what comes back later leaves no record this time."""
@@ -117,6 +136,14 @@ class Worker:
         """A parked message waits for a person: it counts as a hand-off."""
         tenant = concerned(message).get("tenant", "")
         self._work.audit.record("message.parked", tenant, "convergedon", message.subject, "failed", reason=reason)
+
+
+def parts(message: Message) -> Iterator[Message]:
+    """The observations of a message of many, each as a message of its own that stands at its place in it."""
+    for number, each in enumerate(message.body["observations"]):
+        headers, body = {"traceparent": each["traceparent"]}, {"observation": each["observation"]}
+        place = replace(message.position, part=number)
+        yield replace(message, id=each["observation"]["id"], body=body, headers=headers, position=place)
 
 
 PASSED_ON = ("tenant", "owner", "purpose", "workflow", "approval")

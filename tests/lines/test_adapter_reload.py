@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -228,6 +228,11 @@ async def test_what_no_command_asked_is_not_answered(scene: Scene) -> None:
         assert await scene.bus.read("adapter.told.x") == []
 
 
+def told(messages: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The observations of messages of one or of many."""
+    return [part["observation"] for message in messages for part in message.get("observations", [message])]
+
+
 async def test_no_trap_is_lost_while_devices_and_mapping_are_read_again(scene: Scene) -> None:
     """The socket stays open: what is sent meanwhile is read, by what is in force then."""
     settings = load(trap_port=0, data=scene.folder, mappings=scene.folder)
@@ -253,7 +258,7 @@ async def test_no_trap_is_lost_while_devices_and_mapping_are_read_again(scene: S
         assert (await role.reload()).state == "done"
     lab.trap_link("down", "127.0.0.1", "eth1", 1, "public", (host, int(port)))
     async with asyncio.timeout(20):
-        while len(seen := [one["observation"] for one in await scene.bus.read("network.>")]) < 201:
+        while len(seen := told(await scene.bus.read("network.>"))) < 201:
             await asyncio.sleep(0.02)
     await role.stop()
     await scene.bus.close()

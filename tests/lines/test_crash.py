@@ -236,7 +236,8 @@ async def reported(given: settings.Settings, system: up.System) -> tuple[Counter
         async with asyncio.timeout(60):
             while True:
                 try:
-                    seen = [body["observation"] for body in await bus.read("network.>") if "observation" in body]
+                    messages = await bus.read("network.>")
+                    seen = [part["observation"] for body in messages for part in body.get("observations", [body])]
                     alarms = await store.find("alarm", {})
                 except Unavailable:
                     continue

@@ -103,7 +103,9 @@ async def test_everything_that_is_kept_is_somebodys(scene: Scene) -> None:
     for message in messages:
         named = unquote(message.subject.split(".")[2]) if message.subject.startswith("event.") else None
         whole = message.body
-        about = next(whole[name] for name in ("observation", "intent", "about", "event") if name in whole)
+        about = next(
+            whole[name] for name in ("observation", "observations", "intent", "about", "event") if name in whole
+        )
         tenant = whole.get("tenant") or about.get("tenant") or whole["about"]["tenant"]
         assert tenant in PLACES, message.subject
         assert named in (None, tenant)
