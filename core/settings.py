@@ -109,6 +109,10 @@ class Settings(BaseSettings):
     trap_communities: SecretStr = Field(
         SecretStr("public"), description="Communities accepted in traps, comma-separated."
     )
+    trap_storm_high: int = Field(
+        1_000, ge=0, description="Traps of one kind from one device in ten seconds that begin a storm; 0: none is one."
+    )
+    trap_storm_low: int = Field(100, ge=0, description="Traps of that kind in ten seconds at which the storm is over.")
     flow_host: str = Field("127.0.0.1", description="Address the flow adapter listens on.")
     flow_port: int = Field(2055, ge=0, le=65535, description="UDP port for NetFlow and IPFIX; 0 takes a free one.")
     call_folder: Path | None = Field(

@@ -1,24 +1,34 @@
 """Traps and informs in, observations out: the beginning of the fault line.
 
-Versions 1 and 2c; a datagram of version 3 is counted and dropped. An inform is answered only after its observation is
-stored durably, so a sender that hears nothing sends it again.
+Versions 1, 2c and 3 on one port. An inform is answered only after its observation is stored durably, so a sender that
+hears nothing sends it again. What is refused is counted by its reason, and told in the log with its sender.
 """
 
 from __future__ import annotations
 
 import hashlib
-import uuid
-from collections.abc import Mapping, Sequence
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import structlog
 
 from convergedon.adapters.contract import Capability, Device, Intent, Observation, Outcome, Report
 from convergedon.adapters.intake import Datagram, Finding, Intake
-from convergedon.adapters.snmp import ber, mapping
+from convergedon.adapters.snmp import ber, mapping, usm
+from convergedon.adapters.snmp.storm import Source, Storms
 from convergedon.core import strict
 from convergedon.core.errors import Misconfigured
 from convergedon.core.settings import Settings
 
 NO_INTERFACES: Mapping[int, str] = {}
+ENGINE_FILE = "snmp-engine.json"
+# Senders whose refusals are told apart in the log, and seconds between two lines about one of them
+REFUSED_TOLD_APART, REFUSED_EVERY = 1000, 60.0
+
+log = structlog.get_logger(__name__)
 
 
 def create(settings: Settings, devices: Mapping[str, Device]) -> SnmpAdapter:
@@ -42,63 +52,129 @@ class SnmpAdapter:
         self._communities = settings.communities
         self._tenant = settings.tenant
         self._mapping = mapping.load() if notifications is None else notifications
+        self._named = devices
         # Reversed: where two devices share an address the first of the file is meant
         self._devices = {device.address: device for device in reversed(list(devices.values()))}
         self._interfaces = {
             device.name: mapping.interfaces(device.settings.get("snmp", {}), device.name) for device in devices.values()
         }
+        self._users = usm.users(devices.values())
+        self._engine_file = settings.data / ENGINE_FILE
+        self._usm: usm.Usm | None = None
+        self._storms = Storms(settings.trap_storm_high, settings.trap_storm_low)
+        self._refused = Refusals()
         self._intake = Intake(
-            self.name, "snmp.trap", settings.trap_host, settings.trap_port, "CONVERGEDON_TRAP", self._read
+            self.name,
+            "snmp.trap",
+            settings.trap_host,
+            settings.trap_port,
+            "CONVERGEDON_TRAP",
+            self._read,
+            name=ber.peek,
+            tick=lambda: self._storms.over(time.time()),
         )
 
     async def start(self, report: Report) -> Sequence[str]:
+        self._admit(self._users)
         return [await self._intake.start(report)]
 
     async def stop(self) -> None:
+        self._intake.tell(self._storms.rest(time.time()))
         await self._intake.stop()
 
     def become(self, other: SnmpAdapter) -> None:
-        """Go on with the devices and the mapping that another one has read; the socket stays."""
-        self._devices, self._interfaces, self._mapping = other._devices, other._interfaces, other._mapping
+        """Go on with the devices and the mapping that another one has read; socket, engine and clocks stay."""
+        self._admit(other._users)
+        self._named, self._devices, self._interfaces = other._named, other._devices, other._interfaces
+        self._mapping = other._mapping
+
+    def _admit(self, users: Sequence[usm.User]) -> None:
+        if users and self._usm is None:
+            self._usm = usm.Usm((), usm.own_engine(self._engine_file))
+        if self._usm:
+            self._usm.admit(users)
 
     async def perform(self, intent: Intent) -> Outcome:
         raise Misconfigured(f"the snmp adapter takes no intents: {intent.service} on {intent.device} needs another one")
 
     async def health(self) -> Mapping[str, Any]:
-        return self._intake.health()
+        storms = [{"device": device, "oid": oid} for device, oid in self._storms.raging[:20]]
+        return {
+            **self._intake.health(),
+            "storms": storms,
+            "stormsBegun": self._storms.begun,
+            "withheld": self._storms.withheld,
+        }
 
     def _read(self, datagram: Datagram) -> Sequence[Finding] | None:
         try:
             notification = ber.decode(datagram.data)
         except ber.Unreadable as error:
+            if error.drop == "version" and self._usm:
+                return self._read_secured(datagram, self._usm)
             self._intake.drop(error.drop)
             return None
         if notification.community not in self._communities:
             self._intake.drop("community")
+            self._refused.tell("community", datagram.address, "the community is not among CONVERGEDON_TRAP_COMMUNITIES")
             return None
-        if not notification.inform:
-            return [Finding(lambda: self._observe(datagram, notification))]
-        return [
-            Finding(
-                lambda: self._observe(datagram, notification),
-                lambda: self._intake.send(ber.answer(datagram.data, notification), datagram.peer),
-            )
-        ]
+        answer = (lambda: ber.answer(datagram.data, notification)) if notification.inform else None
+        return self._findings(datagram, notification, self._speaker(datagram, notification), answer)
 
-    def _observe(self, datagram: Datagram, notification: ber.Notification) -> Observation:
+    def _read_secured(self, datagram: Datagram, gate: usm.Usm) -> Sequence[Finding] | None:
+        try:
+            secured = gate.read(datagram.data)
+        except usm.Refused as error:
+            if error.report:
+                self._intake.send(error.report, datagram.peer)
+            if error.drop != "discovery":  # every sender of informs begins with it
+                self._intake.drop(error.drop)
+                self._refused.tell(error.drop, datagram.address, str(error), error.user)
+            return None
+        speaker = self._speaker(datagram, secured.notification, secured.user.devices)
+        answer = (lambda: gate.answer(secured)) if secured.notification.inform else None
+        return self._findings(datagram, secured.notification, speaker, answer)
+
+    def _speaker(
+        self, datagram: Datagram, notification: ber.Notification, may: frozenset[str] | None = None
+    ) -> tuple[str, str]:
+        """The device that a notification is of and its tenant; ``may`` are those that its user's keys speak for."""
         # Behind a relay the sender is not the device; snmpTrapAddress.0 (v1: agent-addr) is what speaks for itself
         address = notification.first(ber.TRAP_ADDRESS)
         address = address if isinstance(address, str) else datagram.address
         device = self._devices.get(address)
-        name = device.name if device else address
+        if may and (device is None or device.name not in may):
+            device = self._named[min(may)] if len(may) == 1 else None
+        return (device.name, device.tenant) if device else (address, self._tenant)
+
+    def _findings(
+        self,
+        datagram: Datagram,
+        notification: ber.Notification,
+        speaker: tuple[str, str],
+        answer: Callable[[], bytes] | None,
+    ) -> Sequence[Finding]:
+        def observe() -> Observation:
+            return self._observe(datagram, notification, speaker)
+
+        if answer:
+            return [Finding(observe, lambda: self._intake.send(answer(), datagram.peer))]
+        source = Source(speaker[0], notification.oid)
+        if not self._storms.count(source, datagram.time):
+            return [Finding(observe)]
+        passed = self._storms.take(source, observe(), datagram.time)
+        return [Finding(lambda: passed)] if passed else []
+
+    def _observe(self, datagram: Datagram, notification: ber.Notification, speaker: tuple[str, str]) -> Observation:
+        name, tenant = speaker
         interfaces = self._interfaces.get(name, NO_INTERFACES)
         meaning = mapping.interpret(notification, self._mapping, interfaces, datagram.address)
         return Observation(
-            id=_retransmission(datagram, notification) if notification.inform else uuid.uuid4().hex,
+            id=_retransmission(datagram, notification) if notification.inform else secrets.token_hex(16),
             kind=meaning.kind,
             adapter=self.name,
             device=name,
-            tenant=device.tenant if device else self._tenant,
+            tenant=tenant,
             time=datagram.time,
             object=meaning.object,
             key=meaning.key,
@@ -107,6 +183,26 @@ class SnmpAdapter:
 
 
 def _retransmission(datagram: Datagram, notification: ber.Notification) -> str:
-    """The same for an inform that is sent again; the port is left out, a restarted sender may have another."""
-    told = f"{datagram.address} {notification.request} ".encode() + datagram.data
-    return hashlib.sha256(told).hexdigest()[:32]
+    """The same for an inform that is sent again; the port is left out, a restarted sender may have another.
+
+    Of version 3 every datagram is encrypted anew: what stays is the request and what it says.
+    """
+    told = datagram.data if notification.version < 3 else repr(notification.varbinds).encode()
+    return hashlib.sha256(f"{datagram.address} {notification.request} ".encode() + told).hexdigest()[:32]
+
+
+class Refusals:
+    """Tells in the log who is refused and why, once a minute for each reason and sender."""
+
+    def __init__(self) -> None:
+        self._told: OrderedDict[tuple[str, str], float] = OrderedDict()
+
+    def tell(self, reason: str, source: str, sentence: str, user: str = "") -> None:
+        now = time.monotonic()
+        if now - self._told.get((reason, source), -REFUSED_EVERY) < REFUSED_EVERY:
+            return
+        self._told[reason, source] = now
+        self._told.move_to_end((reason, source))
+        if len(self._told) > REFUSED_TOLD_APART:
+            self._told.popitem(last=False)
+        log.warning("notification refused", source=source, reason=reason, user=user, why=sentence)

@@ -6,7 +6,8 @@ or loop; whatever is not a well-formed notification raises ``Unreadable``. The w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address
@@ -28,6 +29,8 @@ STANDARD_TRAPS = "1.3.6.1.6.3.1.1.5"
 
 # 128 sub-identifiers of at most five bytes (RFC 3416 4.1)
 LONGEST_OID = 128 * 5
+PEEKED = bytes.fromhex("060a2b060106030101040100")
+"""snmpTrapOID.0 as a varbind's name."""
 LARGEST_ARC = 0xFFFFFFFF
 UNSIGNED = {COUNTER: 5, GAUGE: 5, TICKS: 5, COUNTER64: 9}
 EMPTY = {NULL: "null", NO_OBJECT: "noSuchObject", NO_INSTANCE: "noSuchInstance", END_OF_VIEW: "endOfMibView"}
@@ -47,9 +50,11 @@ class Unreadable(Invalid):
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A trap or inform. ``oid`` says which; ``pdu`` is where in the datagram the tag of its PDU stands."""
+    """A trap or inform. ``oid`` says which; ``pdu`` is where the tag of its PDU stands in the datagram, of
+    version 3 in what that protects.
+    """
 
-    version: Literal[1, 2]
+    version: Literal[1, 2, 3]
     community: bytes
     inform: bool
     request: int
@@ -74,6 +79,18 @@ def answer(datagram: bytes, notification: Notification) -> bytes:
     return datagram[: notification.pdu] + bytes((RESPONSE,)) + datagram[notification.pdu + 1 :]
 
 
+def peek(datagram: bytes) -> str:
+    """Which notification a datagram seems to be, for counting what there is no time to read; empty where unclear."""
+    at = datagram.find(PEEKED)
+    if at < 0:
+        return ""
+    at += len(PEEKED)
+    with contextlib.suppress(IndexError, Unreadable):
+        start, at = enter(datagram, at, len(datagram), OID, "value")
+        return _oid(datagram[start:at])
+    return ""
+
+
 def text(tag: int, value: Value) -> str:
     """A value as a person reads it: printable octets as text, others as 0x and hexadecimal digits."""
     if isinstance(value, bytes):
@@ -91,45 +108,50 @@ def _octets(value: bytes) -> str:
 
 
 def _message(data: bytes) -> Notification:
-    at, end = _open(data, 0, len(data), SEQUENCE, "message")
+    at, end = enter(data, 0, len(data), SEQUENCE, "message")
     if end != len(data):
         raise Unreadable(f"{len(data) - end} bytes follow the message")
-    version, at = _integer(data, at, end, "version")
+    version, at = integer(data, at, end, "version")
     if version not in (0, 1):
         raise Unreadable(f"version field {version} is neither 1 nor 2c", "version")
-    start, at = _open(data, at, end, OCTETS, "community")
+    start, at = enter(data, at, end, OCTETS, "community")
     community = data[start:at]
     tag = data[at]
     if at >= end or tag not in ((TRAP_V1,) if version == 0 else (INFORM, TRAP)):
         raise Unreadable(f"PDU type 0x{tag:02x} is no notification of version {'2c' if version else '1'}", "pdu")
-    body, close = _open(data, at, end, tag, "PDU")
+    body, close = enter(data, at, end, tag, "PDU")
     if close != end:
         raise Unreadable(f"{end - close} bytes follow the PDU")
     if version == 0:
         return _trap_v1(data, body, close, community, at)
-    request, body = _integer(data, body, close, "request-id")
-    _, body = _integer(data, body, close, "error-status")
-    _, body = _integer(data, body, close, "error-index")
-    varbinds: tuple[Varbind, ...] = tuple(_varbinds(data, body, close))
-    for name, kind, value in varbinds:
+    return pdu(data, body, close, 2, community, at)
+
+
+def pdu(data: bytes, at: int, end: int, version: Literal[2, 3], community: bytes, tag: int) -> Notification:
+    """The notification in a version 2 PDU whose contents begin at ``at``; its tag stands at ``tag``."""
+    request, at = integer(data, at, end, "request-id")
+    _, at = integer(data, at, end, "error-status")
+    _, at = integer(data, at, end, "error-index")
+    found = varbinds(data, at, end)
+    for name, kind, value in found:
         if name == TRAP_OID and kind == OID:
-            return Notification(2, community, tag == INFORM, request, str(value), varbinds, at)
+            return Notification(version, community, data[tag] == INFORM, request, str(value), found, tag)
     raise Unreadable("the notification does not say which it is (no snmpTrapOID.0)")
 
 
-def _trap_v1(data: bytes, at: int, end: int, community: bytes, pdu: int) -> Notification:
-    start, at = _open(data, at, end, OID, "enterprise")
+def _trap_v1(data: bytes, at: int, end: int, community: bytes, tag: int) -> Notification:
+    start, at = enter(data, at, end, OID, "enterprise")
     enterprise = _oid(data[start:at])
-    start, at = _open(data, at, end, IP, "agent-addr")
+    start, at = enter(data, at, end, IP, "agent-addr")
     agent = _address(data[start:at])
-    generic, at = _integer(data, at, end, "generic-trap")
-    specific, at = _integer(data, at, end, "specific-trap")
-    start, at = _open(data, at, end, TICKS, "time-stamp")
+    generic, at = integer(data, at, end, "generic-trap")
+    specific, at = integer(data, at, end, "specific-trap")
+    start, at = enter(data, at, end, TICKS, "time-stamp")
     uptime = _unsigned(data[start:at], TICKS)
     if not 0 <= generic <= 6 or specific < 0:
         raise Unreadable(f"generic-trap {generic} with specific-trap {specific} is not defined")
     oid = f"{STANDARD_TRAPS}.{generic + 1}" if generic < 6 else f"{enterprise}.0.{specific}"
-    found = list(_varbinds(data, at, end))
+    found = list(varbinds(data, at, end))
     named = {name for name, _, _ in found}
     # RFC 3584 3.1 (4): what the version 2 form has no field for follows as varbinds, unless a proxy added it already.
     # 0.0.0.0 is an agent that does not know its address; the community is a secret and is left out.
@@ -137,27 +159,37 @@ def _trap_v1(data: bytes, at: int, end: int, community: bytes, pdu: int) -> Noti
         found.append((TRAP_ADDRESS, IP, agent))
     if TRAP_ENTERPRISE not in named:
         found.append((TRAP_ENTERPRISE, OID, enterprise))
-    varbinds: tuple[Varbind, ...] = ((UPTIME, TICKS, uptime), (TRAP_OID, OID, oid), *found)
-    return Notification(1, community, False, 0, oid, varbinds, pdu)
+    translated: tuple[Varbind, ...] = ((UPTIME, TICKS, uptime), (TRAP_OID, OID, oid), *found)
+    return Notification(1, community, False, 0, oid, translated, tag)
 
 
-def _varbinds(data: bytes, at: int, end: int) -> Iterator[Varbind]:
-    at, close = _open(data, at, end, SEQUENCE, "variable bindings")
+def varbinds(data: bytes, at: int, end: int) -> tuple[Varbind, ...]:
+    """The variable bindings that fill ``data`` from ``at`` to ``end``."""
+    at, close = enter(data, at, end, SEQUENCE, "variable bindings")
     if close != end:
         raise Unreadable(f"{end - close} bytes follow the variable bindings")
+    found: list[Varbind] = []
     while at < end:
-        at, close = _open(data, at, end, SEQUENCE, "variable binding")
-        start, at = _open(data, at, close, OID, "name of a variable binding")
+        at, close = enter(data, at, end, SEQUENCE, "variable binding")
+        start, at = enter(data, at, close, OID, "name of a variable binding")
         name = _oid(data[start:at])
         tag = data[at]
-        start, at = _open(data, at, close, tag, "value of a variable binding")
+        start, at = enter(data, at, close, tag, "value of a variable binding")
         if at != close:
             raise Unreadable(f"{close - at} bytes follow the value of {name}")
-        yield name, tag, _value(tag, data[start:at])
+        found.append((name, tag, _value(tag, data[start:at])))
+    return tuple(found)
 
 
-def _open(data: bytes, at: int, end: int, tag: int, what: str) -> tuple[int, int]:
+def enter(data: bytes, at: int, end: int, tag: int, what: str) -> tuple[int, int]:
     """Where the contents of the element at ``at`` begin and end; it must have the tag and lie before ``end``."""
+    # nearly every element of a notification: the rest says what is wrong, or reads the long form
+    if at < end and data[at] == tag and (length := data[at + 1]) < 0x80 and at + 2 + length <= end:
+        return at + 2, at + 2 + length
+    return _enter(data, at, end, tag, what)
+
+
+def _enter(data: bytes, at: int, end: int, tag: int, what: str) -> tuple[int, int]:
     if at >= end:
         raise Unreadable(f"the {what} is missing")
     if data[at] != tag:
@@ -176,8 +208,9 @@ def _open(data: bytes, at: int, end: int, tag: int, what: str) -> tuple[int, int
     return at, at + length
 
 
-def _integer(data: bytes, at: int, end: int, what: str) -> tuple[int, int]:
-    start, at = _open(data, at, end, INTEGER, what)
+def integer(data: bytes, at: int, end: int, what: str) -> tuple[int, int]:
+    """The integer at ``at``, and where it ends."""
+    start, at = enter(data, at, end, INTEGER, what)
     return _signed(data[start:at]), at
 
 
@@ -248,32 +281,33 @@ def _dotted(raw: bytes) -> str:
 
 def encode(community: bytes, varbinds: Iterable[Varbind], *, request: int, inform: bool = False) -> bytes:
     """A version 2c trap or inform; the varbinds should begin with sysUpTime.0 and snmpTrapOID.0."""
-    listed = b"".join(_tlv(SEQUENCE, _tlv(OID, _arcs(name)) + write(tag, value)) for name, tag, value in varbinds)
+    listed = b"".join(tlv(SEQUENCE, tlv(OID, _arcs(name)) + write(tag, value)) for name, tag, value in varbinds)
     head = write(INTEGER, request) + write(INTEGER, 0) + write(INTEGER, 0)
-    pdu = _tlv(INFORM if inform else TRAP, head + _tlv(SEQUENCE, listed))
-    return _tlv(SEQUENCE, write(INTEGER, 1) + write(OCTETS, community) + pdu)
+    pdu = tlv(INFORM if inform else TRAP, head + tlv(SEQUENCE, listed))
+    return tlv(SEQUENCE, write(INTEGER, 1) + write(OCTETS, community) + pdu)
 
 
 def encode_v1(
     community: bytes, enterprise: str, agent: str, generic: int, specific: int, uptime: int, varbinds: Iterable[Varbind]
 ) -> bytes:
     """A version 1 Trap-PDU."""
-    listed = b"".join(_tlv(SEQUENCE, _tlv(OID, _arcs(name)) + write(tag, value)) for name, tag, value in varbinds)
+    listed = b"".join(tlv(SEQUENCE, tlv(OID, _arcs(name)) + write(tag, value)) for name, tag, value in varbinds)
     fields = write(OID, enterprise) + write(IP, agent) + write(INTEGER, generic) + write(INTEGER, specific)
-    pdu = _tlv(TRAP_V1, fields + write(TICKS, uptime) + _tlv(SEQUENCE, listed))
-    return _tlv(SEQUENCE, write(INTEGER, 0) + write(OCTETS, community) + pdu)
+    pdu = tlv(TRAP_V1, fields + write(TICKS, uptime) + tlv(SEQUENCE, listed))
+    return tlv(SEQUENCE, write(INTEGER, 0) + write(OCTETS, community) + pdu)
 
 
 def write(tag: int, value: Value) -> bytes:
     """One value with its tag and length."""
     if isinstance(value, int):
-        return _tlv(tag, value.to_bytes((value if value >= 0 else ~value).bit_length() // 8 + 1, "big", signed=True))
+        return tlv(tag, value.to_bytes((value if value >= 0 else ~value).bit_length() // 8 + 1, "big", signed=True))
     if isinstance(value, str):
-        return _tlv(tag, IPv4Address(value).packed if tag == IP else _arcs(value))
-    return _tlv(tag, value or b"")
+        return tlv(tag, IPv4Address(value).packed if tag == IP else _arcs(value))
+    return tlv(tag, value or b"")
 
 
-def _tlv(tag: int, contents: bytes) -> bytes:
+def tlv(tag: int, contents: bytes) -> bytes:
+    """An element with its tag and length."""
     size = len(contents)
     if size < 0x80:
         return bytes((tag, size)) + contents

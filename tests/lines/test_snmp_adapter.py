@@ -54,7 +54,7 @@ def safe() -> Safe:
 
 @pytest.fixture
 async def adapter(safe: Safe) -> AsyncIterator[SnmpAdapter]:
-    adapter = create(settings.load(trap_port=0, trap_communities="public,other"), DEVICES)
+    adapter = create(settings.load(trap_port=0, trap_communities="public,other", trap_storm_high=0), DEVICES)
     [adapter.where] = await adapter.start(safe.report)
     yield adapter
     await adapter.stop()
