@@ -1,16 +1,30 @@
-"""The lab: simulated network elements for trying out, all on loopback."""
+"""The lab: simulated network elements for trying out, all on loopback, with faults on command."""
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from convergedon.adapters.netconf.lab import Element
+from convergedon.adapters.flow import lab as exporter
+from convergedon.adapters.netconf.lab import Element, Fault
+from convergedon.adapters.netconf.ports import OCTETS_A_MEGABIT, UTILISATION
+from convergedon.adapters.snmp import lab as trapper
+from convergedon.core.errors import Invalid, NotFound, Unavailable
 
 ELEMENTS = {"pe1": "acme", "pe2": "acme", "pe3": "globex"}
 INTERFACES = {"ge-0/0/1": 1000, "ge-0/0/2": 1000}
 """Interface name -> capacity in Mbit/s; its ifIndex is its place, from 1."""
+SLOW = 0.5
+"""Seconds that a slow element takes for each call."""
+FLAPS = 3
+OUTSIDE = "192.0.2.1"
+"""Whom the customers of the lab exchange traffic with (RFC 5737)."""
+OCTETS_A_PACKET = 1_000
 
 
 def address(element: str) -> str:
@@ -23,11 +37,25 @@ def domain(element: str) -> int:
     return list(ELEMENTS).index(element) + 1
 
 
-class Lab:
-    """The elements, which keep configuration, keys and ports in the folder."""
+@dataclass(frozen=True)
+class Receivers:
+    """Where the elements send traps and flow records, and the community of the traps."""
 
-    def __init__(self, folder: Path) -> None:
+    trap: tuple[str, int]
+    flow: tuple[str, int]
+    community: str
+
+
+class Lab:
+    """The elements, which keep configuration, keys and ports in the folder.
+
+    ``receivers`` says where their traps and flows go, at the moment when there are some; it raises Unavailable where
+    nobody receives them.
+    """
+
+    def __init__(self, folder: Path, receivers: Callable[[], Receivers] | None = None) -> None:
         self._folder = folder
+        self._receivers = receivers or _nobody
         self._elements = {name: Element(name, folder / name, INTERFACES) for name in ELEMENTS}
 
     async def start(self) -> Path:
@@ -51,3 +79,99 @@ class Lab:
     async def stop(self) -> None:
         for element in self._elements.values():
             await element.stop()
+
+    async def fault(self, device: str, kind: str, interface: str = "") -> str:
+        """Have something go wrong, or end it; what was done, in words. Raises Invalid, NotFound or Unavailable."""
+        if kind not in FAULTS:
+            raise Invalid(f"there is no fault {kind}; there are {', '.join(FAULTS)}")
+        if kind in ON_INTERFACES and not interface:
+            raise Invalid(f"{kind} needs an interface: {', '.join(INTERFACES)}")
+        if interface and kind not in ON_INTERFACES:
+            raise Invalid(f"{kind} is of the whole element: name no interface")
+        return await FAULTS[kind](self, self._element(device), interface)
+
+    def traffic(self, device: str, seconds: float) -> str:
+        """Export flow records of what the accesses of an element carried in the last seconds, both ways."""
+        end = time.time()
+        records = [
+            {
+                "source": source,
+                "destination": destination,
+                "octets": (octets := int(UTILISATION * OCTETS_A_MEGABIT * rate * seconds)),
+                "packets": octets // OCTETS_A_PACKET,
+                "start": end - seconds,
+                "end": end,
+            }
+            for customer, rate in self._element(device).carried()
+            for source, destination in ((OUTSIDE, customer), (customer, OUTSIDE))
+        ]
+        if records:
+            exporter.send(exporter.datagrams(10, records, domain(device)), self._receivers().flow)
+        return f"{device} exported {len(records)} flow records (simulated)"
+
+    async def _ifdown(self, element: Element, interface: str) -> str:
+        return self._link(element, interface, up=False)
+
+    async def _ifup(self, element: Element, interface: str) -> str:
+        return self._link(element, interface, up=True)
+
+    async def _flap(self, element: Element, interface: str) -> str:
+        for _ in range(FLAPS):
+            self._link(element, interface, up=False)
+            await asyncio.sleep(0.2)
+            self._link(element, interface, up=True)
+            await asyncio.sleep(0.2)
+        return f"{interface} of {element.name} went down and up {FLAPS} times, and is up"
+
+    async def _refuse_commit(self, element: Element, interface: str) -> str:
+        element.faults.append(Fault("refuse", "commit-confirmed", words="the element was told to refuse this commit"))
+        return f"{element.name} refuses the next commit"
+
+    async def _slow(self, element: Element, interface: str) -> str:
+        element.latency = SLOW
+        return f"{element.name} takes {SLOW:g} s for each call, until it is mended"
+
+    async def _reboot(self, element: Element, interface: str) -> str:
+        await element.stop()
+        await element.start()
+        receivers = self._receivers()
+        trapper.trap_cold_start(address(element.name), receivers.community, receivers.trap)
+        return f"{element.name} restarted; its sessions are gone, and what was not confirmed is undone"
+
+    async def _mend(self, element: Element, interface: str) -> str:
+        element.latency = 0.0
+        element.faults.clear()
+        for one in INTERFACES:
+            self._link(element, one, up=True)
+        return f"{element.name} is as it should be"
+
+    def _link(self, element: Element, interface: str, up: bool) -> str:
+        """Take a link up or down, and send the trap that an agent sends for it."""
+        state: trapper.State = "up" if up else "down"
+        if element.link_is_up(interface) == up:
+            return f"{interface} of {element.name} was {state} already"
+        receivers, index = self._receivers(), list(INTERFACES).index(interface) + 1
+        element.set_link(interface, up)
+        trapper.trap_link(state, address(element.name), interface, index, receivers.community, receivers.trap)
+        return f"{interface} of {element.name} is {state}"
+
+    def _element(self, name: str) -> Element:
+        if name not in self._elements:
+            raise NotFound(f"the lab has no device {name}; it has {', '.join(self._elements)}")
+        return self._elements[name]
+
+
+FAULTS: Mapping[str, Callable[[Lab, Element, str], Awaitable[str]]] = {
+    "ifdown": Lab._ifdown,
+    "ifup": Lab._ifup,
+    "flap": Lab._flap,
+    "refuse-commit": Lab._refuse_commit,
+    "slow": Lab._slow,
+    "reboot": Lab._reboot,
+    "mend": Lab._mend,
+}
+ON_INTERFACES = frozenset({"ifdown", "ifup", "flap"})
+
+
+def _nobody() -> Receivers:
+    raise Unavailable("nobody receives the traps and flows of this lab")

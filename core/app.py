@@ -342,15 +342,43 @@ async def adapter_asked(settings: Settings, what: str, name: str) -> list[Any]:
 
 async def lab(settings: Settings, ready: Ready) -> None:
     """Run the simulated network elements; their devices file is announced as the address."""
-    from convergedon.adapters.lab import Lab
+    from convergedon.adapters.lab import Lab, Receivers
+    from convergedon.adapters.labcontrol import Control
+    from convergedon.core import up
     from convergedon.mediation import intervals
 
+    def receivers() -> Receivers:
+        found = up.find(settings.data)
+        if not (found and found.trap and found.flow):
+            raise Unavailable("nobody receives traps and flows yet: wait until convergedon up says ready")
+        return Receivers(_address(found.trap), _address(found.flow), min(settings.communities).decode())
+
     _begin(settings, "lab")
-    elements = Lab(settings.data / "lab")
+    folder = settings.data / "lab"
+    elements = Lab(folder, receivers)
     devices = await elements.start()
     (devices.parent / LAB_METERING).write_text(intervals.FOR_A_LAB, encoding="utf-8")
+    control = Control(elements, folder)
+    await control.start()
     ready(str(devices))
-    await _until_cancelled(elements.stop)
+
+    async def stop() -> None:
+        await control.stop()
+        await elements.stop()
+
+    await _until_cancelled(stop)
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+async def lab_asked(settings: Settings, **asked: Any) -> str:
+    """Have the lab that runs on the data folder do something; its words."""
+    from convergedon.adapters import labcontrol
+
+    return await labcontrol.ask(settings.data / "lab", **asked)
 
 
 def _settle() -> None:

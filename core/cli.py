@@ -27,6 +27,7 @@ Answer = TypeVar("Answer")
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 STOPS = (signal.SIGTERM, signal.SIGINT)
+LAB_FAULTS = ("ifdown", "ifup", "flap", "refuse-commit", "slow", "reboot", "mend")
 SIMULATION = "loopback"
 """The adapter that only tests and the lab's own checks use."""
 
@@ -218,13 +219,39 @@ def _show_answers(what: str, name: str, as_json: bool, data: Path | None) -> Non
         sys.exit(1)
 
 
-@main.command(hidden=True)
+@main.group(invoke_without_command=True)
 @data_option
-def lab(data: Path | None) -> None:
-    """Simulate network elements."""
+@click.pass_context
+def lab(ctx: click.Context, data: Path | None) -> None:
+    """Tell the simulated network elements of `convergedon up --lab` what is to happen; by itself: be those elements."""
     from convergedon.core import app
 
-    _role(app.lab(_settings(data), _announce))
+    if ctx.invoked_subcommand is None:
+        _role(app.lab(_settings(data), _announce))
+
+
+@lab.command("fault")
+@click.argument("device")
+@click.argument("kind", type=click.Choice(LAB_FAULTS))
+@click.argument("interface", default="")
+@data_option
+def lab_fault(device: str, kind: str, interface: str, data: Path | None) -> None:
+    """Have something go wrong on an element, or end it (ifup, mend)."""
+    from convergedon.core import app
+
+    asked = {"command": "fault", "device": device, "kind": kind, "interface": interface}
+    click.echo(_ask(app.lab_asked(_settings(data), **asked)))
+
+
+@lab.command("traffic")
+@click.argument("device")
+@click.option("--seconds", type=click.FloatRange(1, 3600), default=60, help="How long it is simulated to have flowed.")
+@data_option
+def lab_traffic(device: str, seconds: float, data: Path | None) -> None:
+    """Have an element export flow records of what its accesses are configured for."""
+    from convergedon.core import app
+
+    click.echo(_ask(app.lab_asked(_settings(data), command="traffic", device=device, seconds=seconds)))
 
 
 @main.command()

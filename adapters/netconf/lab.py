@@ -173,6 +173,7 @@ class Element:
         self.password = password
         self.faults = list(faults)
         self.capabilities = tuple(capabilities)
+        self.latency = 0.0
         self.requests: Counter[str] = Counter()
         self.sessions: dict[int, Session] = {}
         self.sessions_opened = 0
@@ -381,6 +382,8 @@ class Element:
         self.requests[name] += 1
         fault = self._fault(name)
         try:
+            if self.latency:
+                await self._linger(session, self.latency)
             if fault is not None and not await self._befall(fault, session):
                 return
             if "message-id" not in rpc.attrib:
@@ -412,14 +415,18 @@ class Element:
             case "refuse":
                 raise RpcError("operation-failed", fault.words)
             case "delay":
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(session.process.wait_closed(), fault.seconds)
+                await self._linger(session, fault.seconds)
             case "drop-before":
                 session.drop()
                 await self._tell()
             case "silence":
                 await self._tell()
         return fault.kind not in ("drop-before", "silence")
+
+    @staticmethod
+    async def _linger(session: Session, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(session.process.wait_closed(), seconds)
 
     def _do(self, session: Session, operation: etree._Element | None) -> etree._Element | None:
         actions: dict[str, Callable[[Session, etree._Element], etree._Element | None]] = {
@@ -637,23 +644,20 @@ class Element:
                 etree.SubElement(interface, f"{{{ACCESS}}}{leaf}").text = str(value)
         return found
 
-    def set_link(self, interface: str, up: bool) -> bool:
-        """Take a link up or down, and tell of it; false when it was so already. Raises NotFound."""
-        if interface not in self.interfaces:
-            raise NotFound(f"{self.name} has no interface {interface}; it has {', '.join(self.interfaces)}")
-        port = self._ports[interface]
-        if port.up == up:
-            return False
+    def set_link(self, interface: str, up: bool) -> None:
+        """Take a link up or down, and tell of it."""
         self._look_at_ports()
-        port.up = up
+        self._ports[interface].up = up
         self._look_at_ports()
         told = etree.Element(f"{{{ACCESS}}}interface-state", nsmap={None: ACCESS})
         etree.SubElement(told, f"{{{ACCESS}}}interface").text = interface
         etree.SubElement(told, f"{{{ACCESS}}}oper-status").text = "up" if up else "down"
         self.tell_all(told)
-        return True
 
     def link_is_up(self, interface: str) -> bool:
+        """Whether a link is up. Raises NotFound."""
+        if interface not in self.interfaces:
+            raise NotFound(f"{self.name} has no interface {interface}; it has {', '.join(self.interfaces)}")
         return self._ports[interface].up
 
     def carried(self) -> list[tuple[str, int]]:

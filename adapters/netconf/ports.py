@@ -29,9 +29,6 @@ class Ports:
     def __getitem__(self, name: str) -> Port:
         return self._ports[name]
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._ports
-
     def look(self, now: float, rates: Mapping[str, int]) -> None:
         """Count until now, and go on with what the accesses of each interface are shaped to (Mbit/s)."""
         passed, self._looked = max(0.0, now - self._looked), now

@@ -33,6 +33,17 @@ def trap_link(
         sender.sendto(link(state, address, interface, index, community, version), to)
 
 
+def trap_cold_start(address: str, community: str, to: tuple[str, int]) -> None:
+    """Send the trap of a device that has just started."""
+    varbinds: list[ber.Varbind] = [
+        (ber.UPTIME, ber.TICKS, 0),
+        (ber.TRAP_OID, ber.OID, f"{ber.STANDARD_TRAPS}.1"),
+        (ber.TRAP_ADDRESS, ber.IP, address),
+    ]
+    with socket.socket(socket.AF_INET6 if ":" in to[0] else socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(ber.encode(community.encode(), varbinds, request=secrets.randbelow(2**31)), to)
+
+
 async def inform_link(
     state: State,
     address: str,

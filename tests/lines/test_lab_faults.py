@@ -1,0 +1,211 @@
+"""`convergedon lab fault` on a system that runs: what an operator tries before the network does it by itself."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner
+from test_whole_system import up
+
+from convergedon.adapters.lab import FAULTS, Lab, Receivers
+from convergedon.adapters.labcontrol import FILE, Control, ask
+from convergedon.core import cli
+from convergedon.core.errors import Invalid, NotFound, Unavailable
+
+BERLIN = {"berlin-1": "ge-0/0/1", "berlin-2": "ge-0/0/2"}
+PATIENCE = 30.0
+
+
+class Operator:
+    """Somebody with a terminal and a token."""
+
+    def __init__(self, data: Path, client: httpx.Client) -> None:
+        self._data, self._client = data, client
+        self._orders = 0
+
+    def lab(self, *arguments: str) -> str:
+        found = CliRunner().invoke(cli.main, ["lab", *arguments, "--data", str(self._data)])
+        assert found.exit_code == 0, found.output
+        return found.output.strip()
+
+    def order(self, site: str, vlan: int, bandwidth: int = 80) -> dict[str, Any]:
+        """An order, once it has ended."""
+        values = {"bandwidth": bandwidth, "vlan": vlan, "site": site}
+        given = [{"name": name, "value": value} for name, value in values.items()]
+        item = {"id": "1", "action": "add", "productOffering": {"id": "internet-access"}}
+        parties = [{"id": "northwind", "role": "customer", "@referredType": "Organization"}]
+        body = {
+            "relatedParty": parties,
+            "productOrderItem": [{**item, "product": {"productCharacteristic": given}}],
+        }
+        made = self._client.post("/tmf-api/productOrderingManagement/v4/productOrder", json=body)
+        assert made.status_code == 201, made.text
+        url = f"/tmf-api/productOrderingManagement/v4/productOrder/{made.json()['id']}"
+        return self.until(lambda: (found := self._read(url))["state"] in ("completed", "failed", "partial") and found)
+
+    def alarms(self, **query: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._read("/tmf-api/alarmManagement/v4/alarm", **query)
+        return found
+
+    def usage(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._read("/tmf-api/usageManagement/v4/usage")
+        return found
+
+    def until(self, ask: Callable[[], Any]) -> Any:
+        end = time.monotonic() + PATIENCE
+        while not (found := ask()):
+            assert time.monotonic() < end, "it did not become so"
+            time.sleep(0.05)
+        return found
+
+    def _read(self, url: str, **query: str) -> Any:
+        answer = self._client.get(url, params=query)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+
+@pytest.fixture(scope="module")
+def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    data = tmp_path_factory.mktemp("lab")
+    with up(data) as (_, printed):
+        command = [sys.executable, "-P", "-m", "convergedon.core.cli", "token", "--tenant", "acme", "--role", "admin"]
+        token = subprocess.run([*command, "--data", str(data)], capture_output=True, text=True, check=True).stdout
+        with httpx.Client(
+            base_url=printed["gateway"], headers={"Authorization": f"Bearer {token.strip()}"}, timeout=30
+        ) as client:
+            yield Operator(data, client)
+
+
+def of_port(operator: Operator, port: str, state: str) -> list[dict[str, Any]]:
+    return [
+        alarm
+        for alarm in operator.alarms(state=state, specificProblem="linkDown")
+        if port in json.dumps(alarm["alarmedObject"]) and "pe1" in json.dumps(alarm["alarmedObject"])
+    ]
+
+
+def test_a_link_that_is_taken_down_raises_an_alarm_and_carries_no_order(operator: Operator) -> None:
+    """And all of that ends when the link is back."""
+    port = BERLIN["berlin-1"]
+    assert operator.lab("fault", "pe1", "ifdown", port) == f"{port} of pe1 is down"
+    raised = operator.until(lambda: of_port(operator, port, "raised"))
+    refused = operator.order("berlin-1", 201)
+    again = operator.lab("fault", "pe1", "ifdown", port)
+    operator.lab("fault", "pe1", "ifup", port)
+    operator.until(lambda: not of_port(operator, port, "raised"))
+    done = operator.order("berlin-1", 202)
+
+    assert raised[0]["perceivedSeverity"] == "major"
+    assert refused["state"] == "failed"
+    assert "leaf oper-bandwidth: wanted 80, found 0" in json.dumps(refused["note"])
+    assert again == f"{port} of pe1 was down already"
+    assert done["state"] == "completed"
+
+
+def test_a_link_that_flaps_is_one_alarm_that_is_cleared(operator: Operator) -> None:
+    port = BERLIN["berlin-2"]
+    before = len(of_port(operator, port, "cleared"))
+
+    said = operator.lab("fault", "pe1", "flap", port)
+    operator.until(lambda: len(of_port(operator, port, "cleared")) > before and not of_port(operator, port, "raised"))
+
+    assert said.startswith(f"{port} of pe1 went down and up 3 times")
+
+
+def test_a_commit_that_is_refused_fails_the_order_in_the_elements_words(operator: Operator) -> None:
+    operator.lab("fault", "pe1", "refuse-commit")
+    refused = operator.order("berlin-2", 203)
+    next_one = operator.order("berlin-2", 204)
+
+    assert refused["state"] == "failed"
+    assert "the element was told to refuse this commit" in json.dumps(refused["note"])
+    assert next_one["state"] == "completed"
+
+
+def test_a_slow_element_is_waited_for(operator: Operator) -> None:
+    operator.lab("fault", "pe1", "slow")
+    done = operator.order("berlin-2", 205)
+    mended = operator.lab("fault", "pe1", "mend")
+
+    assert done["state"] == "completed"
+    assert mended == "pe1 is as it should be"
+
+
+def test_an_element_that_restarts_says_so_and_goes_on(operator: Operator) -> None:
+    operator.lab("fault", "pe1", "reboot")
+    operator.until(lambda: operator.alarms(probableCause="reinitialized", state="raised"))
+    done = operator.order("berlin-2", 206)
+
+    assert done["state"] == "completed"
+
+
+def test_flows_match_the_bandwidth_that_is_configured(operator: Operator) -> None:
+    """Half of it is used, in each direction: what the customer's usage says is that."""
+    assert operator.order("berlin-2", 207, bandwidth=160)["state"] == "completed"
+    said = operator.lab("traffic", "pe1", "--seconds", "10")
+    octets = str(int(160 * 125_000 * 0.5 * 10))
+    operator.until(lambda: octets in json.dumps(operator.usage()))
+
+    assert "flow records (simulated)" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fault", "pe9", "reboot"], "the lab has no device pe9; it has pe1, pe2, pe3"),
+        (["fault", "pe1", "ifdown"], "ifdown needs an interface: ge-0/0/1, ge-0/0/2"),
+        (["fault", "pe1", "ifdown", "eth0"], "pe1 has no interface eth0"),
+        (["fault", "pe1", "reboot", "ge-0/0/1"], "reboot is of the whole element"),
+        (["fault", "pe1", "burn"], "'burn' is not one of"),
+    ],
+)
+def test_what_the_lab_cannot_do_is_refused_in_a_sentence(arguments: list[str], words: str, operator: Operator) -> None:
+    found = CliRunner().invoke(cli.main, ["lab", *arguments, "--data", str(operator._data)])
+
+    assert found.exit_code != 0
+    assert words in found.output
+
+
+# --- the way to it
+
+
+async def test_only_who_reads_the_labs_folder_commands_it(tmp_path: Path) -> None:
+    folder = tmp_path / "lab"
+    lab = Lab(folder)
+    await lab.start()
+    control = Control(lab, folder)
+    await control.start()
+    mode = os.stat(folder / FILE).st_mode & 0o777
+    told = json.loads((folder / FILE).read_text())
+    mended = await ask(folder, command="fault", device="pe1", kind="mend", interface="")
+    (folder / FILE).write_text(json.dumps({**told, "token": "guessed"}))
+    with pytest.raises(Invalid, match="not the token of this lab"):
+        await ask(folder, command="fault", device="pe1", kind="mend", interface="")
+    await control.stop()
+    await lab.stop()
+
+    assert mode == 0o600
+    assert mended == "pe1 is as it should be"
+    with pytest.raises(Unavailable, match=r"no lab runs on .*: start it with convergedon up --lab"):
+        await ask(folder, command="fault", device="pe1", kind="mend", interface="")
+
+
+def test_the_command_offers_the_faults_that_there_are() -> None:
+    assert set(cli.LAB_FAULTS) == set(FAULTS)
+
+
+async def test_without_receivers_nothing_is_sent_and_that_is_said(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, lambda: Receivers(("127.0.0.1", 9), ("127.0.0.1", 9), "public"))
+
+    assert lab.traffic("pe1", 10) == "pe1 exported 0 flow records (simulated)"
+    with pytest.raises(NotFound, match="no device pe7"):
+        lab.traffic("pe7", 10)
+    with pytest.raises(Unavailable, match="nobody receives"):
+        await Lab(tmp_path).fault("pe1", "ifdown", "ge-0/0/1")
