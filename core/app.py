@@ -15,7 +15,7 @@ from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
@@ -52,6 +52,9 @@ from convergedon.core.relay import Relay
 from convergedon.core.settings import Settings, address
 from convergedon.core.store import MongoStore, Store
 from convergedon.core.verification import Trail
+
+if TYPE_CHECKING:
+    from convergedon.mediation.workflows.definitions import Definition
 
 log = structlog.get_logger()
 
@@ -261,6 +264,7 @@ async def worker(settings: Settings, ready: Ready) -> None:
     _begin(settings, "worker")
     products, tariff = planning.load(settings.products), rating.load(settings.tariff)
     metering = intervals.load(settings.metering)
+    workflows = await _workflows(settings)
     async with (
         connected(settings, "worker") as (store, bus),
         _policy(settings, bus, "worker") as rules,
@@ -269,13 +273,39 @@ async def worker(settings: Settings, ready: Ready) -> None:
     ):
         resources = Resources(store, APIS, settings.url)
         sealing = seals.seals(settings)
-        work = Work(resources, bus, rules, writer, products, tariff, settings, sealing, relay.published, metering)
+        work = Work(
+            resources,
+            bus,
+            rules,
+            writer,
+            products,
+            tariff,
+            settings,
+            sealing,
+            relay.published,
+            metering,
+            workflows=workflows,
+        )
         running = Worker(work)
         await running.start()
         bus.consume(audit.taking(store, bus))
         _settle()
         ready("")
         await _until_cancelled(running.stop)
+
+
+async def _workflows(settings: Settings) -> tuple[Definition, ...]:
+    """The definitions that begin from now on. Raises Misconfigured, with what is first to be mended in them."""
+    from convergedon.mediation.workflows import checking as workflows
+    from convergedon.mediation.workflows import definitions, remediation
+
+    if settings.workflows is None:
+        return ()
+    files = definitions.sources(settings.workflows)
+    # the policies in force are another matter: they change while we run
+    if wrong := await workflows.check_all(files, workflows.services(settings), None, settings.tenant):
+        raise Misconfigured(wrong[0])
+    return remediation.newest([definitions.read(file) for file in files])
 
 
 async def adapter(settings: Settings, name: str, ready: Ready) -> None:

@@ -12,7 +12,8 @@ from convergedon.core.engines import Embedded, compiled
 from convergedon.core.errors import Unavailable
 from convergedon.core.rules import REASONS, Rule
 
-ACTIONS = frozenset({"create", "list", "retrieve", "patch", "delete", "receive", "perform", "run", "fulfil", "tell"})
+_ASKED = "create list retrieve patch delete receive perform run fulfil tell remediate approve"
+ACTIONS = frozenset(_ASKED.split())
 """What can be asked for, beside ``*``."""
 BEYOND = {
     "time.now_ns": "use input.environment.time, or a decision could not be tried again",

@@ -143,6 +143,23 @@ LIFECYCLES: Mapping[str, Lifecycle] = {
             "terminatedWithError": (),
         },
     ),
+    "workflowRun": Lifecycle(
+        "state",
+        ("running", "refused"),
+        {
+            "running": ("waitingForApproval", "stopped", "compensating", "completed", "compensated", "failed"),
+            "waitingForApproval": ("running", "stopped", "compensating", "completed", "compensated", "failed"),
+            "stopped": ("running", "waitingForApproval", "compensating", "completed", "compensated", "failed"),
+            "compensating": ("stopped", "compensated", "failed"),
+            "completed": (),
+            "compensated": (),
+            "failed": (),
+            "refused": (),
+        },
+    ),
+    "workflowApproval": Lifecycle(
+        "state", ("acknowledged",), {"acknowledged": ("accepted", "rejected"), "accepted": (), "rejected": ()}
+    ),
 }
 
 

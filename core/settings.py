@@ -87,6 +87,9 @@ class Settings(BaseSettings):
         None, description="Folder of mapping files that replace those that ship: netconf.yaml, snmp.yaml, file.yaml."
     )
     products: Path | None = Field(None, description="YAML product model instead of the one that ships.")
+    workflows: Path | None = Field(
+        None, description="Folder of the workflows that alarms begin, docs/workflows.md; empty: none."
+    )
     tariff: Path | None = Field(None, description="YAML tariff instead of the one that ships.")
     metering: Path | None = Field(
         None, description="YAML rules of how records are added up to usage instead of the ones that ship."

@@ -12,6 +12,7 @@ from convergedon.handlers import (
     customer_notifications,
     product_ordering,
     product_ordering_v5,
+    remediation,
     resource_inventory,
     service_inventory,
     usage,
@@ -28,6 +29,7 @@ APIS: tuple[Api, ...] = (
     service_inventory.API,
     resource_inventory.API,
     customer_notifications.API,
+    remediation.API,
     audit_records.API,
 )
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from convergedon.core.bus import Message
+from convergedon.handlers.remediation import WORKFLOW_RUN
 from convergedon.mediation import alarm_tasks, assurance, billing, cancellation, drafts, metering, ordering
 from convergedon.mediation.work import Work
+from convergedon.mediation.workflows import remediation
 
 Step = Callable[[Work, Message], Awaitable[None]]
 
@@ -21,8 +23,12 @@ FLOWS: Mapping[str, tuple[Step, ...]] = {
     "fault": (assurance.raise_alarm,),
     "unmapped": (assurance.raise_alarm,),
     "clear": (assurance.clear_alarm,),
-    "AlarmCreateEvent": (assurance.tell_affected,),
-    "AlarmStateChangeEvent": (assurance.tell_restored,),
+    "AlarmCreateEvent": (assurance.tell_affected, remediation.begin),
+    "AlarmStateChangeEvent": (assurance.tell_restored, remediation.hear),
+    "AlarmAttributeValueChangeEvent": (remediation.hear,),
+    "WorkflowApprovalCreateEvent": (remediation.approve,),
+    "answer": (remediation.take,),
+    "request": (remediation.request,),
     "AckAlarmsCreateEvent": (alarm_tasks.begin,),
     "UnAckAlarmsCreateEvent": (alarm_tasks.begin,),
     "ClearAlarmsCreateEvent": (alarm_tasks.begin,),
@@ -46,11 +52,13 @@ def step_name(step: Step) -> str:
 
 
 def name_of(message: Message) -> str:
-    """What happened: the type of an event, the kind of an observation, the turn of a task's next slice or of an
-    interval that is over, or outcome.
+    """What happened: the type of an event, the kind of an observation, the turn of a task's next slice, of an interval
+    that is over or of a workflow's request, the answer to a workflow's intent, or the outcome of an order's.
     """
     if "event" in message.body:
         return str(message.body["event"]["eventType"])
     if "observation" in message.body:
         return str(message.body["observation"]["kind"])
-    return next((turn for turn in ("slice", "interval") if turn in message.body), "outcome")
+    if turn := next((turn for turn in ("slice", "interval", "request") if turn in message.body), ""):
+        return turn
+    return "answer" if message.body["about"].get("kind") == WORKFLOW_RUN.name else "outcome"

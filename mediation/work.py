@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from convergedon.core.audit import Audit
@@ -17,11 +17,15 @@ from convergedon.mediation.addresses import Addresses
 from convergedon.mediation.intervals import Metering
 from convergedon.mediation.planning import Products
 from convergedon.mediation.rating import Tariff
+from convergedon.mediation.workflows.definitions import Definition
 
 
 @dataclass(frozen=True)
 class Work:
-    """``published`` says of a message's id whether this process has put it on the bus lately."""
+    """``published`` says of a message's id whether this process has put it on the bus lately.
+
+    ``workflows`` are those that begin from now on, one of each name.
+    """
 
     resources: Resources
     bus: Bus
@@ -34,6 +38,7 @@ class Work:
     published: Callable[[str], bool] = lambda _: False
     metering: Metering = field(default_factory=intervals.load)
     addresses: Addresses = field(default_factory=Addresses)
+    workflows: Sequence[Definition] = ()
 
     @property
     def store(self) -> Store:

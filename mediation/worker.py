@@ -24,13 +24,14 @@ from convergedon.mediation import cancellation, inventory, metering, ordering
 from convergedon.mediation.delivery import Delivery
 from convergedon.mediation.flows import FLOWS, Step, name_of, step_name
 from convergedon.mediation.work import Work
+from convergedon.mediation.workflows import remediation
 
 log = structlog.get_logger()
 
 EVERY = 15.0
 """Seconds between two looks at what is overdue."""
 CLOSES = 1.0
-"""And at which intervals of usage are over."""
+"""And at which intervals of usage are over, or the time of a workflow has come."""
 
 
 class Worker:
@@ -57,6 +58,7 @@ class Worker:
         self._tasks = [
             asyncio.create_task(self._again(EVERY, self.look_after)),
             asyncio.create_task(self._again(CLOSES, self.close_intervals)),
+            asyncio.create_task(self._again(CLOSES, self.attend_workflows)),
         ]
 
     async def stop(self) -> None:
@@ -83,6 +85,9 @@ class Worker:
 
     async def close_intervals(self) -> None:
         await metering.ask(self._work)
+
+    async def attend_workflows(self) -> None:
+        await remediation.look_after(self._work)
 
     async def _flow(self, message: Message) -> None:
         if "observations" in message.body:

@@ -52,7 +52,11 @@ changes if {
 
 default repairing := set()
 
-repairing := data.tmf.remediation.reasons if input.resource.purpose
+repairing := data.tmf.remediation.reasons if repairs
+
+repairs if input.resource.purpose
+
+repairs if input.action in {"approve", "remediate"}
 
 # What may be seen at all. The gateway holds that to the subject's own tenant whatever stands here.
 default filter := {}

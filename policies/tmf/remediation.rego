@@ -28,6 +28,26 @@ approves if {
 	data.tmf.standing.stands(approver, role)
 }
 
+# A second person, where the workflow is one that wants two.
+second := approval.second
+
+needs_second if input.resource.workflow in data.remediation.second
+
+seconded if {
+	second.decision == "approved"
+	second.by.id
+	second.by.id != approver.id
+	not second_own
+	second.by.tenant == input.resource.tenant
+	role := second.by.roles[_]
+	role in data.remediation.approvers
+	data.tmf.standing.stands(second.by, role)
+}
+
+second_own if second.by.id == input.subject.id
+
+second_own if second.by.id == input.resource.owner.id
+
 recent if {
 	is_number(approval.time)
 	age := input.environment.time - approval.time
@@ -64,8 +84,69 @@ reasons contains sprintf("the approval of remediation %v is too old: it counts f
 	not recent
 }
 
+reasons contains sprintf("remediation %v needs the approval of a second person", [named]) if {
+	asked
+	not automatic
+	answered
+	needs_second
+	not seconded
+}
+
 reasons contains sprintf("%v is no purpose of an intent: order, undo and remediation are", [input.resource.purpose]) if {
 	input.resource.kind == "intent"
 	input.resource.purpose
 	not input.resource.purpose in {"order", "undo", "remediation"}
+}
+
+# Who may say something to what a run asks, whether yes or no.
+approving if input.action == "approve"
+
+may_approve if {
+	role := input.subject.roles[_]
+	role in data.remediation.approvers
+	data.tmf.standing.stands(input.subject, role)
+}
+
+reasons contains sprintf("remediation %v is approved by the roles %v", [named, concat(", ", data.remediation.approvers)]) if {
+	approving
+	not may_approve
+}
+
+reasons contains sprintf("%v has approved %v already: another person is needed", [input.subject.id, named]) if {
+	approving
+	input.subject.id in input.resource.approvers
+}
+
+# Whether a workflow may begin, going by what the gateway tells of its target.
+beginning if input.action == "remediate"
+
+limits := data.remediation.limits
+
+reasons contains sprintf("all workflows are stopped: %v", [input.resource.stopped]) if {
+	beginning
+	input.resource.stopped != ""
+}
+
+reasons contains sprintf("%v has run on %v %v times within an hour: a person must look at it", [named, input.resource.device, input.resource.recent]) if {
+	beginning
+	input.resource.changes
+	input.resource.recent >= limits.perHour
+}
+
+reasons contains sprintf("the fault touches %v services, and workflows may touch %v", [input.resource.affected, limits.affected]) if {
+	beginning
+	input.resource.changes
+	input.resource.affected > limits.affected
+}
+
+reasons contains sprintf("this alarm was raised %v times within an hour: it flaps, and a person must look at it", [input.resource.raised]) if {
+	beginning
+	input.resource.changes
+	input.resource.raised >= limits.raised
+}
+
+reasons contains sprintf("%v workflows are under way already", [input.resource.underWay]) if {
+	beginning
+	input.resource.changes
+	input.resource.underWay >= limits.underWay
 }

@@ -82,3 +82,67 @@ test_a_purpose_that_nobody_knows_is_refused if {
 	reasons := main.decision.reasons with input as asked("intent", "adapter", {"purpose": "fun"})
 	reasons == ["fun is no purpose of an intent: order, undo and remediation are"]
 }
+
+zoe := object.union(mara, {"id": "zoe"})
+
+test_some_workflows_need_two_persons if {
+	second := [{}, {"second": approved({})}, {"second": approved({"by": {"id": "zoe", "tenant": "globex"}})}]
+	every more in second {
+		every question in on_both_paths({"approval": object.union(approved({}), more)}) {
+			reasons := main.decision.reasons with input as question with data.remediation.second as ["reset-port"]
+			reasons == ["remediation reset-port needs the approval of a second person"]
+		}
+	}
+	every question in on_both_paths({"approval": object.union(approved({}), {"second": approved({"by": zoe})})}) {
+		main.decision.allow with input as question with data.remediation.second as ["reset-port"]
+	}
+}
+
+approves(subject, more) := {
+	"subject": object.union(mara, subject),
+	"action": "approve",
+	"resource": object.union({"kind": "workflowRun", "tenant": "acme", "workflow": "reset-port", "approvers": []}, more),
+	"channel": "task",
+	"environment": {"time": now},
+}
+
+test_who_may_answer_what_a_run_asks if {
+	main.decision.allow with input as approves({}, {})
+	not main.decision.allow with input as approves({"roles": ["csr"]}, {})
+	not main.decision.allow with input as approves({}, {"tenant": "globex"})
+	reasons := main.decision.reasons with input as approves({}, {"approvers": ["mara"]})
+	unable := main.decision.reasons with input as approves({}, {}) with data.remediation.approvers as ["admin"]
+	unable == ["remediation reset-port is approved by the roles admin"]
+	reasons == ["mara has approved reset-port already: another person is needed"]
+}
+
+begins(more) := {
+	"subject": {"id": "convergedon", "tenant": "acme", "roles": ["system"]},
+	"action": "remediate",
+	"resource": object.union(
+		{
+			"kind": "workflowRun", "tenant": "acme", "workflow": "reset-port", "device": "pe1", "changes": true,
+			"affected": 2, "recent": 0, "raised": 1, "underWay": 0, "stopped": "",
+		},
+		more,
+	),
+	"channel": "flow",
+	"environment": {"time": now},
+}
+
+test_a_workflow_begins_within_its_limits if {
+	main.decision.allow with input as begins({})
+	every more, words in {
+		{"recent": 3}: "reset-port has run on pe1 3 times within an hour: a person must look at it",
+		{"affected": 101}: "the fault touches 101 services, and workflows may touch 100",
+		{"raised": 5}: "this alarm was raised 5 times within an hour: it flaps, and a person must look at it",
+		{"underWay": 20}: "20 workflows are under way already",
+		{"stopped": "maintenance"}: "all workflows are stopped: maintenance",
+	} {
+		reasons := main.decision.reasons with input as begins(more)
+		reasons == [words]
+	}
+	every more in [{"recent": 3}, {"affected": 101}, {"raised": 5}, {"underWay": 20}] {
+		main.decision.allow with input as begins(object.union(more, {"changes": false}))
+	}
+}

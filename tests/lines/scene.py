@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -34,6 +34,7 @@ from convergedon.mediation import intervals, metering, planning, rating
 from convergedon.mediation.intervals import LONGEST_WAIT
 from convergedon.mediation.work import Work
 from convergedon.mediation.worker import Worker
+from convergedon.mediation.workflows.definitions import Definition
 
 STORE_KINDS = [*KINDS, audit.KIND]
 PRODUCTS = """
@@ -310,7 +311,14 @@ HAMBURG = {"bandwidth": 100, "vlan": 20, "site": "hamburg"}
 
 
 @asynccontextmanager
-async def playing(store: Store, bus: Bus, folder: Path, products: str = PRODUCTS, **given: Any) -> AsyncIterator[Scene]:
+async def playing(
+    store: Store,
+    bus: Bus,
+    folder: Path,
+    products: str = PRODUCTS,
+    workflows: Sequence[Definition] = (),
+    **given: Any,
+) -> AsyncIterator[Scene]:
     """A scene with this store and bus; ended at the end."""
     (folder / "products.yaml").write_text(products)
     chosen: Settings = settings.load(data=folder, callback_networks=["127.0.0.0/8"], **given)
@@ -319,7 +327,7 @@ async def playing(store: Store, bus: Bus, folder: Path, products: str = PRODUCTS
     rules, model = Policy(engine()), planning.load(folder / "products.yaml")
     (folder / "metering.yaml").write_text(METERING)
     rule, seal = intervals.load(folder / "metering.yaml"), seals.seals(chosen)
-    work = Work(resources, bus, rules, writer, model, rating.load(), chosen, seal, metering=rule)
+    work = Work(resources, bus, rules, writer, model, rating.load(), chosen, seal, metering=rule, workflows=workflows)
     worker, network = Worker(work), Network()
     role, relay = AdapterRole(network, bus, DEVICES, rules, work.seals, writer), Relay(store, bus, 0.2)
     running = not isinstance(bus, PumpBus)
@@ -346,9 +354,9 @@ async def in_memory(folder: Path, **given: Any) -> AsyncIterator[Scene]:
 
 
 @asynccontextmanager
-async def pumped(folder: Path, store: Store | None = None) -> AsyncIterator[Scene]:
+async def pumped(folder: Path, store: Store | None = None, **given: Any) -> AsyncIterator[Scene]:
     """A scene in which nothing happens until it is told to go on."""
-    async with playing(store or MemoryStore(STORE_KINDS), PumpBus(), folder) as scene:
+    async with playing(store or MemoryStore(STORE_KINDS), PumpBus(), folder, **given) as scene:
         yield scene
 
 

@@ -12,6 +12,8 @@ from convergedon.core.lifecycle import LIFECYCLES, order_state
 every_lifecycle = pytest.mark.parametrize("name", LIFECYCLES)
 
 FINAL = {
+    "workflowRun": {"completed", "compensated", "failed", "refused"},
+    "workflowApproval": {"accepted", "rejected"},
     "productOrder": {"rejected", "completed", "failed", "partial", "cancelled"},
     "productOrderItem": {"rejected", "completed", "failed", "cancelled"},
     "alarm": {"cleared"},

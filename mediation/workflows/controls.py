@@ -1,0 +1,23 @@
+"""The button that stops all workflows: of one tenant, or of the whole installation."""
+
+from __future__ import annotations
+
+from convergedon.core.store import Record, Store
+from convergedon.handlers.remediation import WORKFLOW_CONTROL
+
+EVERYONE = "*"
+"""The tenant of what the operator of the installation decides, which no token names."""
+
+
+async def stopped(store: Store, tenant: str) -> str:
+    """Why workflows may do nothing now; empty when they may."""
+    for whose in (EVERYONE, tenant):
+        newest = await _newest(store, whose)
+        if newest and newest.body["state"] == "stopped":
+            return str(newest.body.get("reason") or "no reason was given")
+    return ""
+
+
+async def _newest(store: Store, tenant: str) -> Record | None:
+    found = await store.find(WORKFLOW_CONTROL.name, {"tenant": tenant}, [("body.time", -1)], limit=1)
+    return found[0] if found else None

@@ -1,0 +1,312 @@
+"""The repairing half of the fault line: an alarm begins workflows, and what happens makes them go on.
+
+begin -> (persons approve, devices answer, the network speaks, time passes) -> go on, until a run ends. The policy is
+told before a run begins what ran lately on its target and how much it would touch, and says whether it may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from time import time
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+from convergedon.adapters.contract import Outcome
+from convergedon.core import trace
+from convergedon.core.bus import Message
+from convergedon.core.errors import Conflict, Invalid, NotFound, Refused, Stale, Unavailable
+from convergedon.core.policy import Decision, known, system
+from convergedon.core.store import Record
+from convergedon.handlers.alarms import ALARM
+from convergedon.handlers.remediation import WORKFLOW_APPROVAL, WORKFLOW_RUN
+from convergedon.handlers.resource import now
+from convergedon.handlers.service_inventory import SERVICE
+from convergedon.mediation.work import Work
+from convergedon.mediation.workflows import controls, web
+from convergedon.mediation.workflows.course import error
+from convergedon.mediation.workflows.definitions import Definition, seconds
+from convergedon.mediation.workflows.expressions import evaluate
+from convergedon.mediation.workflows.running import (
+    ENDED,
+    Course,
+    course_of,
+    done,
+    failed,
+    go_on,
+    instant,
+    key_of,
+    may_change,
+)
+
+MOST_EVENTS = 200
+"""Events of its alarm that a run keeps; what comes after is of an alarm that flaps, and it has a time-out."""
+LATELY = 3_600.0
+"""Seconds that the policy is told of."""
+
+
+async def begin(work: Work, message: Message) -> None:
+    """An AlarmCreateEvent: begin the workflows that it is for, each once."""
+    if not work.workflows:
+        return
+    try:
+        alarm = await work.store.get(ALARM.name, message.body["tenant"], message.body["id"])
+    except NotFound:
+        return
+    given = await incident(work, alarm)
+    for definition in work.workflows:
+        if triggered(definition, given):
+            await _begin(work, alarm, definition, given)
+
+
+async def incident(work: Work, alarm: Record) -> dict[str, Any]:
+    """What a workflow is given: the alarm, where it is, the services that it touches, and what was confirmed there."""
+    place, _, part = str(alarm.body["alarmedObject"]["id"]).partition("/")
+    device = str(alarm.body.get("sourceSystemId") or place)
+    ids = [service["id"] for service in alarm.body.get("affectedService") or []]
+    services = await work.store.find(SERVICE.name, {"id": {"$in": ids}}) if ids else []
+    found = sorted((one for one in services if one.tenant == alarm.tenant), key=lambda one: one.id)
+    return {
+        "alarm": work.resources.present(alarm),
+        "target": {"device": device, "object": part},
+        "services": [{"id": one.id, "name": one.body.get("name", "")} for one in found],
+        "confirmed": [
+            {**wanted, "instance": one.id}
+            for one in found
+            for wanted in one.facts.get("present", {}).get("wanted", [])
+            if wanted["device"] == device and wanted["values"] is not None
+        ],
+    }
+
+
+def triggered(definition: Definition, given: Mapping[str, Any]) -> bool:
+    """Whether a definition is for this. One whose condition cannot be answered is not."""
+    if "data" not in definition.trigger:
+        return True
+    with suppress(Invalid):
+        return bool(evaluate(definition.trigger["data"], given, {}))
+    return False
+
+
+def run_id(alarm: Record, definition: Definition) -> str:
+    """One run of each workflow for each alarm, of whatever version."""
+    return str(uuid5(NAMESPACE_URL, f"{alarm.tenant}|{alarm.id}|{definition.name}"))
+
+
+async def _begin(work: Work, alarm: Record, definition: Definition, given: Mapping[str, Any]) -> None:
+    id = run_id(alarm, definition)
+    try:
+        run = await work.store.get(WORKFLOW_RUN.name, alarm.tenant, id)
+    except NotFound:
+        if alarm.body["state"] == "cleared":
+            return  # over before anything was begun
+        run = await _created(work, alarm, definition, given, id)
+    await go_on(work, run, course_of(run))
+
+
+async def _created(work: Work, alarm: Record, definition: Definition, given: Mapping[str, Any], id: str) -> Record:
+    """A new run, with the lock on its device if it changes any; or one that says why it may not be."""
+    decision = await _may_begin(work, alarm, definition, given)
+    refused = "" if decision.allow else "; ".join(decision.reasons)
+    device = given["target"]["device"]
+    body = {
+        "workflow": {"name": definition.name, "version": definition.version, "hash": definition.hash},
+        "state": "refused" if refused else "running",
+        "alarm": {"id": alarm.id, "href": work.resources.href(ALARM.name, alarm.id)},
+        "target": device,
+        "startedAt": now(),
+    }
+    until = time() + seconds(definition.document["timeout"]["after"])
+    facts: dict[str, Any] = {
+        "definition": definition.document,
+        "input": given,
+        "told": {},
+        "events": [],
+        "approvals": [],
+        "until": until,
+        "due": until,
+        "line": alarm.id,
+    }
+    if definition.changes and not refused:
+        facts["lock"] = device
+        with suppress(Conflict):
+            return await _create(work, alarm, body, facts, id, decision)
+        refused = await _held_by(work, alarm, device, id)
+        del facts["lock"]
+    if refused:
+        facts["due"] = None
+        body |= {"state": "refused", "reason": refused, "escalated": True, "endedAt": now()}
+    return await _create(work, alarm, body, facts, id, decision)
+
+
+async def _create(
+    work: Work, alarm: Record, body: Mapping[str, Any], facts: Mapping[str, Any], id: str, decision: Decision
+) -> Record:
+    run = await work.resources.create(WORKFLOW_RUN, alarm.tenant, body, facts, id)
+    refused = body["state"] == "refused"
+    what, outcome = ("workflow.escalated", "refused") if refused else ("workflow.begun", "done")
+    detail = {"workflow": body["workflow"]["name"], "alarm": alarm.id, "target": body["target"]}
+    if refused:
+        detail["reason"] = body["reason"]
+    work.audit.record(what, alarm.tenant, "convergedon", f"{run.kind}/{run.id}", outcome, decision, **detail)
+    return run
+
+
+async def _held_by(work: Work, alarm: Record, device: str, id: str) -> str:
+    """Why the lock was not to be had. Raises Stale when it is free by now, or this run is there by now."""
+    holders = await work.store.find(WORKFLOW_RUN.name, {"tenant": alarm.tenant, "facts.lock": device}, limit=1)
+    if not holders or holders[0].id == id:
+        raise Stale(f"the lock on {device} has changed hands")
+    holder = holders[0].body["workflow"]["name"]
+    return f"{device} is locked by workflow {holder} (run {holders[0].id})"
+
+
+async def _may_begin(work: Work, alarm: Record, definition: Definition, given: Mapping[str, Any]) -> Decision:
+    """Ask the policy, with what it needs for the guards: how often, how much, how restless, and whether at all."""
+    device, since = given["target"]["device"], time() - LATELY
+    runs = await work.store.find(WORKFLOW_RUN.name, {"tenant": alarm.tenant, "body.target": device})
+    lately = [run for run in runs if run.body["state"] != "refused" and instant(run.body["startedAt"]) >= since]
+    alarms = await work.store.find(ALARM.name, {"tenant": alarm.tenant, "facts.key": alarm.facts.get("key", "")})
+    resource = {
+        "kind": WORKFLOW_RUN.name,
+        "tenant": alarm.tenant,
+        "workflow": definition.name,
+        "device": device,
+        "changes": definition.changes,
+        "affected": len(alarm.body.get("affectedService") or []),
+        "recent": sum(run.body["workflow"]["name"] == definition.name for run in lately),
+        "raised": sum(instant(one.body["alarmRaisedTime"]) >= since for one in alarms if "alarmRaisedTime" in one.body),
+        "underWay": await work.store.count(
+            WORKFLOW_RUN.name, {"tenant": alarm.tenant, "body.state": {"$in": ["running", "stopped", "compensating"]}}
+        ),
+        "stopped": await controls.stopped(work.store, alarm.tenant),
+    }
+    return await work.policy.decide(system(alarm.tenant), "remediate", resource, channel="flow")
+
+
+# what makes a run go on
+
+
+async def hear(work: Work, message: Message) -> None:
+    """An event of an alarm: the runs that are there for it hear of it."""
+    event = message.body["event"]
+    about = {"tenant": message.body["tenant"], "body.alarm.id": message.body["id"]}
+    for run in await work.store.find(WORKFLOW_RUN.name, about):
+        if run.body["state"] in ENDED:
+            continue
+        course = course_of(run)
+        if all(one["id"] != event["eventId"] for one in course.events) and len(course.events) < MOST_EVENTS:
+            data = event["event"][ALARM.name]
+            course.events.append({"id": event["eventId"], "type": event["eventType"], "data": data})
+        await go_on(work, run, course)
+
+
+async def take(work: Work, message: Message) -> None:
+    """What a device made of an intent."""
+    about, outcome = message.body["about"], Outcome(**message.body["outcome"])
+    run = await work.store.get(WORKFLOW_RUN.name, about["tenant"], about["id"])
+    course = course_of(run)
+    found = [(path, entry) for path, entry in course.told.items() if key_of(run, entry) == outcome.key]
+    for path, entry in found:
+        if entry["status"] == "asked":
+            _answer(path, entry, outcome)
+    await go_on(work, run, course)
+
+
+def _answer(path: str, entry: dict[str, Any], outcome: Outcome) -> None:
+    words = outcome.words or outcome.status
+    if entry["function"] == "observe" and outcome.status == "applied":
+        wrong = error("proof", 409, "it did not stay", f"{outcome.device} had lost what was asked of it", path)
+        failed(entry, wrong)
+    elif outcome.done:
+        diff = {leaf: list(values) for leaf, values in outcome.diff.items()}
+        done(entry, {"status": outcome.status, "words": outcome.words, "diff": diff})
+    else:
+        failed(entry, error(outcome.status, 409, outcome.status, words, path), outcome.status == "unknown")
+
+
+async def request(work: Work, message: Message) -> None:
+    """A request that a run makes of a web service: once it is answered, it is not made again."""
+    about = message.body["about"]
+    run = await work.store.get(WORKFLOW_RUN.name, about["tenant"], about["id"])
+    course = course_of(run)
+    path, entry = next((p, e) for p, e in course.told.items() if e["order"] == message.body["request"])
+    if entry["status"] != "asked":
+        return
+    try:
+        answer = await web.call(work.settings.callback_networks, entry["given"], key_of(run, entry))
+    except Unavailable:
+        raise
+    except Refused as refused:
+        failed(entry, error("communication", 502, "the request failed", str(refused), path))
+    else:
+        done(entry, answer)
+    await go_on(work, run, course)
+
+
+async def approve(work: Work, message: Message) -> None:
+    """A WorkflowApprovalCreateEvent: what a person says to what a run asks, if the policy lets it count."""
+    record = await work.store.get(WORKFLOW_APPROVAL.name, message.body["tenant"], message.body["id"])
+    if record.body["state"] != "acknowledged":
+        return
+    reason = await _approved(work, record)
+    change = {"state": "rejected", "reason": reason} if reason else {"state": "accepted"}
+    await work.resources.change(WORKFLOW_APPROVAL, record, change, description=reason)
+    by, on = record.facts["owner"]["id"], f"{WORKFLOW_RUN.name}/{record.body['workflowRun']['id']}"
+    outcome = "refused" if reason else "done"
+    work.audit.record("workflow.approval", record.tenant, by, on, outcome, decision=None, said=record.body["decision"])
+
+
+async def _approved(work: Work, record: Record) -> str:
+    """Have a run go on with an approval; the words are why it does not count."""
+    try:
+        run = await work.store.get(WORKFLOW_RUN.name, record.tenant, record.body["workflowRun"]["id"])
+    except NotFound as missing:
+        return str(missing)
+    course = course_of(run)
+    if any(one["record"] == record.id for one in course.approvals):
+        return ""  # it counted already, and its own state was not written
+    waiting = [(p, e) for p, e in course.told.items() if e["function"] == "approval" and e["status"] == "asked"]
+    if not waiting or run.body["state"] in ENDED:
+        return f"run {run.id} does not ask for an approval"
+    by = record.facts["owner"]
+    resource = {
+        "kind": WORKFLOW_RUN.name,
+        "tenant": run.tenant,
+        "workflow": course.definition.name,
+        "approvers": [one["by"]["id"] for one in course.approvals],
+    }
+    decision = await work.policy.decide(known(by), "approve", resource, channel="task")
+    if not decision.allow:
+        return "; ".join(decision.reasons)
+    path, entry = waiting[0]
+    said = record.body["decision"]
+    course.approvals.append(
+        {"by": by, "time": instant(record.body["creationDate"]), "decision": said, "record": record.id}
+    )
+    if said != "approved":
+        failed(entry, error("notApproved", 403, "not approved", f"{by['id']} refused it", path))
+    elif await _is_enough(work, run, course, entry["given"].get("persons", 1)):
+        done(entry, {"by": [one["by"]["id"] for one in course.approvals]})
+    await go_on(work, run, course)
+    return ""
+
+
+async def _is_enough(work: Work, run: Record, course: Course, persons: int) -> bool:
+    """Whether as many have approved as the workflow wants, and the policy."""
+    return len(course.approvals) >= persons and (await may_change(work, run, course)).allow
+
+
+async def look_after(work: Work) -> None:
+    """Runs whose time has come: a wait is over, an answer did not come, a stop may have ended."""
+    for run in await work.store.find(WORKFLOW_RUN.name, {"facts.due": {"$lt": time()}}, limit=100):
+        with suppress(Stale), trace.span("workflow.timer", None):
+            await go_on(work, run, course_of(run))
+
+
+def newest(definitions: Sequence[Definition]) -> tuple[Definition, ...]:
+    """Of each name the highest version: what begins from now on. What runs keeps the one that it began with."""
+    found: dict[str, Definition] = {}
+    for definition in sorted(definitions, key=lambda one: [int(part) for part in one.version.split(".")]):
+        found[definition.name] = definition
+    return tuple(found.values())

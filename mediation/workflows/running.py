@@ -1,0 +1,406 @@
+"""A run of a workflow: what is kept of it, and how it goes on, one write for each step.
+
+What a step asks of the world (an intent, a request) is in the outbox of the same write that says it was asked, so a
+worker may die anywhere: the message comes again, finds what was done, and goes on from there. ``remediation`` says what
+makes a run go on; ``course`` what it does next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from time import time
+from typing import Any
+
+from convergedon.adapters.contract import Intent
+from convergedon.core import trace
+from convergedon.core.bus import partition, token
+from convergedon.core.errors import NotFound
+from convergedon.core.policy import Decision, system
+from convergedon.core.store import Outgoing, Record
+from convergedon.handlers.alarms import ALARM
+from convergedon.handlers.remediation import WORKFLOW_RUN
+from convergedon.handlers.resource import now
+from convergedon.mediation.work import Work
+from convergedon.mediation.workflows import controls
+from convergedon.mediation.workflows.course import Ask, Error, Walked, error, walk, walk_back
+from convergedon.mediation.workflows.definitions import Definition
+
+ENDED = ("completed", "compensated", "failed", "refused")
+OUTSIDE = ("intent", "observe", "http", "clear")
+"""What is not begun while workflows are stopped."""
+LOOK_AGAIN = 5.0
+"""Seconds after which a run that was stopped looks whether it may go on."""
+REQUEST_PATIENCE = 60.0
+"""Seconds for which a request is tried where its task has no time-out."""
+
+
+@dataclass
+class Course:
+    """What is kept of a run, while it goes on."""
+
+    definition: Definition
+    about: Mapping[str, Any]
+    told: dict[str, dict[str, Any]]
+    events: list[Mapping[str, Any]]
+    error: Error | None
+    until: float
+    said: list[Mapping[str, Any]]
+    approvals: list[Mapping[str, Any]]
+    stopped: str = ""
+    held: bool = False
+    messages: list[Outgoing] = field(default_factory=list)
+
+    @property
+    def approval(self) -> Mapping[str, Any] | None:
+        """What was approved, as policies and intents have it: the second person's beside the first's."""
+        if not (given := [one for one in self.approvals if one["decision"] == "approved"]):
+            return None
+        first, *more = given
+        return {**first, "second": more[0]} if more else first
+
+    def asked(self, ask: Ask, due: float | None = None) -> dict[str, Any]:
+        """Note that something was asked, and until when an answer is waited for."""
+        entry = {
+            "order": len(self.told),
+            "name": ask.name,
+            "function": ask.function,
+            "status": "asked",
+            "given": ask.given,
+            "time": now(),
+            "due": due,
+        }
+        self.told[ask.path] = entry
+        return entry
+
+
+def course_of(run: Record) -> Course:
+    facts = run.facts
+    about = {"id": run.id, "input": facts["input"], "startedAt": {"iso8601": run.body["startedAt"]}}
+    return Course(
+        Definition(facts["definition"]),
+        about,
+        {path: dict(entry) for path, entry in facts["told"].items()},
+        list(facts["events"]),
+        facts.get("error"),
+        facts["until"],
+        list(run.body.get("said", [])),
+        list(facts["approvals"]),
+    )
+
+
+def done(entry: dict[str, Any], output: Any) -> None:
+    entry.update(status="done", output=output, due=None)
+
+
+def failed(entry: dict[str, Any], wrong: Error, unknown: bool = False) -> None:
+    entry.update(status="failed", error=wrong, due=None)
+    if unknown:
+        entry["unknown"] = True
+
+
+async def go_on(work: Work, run: Record, course: Course) -> Record:
+    """Do all that can be done now, and keep it in one write. Raises Stale when somebody else was first."""
+    if run.body["state"] in ENDED:
+        return run
+    course.stopped = await controls.stopped(work.store, run.tenant)
+    _give_up(course, time())
+    walked = await _forward(work, run, course)
+    if course.error or walked.error:
+        course.error = course.error or walked.error
+        walked = await _back(work, run, course)
+    return await _keep(work, run, course, walked)
+
+
+def _give_up(course: Course, moment: float) -> None:
+    """What has waited long enough: a wait is over, anything else has failed; with the whole, all has."""
+    for path, entry in course.told.items():
+        if entry["status"] != "asked" or entry["due"] is None or entry["due"] > moment:
+            continue
+        if entry["function"] == "wait":
+            done(entry, None)
+        else:
+            words = f"{entry['name']}: no answer in time"
+            failed(entry, error("timeout", 408, "time-out", words, path), entry["function"] in ("intent", "http"))
+    if moment >= course.until and course.error is None:
+        course.error = error("timeout", 408, "time-out", "the workflow as a whole has taken too long")
+
+
+async def _forward(work: Work, run: Record, course: Course) -> Walked:
+    """Walk and take up what is asked, until all of it waits for somebody else."""
+    while True:
+        walked = walk(course.definition, course.about, course.told, course.events)
+        for heard in walked.heard:
+            _hear(course, heard.path, heard.number)
+        fresh = [ask for ask in walked.asks if ask.path not in course.told]
+        if course.error or not (fresh or walked.heard):
+            return walked
+        if not await _take_up_all(work, run, course, fresh) and not walked.heard:
+            return walked
+
+
+def _hear(course: Course, path: str, number: int) -> None:
+    entry = course.told.get(path) or course.asked(Ask(path, path.rpartition("/")[2], "listen", None))
+    done(entry, course.events[number]["data"])
+    entry["event"] = number
+
+
+async def _back(work: Work, run: Record, course: Course) -> Walked:
+    """Take back what was done; of what is still unanswered nobody knows, so it is taken back, too."""
+    for path, entry in course.told.items():
+        if entry["status"] == "asked" and "/compensate/" not in path:
+            failed(entry, error("unknown", 503, "unanswered", "it was not waited for any more", path), True)
+    while True:
+        walked = walk_back(course.definition, course.about, course.told, course.events)
+        fresh = [ask for ask in walked.asks if ask.path not in course.told]
+        if not fresh or not await _take_up_all(work, run, course, fresh):
+            return walked
+
+
+async def _take_up_all(work: Work, run: Record, course: Course, asks: Sequence[Ask]) -> bool:
+    """Whether any of it is answered already, so that the walk goes on."""
+    answered = False
+    for ask in asks:
+        if course.stopped and ask.function in OUTSIDE:
+            course.held = True
+            continue
+        await _take_up(work, run, course, ask)
+        answered = answered or course.told[ask.path]["status"] != "asked"
+    return answered
+
+
+async def _take_up(work: Work, run: Record, course: Course, ask: Ask) -> None:
+    match ask.function:
+        case "wait" | "listen":
+            course.asked(ask, time() + (ask.within or 0))
+        case "emit":
+            course.said.append({**ask.given, "time": now()})
+            done(course.asked(ask), None)
+        case "policy":
+            await _ask_policy(work, run, course, ask)
+        case "approval":
+            await _ask_for_approval(work, run, course, ask)
+        case "clear":
+            await _clear(work, run, course, ask)
+        case "http":
+            entry = course.asked(ask, time() + (ask.within or REQUEST_PATIENCE))
+            course.messages.append(_request(run, entry))
+        case "intent" | "observe":
+            await _ask_device(work, run, course, ask)
+
+
+async def _ask_policy(work: Work, run: Record, course: Course, ask: Ask) -> None:
+    given = ask.given
+    resource = {**given["resource"], "tenant": run.tenant}
+    decision = await work.policy.decide(
+        system(run.tenant), given["action"], resource, given.get("body"), channel="flow"
+    )
+    done(course.asked(ask), {"allow": decision.allow, "reasons": list(decision.reasons)})
+
+
+async def _ask_for_approval(work: Work, run: Record, course: Course, ask: Ask) -> None:
+    """A person is asked only where the policy does not let the workflow run by itself."""
+    decision = await may_change(work, run, course)
+    if decision.allow:
+        done(course.asked(ask), {"automatic": True})
+        return
+    course.asked(ask, time() + (ask.within or 0))
+
+
+async def may_change(work: Work, run: Record, course: Course, values: Any = None, **said: Any) -> Decision:
+    """Ask what an adapter will ask before it does anything for this run."""
+    purpose = "undo" if course.error else "remediation"
+    resource = {"kind": "intent", "tenant": run.tenant, "purpose": purpose, "workflow": course.definition.name, **said}
+    if course.approval:
+        resource["approval"] = course.approval
+    return await work.policy.decide(system(run.tenant), "perform", resource, values, channel="flow")
+
+
+async def _ask_device(work: Work, run: Record, course: Course, ask: Ask) -> None:
+    given = ask.given
+    entry = course.asked(ask)
+    if given["device"] != run.body["target"]:
+        words = f"{given['device']} is not the device of the alarm: only {run.body['target']} is locked for this run"
+        failed(entry, error("refused", 403, "another device", words, ask.path))
+        return
+    said = {name: given[name] for name in ("device", "service", "site") if given.get(name)}
+    decision = await may_change(work, run, course, given["values"], **said)
+    if not decision.allow:
+        failed(entry, error("policy", 403, "the policy refuses it", "; ".join(decision.reasons), ask.path))
+        _record(work, run, "workflow.refused", "refused", decision, task=ask.name, reasons=list(decision.reasons))
+        return
+    within = min(ask.within or work.settings.intent_deadline, work.settings.intent_deadline)
+    entry["due"] = time() + within + GRACE
+    course.messages.append(_intent(work, run, course, entry, time() + within))
+
+
+GRACE = 5.0
+"""Seconds after an intent's deadline in which its answer is still waited for."""
+
+
+def key_of(run: Record, entry: Mapping[str, Any]) -> str:
+    """The same however often it is asked."""
+    return f"{run.id}:{entry['order']}"
+
+
+def _intent(work: Work, run: Record, course: Course, entry: Mapping[str, Any], deadline: float) -> Outgoing:
+    given = entry["given"]
+    intent = Intent(
+        key=key_of(run, entry),
+        tenant=run.tenant,
+        device=given["device"],
+        service=given["service"],
+        instance=given["instance"],
+        values=given["values"],
+        deadline=deadline,
+        purpose="undo" if course.error else "remediation",
+        site=given.get("site") or "",
+        workflow=course.definition.name,
+        approval=course.approval,
+        trace=trace.headers().get("traceparent", ""),
+    )
+    subject = f"intent.{token(given['adapter'])}.{token(given['device'])}"
+    body = {"intent": asdict(intent), "reply": f"network.{partition(run.id)}.outcome", "about": _about(run)}
+    return Outgoing(intent.key, subject, work.seals.sealed(subject, body), trace.headers())
+
+
+def _request(run: Record, entry: Mapping[str, Any]) -> Outgoing:
+    body = {"request": entry["order"], "about": _about(run)}
+    return Outgoing(key_of(run, entry), f"task.{partition(run.id)}.{token(run.tenant)}", body, trace.headers())
+
+
+def _about(run: Record) -> dict[str, str]:
+    return {"kind": run.kind, "tenant": run.tenant, "id": run.id}
+
+
+async def _clear(work: Work, run: Record, course: Course, ask: Ask) -> None:
+    """Clear the alarm on the evidence of a reading that is newer than anything that was done."""
+    entry = course.asked(ask)
+    seen = max(
+        (e["order"] for e in course.told.values() if e["function"] == "observe" and e["status"] == "done"), default=-1
+    )
+    acted = max((e["order"] for e in course.told.values() if e["function"] == "intent"), default=-1)
+    if seen < acted or seen < 0:
+        failed(
+            entry, error("proof", 409, "no evidence", "nothing that was read shows that the fault is over", ask.path)
+        )
+        return
+    try:
+        alarm = await work.store.get(ALARM.name, run.tenant, run.body["alarm"]["id"])
+    except NotFound:
+        done(entry, None)
+        return
+    if alarm.body["state"] != "cleared":
+        change = {"state": "cleared", "clearSystemId": run.body["target"]}
+        with trace.span("alarm.clear", alarm.facts.get("carrier")):
+            await work.resources.change(ALARM, alarm, change, {"openKey": None})
+            work.audit.record("alarm.cleared", run.tenant, "convergedon", f"alarm/{alarm.id}", "done", run=run.id)
+    done(entry, None)
+
+
+# keeping
+
+
+async def _keep(work: Work, run: Record, course: Course, walked: Walked) -> Record:
+    state, reason = _state(course, walked)
+    over = state in ENDED
+    body: dict[str, Any] = {"state": state, "step": _steps(course), "reason": reason or None}
+    body["question"] = _question(course) if state == "waitingForApproval" else None
+    if course.said:
+        body["said"] = course.said
+    if over:
+        body |= {"endedAt": now(), "escalated": state != "completed"}
+    facts = {
+        "told": course.told,
+        "events": course.events,
+        "approvals": course.approvals,
+        "error": course.error,
+        "due": None if over else _due(course),
+        **({"lock": None} if over else {}),
+    }
+    members = {name: value for name, value in {**run.body, **body}.items() if value is not None}
+    kept = await work.resources.change(
+        WORKFLOW_RUN, run, members, facts, course.messages, whole=True, description=reason
+    )
+    if over:
+        _tell_end(work, kept, state, reason)
+    return kept
+
+
+def _state(course: Course, walked: Walked) -> tuple[str, str]:
+    """Where the run is now, and why."""
+    wrong = _words(course.error) if course.error else ""
+    if _needless(course):
+        return "completed", "the alarm was cleared before anything was done"
+    if walked.over and not course.error:
+        return "completed", ""
+    if walked.over and walked.unsuccessful:
+        left = "; ".join(_words(error) for _, error in walked.unsuccessful)
+        return "failed", f"{wrong}; what was done could not be taken back: {left}"
+    if walked.over:
+        return "compensated", wrong
+    if course.held:
+        return "stopped", f"all workflows are stopped: {course.stopped}"
+    if course.error:
+        return "compensating", wrong
+    return ("waitingForApproval" if _waiting(course, "approval") else "running"), ""
+
+
+def _needless(course: Course) -> bool:
+    """Whether a person would be asked about a fault that is over, and nothing was done yet."""
+    cleared = any(event["data"].get("state") == "cleared" for event in course.events)
+    acted = any(entry["function"] in ("intent", "http") for entry in course.told.values())
+    return cleared and not acted and bool(_waiting(course, "approval"))
+
+
+def _words(error: Error) -> str:
+    return f"{error['type']}: {error['detail'] or error['title']}"
+
+
+def _waiting(course: Course, function: str) -> list[dict[str, Any]]:
+    return [entry for entry in course.told.values() if entry["status"] == "asked" and entry["function"] == function]
+
+
+def _question(course: Course) -> str:
+    return "; ".join(entry["given"]["question"] for entry in _waiting(course, "approval"))
+
+
+def _steps(course: Course) -> list[dict[str, Any]]:
+    ordered = sorted(course.told.items(), key=lambda one: int(one[1]["order"]))
+    return [
+        {
+            "name": entry["name"],
+            "path": path,
+            "function": entry["function"],
+            "status": entry["status"],
+            "time": entry["time"],
+            **({"reason": _words(entry["error"])} if "error" in entry else {}),
+        }
+        for path, entry in ordered
+    ]
+
+
+def _due(course: Course) -> float:
+    """When the run must be looked at although nothing was told."""
+    open_ = [entry["due"] for entry in course.told.values() if entry["status"] == "asked" and entry["due"] is not None]
+    again = [time() + LOOK_AGAIN] if course.held else []
+    return float(min([*open_, *again, *([] if course.error else [course.until])], default=time() + LOOK_AGAIN))
+
+
+def _tell_end(work: Work, run: Record, state: str, reason: str) -> None:
+    outcome = "done" if state == "completed" else "failed"
+    _record(work, run, "workflow.ended", outcome, None, state=state, reason=reason)
+    if state != "completed":
+        _record(work, run, "workflow.escalated", "done", None, reason=reason)
+
+
+def _record(work: Work, run: Record, what: str, outcome: str, decision: Decision | None, **detail: Any) -> None:
+    on = f"{run.kind}/{run.id}"
+    work.audit.record(
+        what, run.tenant, "convergedon", on, outcome, decision, workflow=run.body["workflow"]["name"], **detail
+    )
+
+
+def instant(text: str) -> float:
+    return datetime.fromisoformat(text).astimezone(UTC).timestamp()
