@@ -40,16 +40,29 @@ def adapters() -> dict[str, Factory]:
     return found
 
 
+def require(name: str) -> Factory:
+    """The factory of an installed adapter. Raises Misconfigured, naming those that are installed."""
+    known = adapters()
+    if name not in known:
+        raise Misconfigured(f"there is no adapter {name}; installed are {', '.join(sorted(known))}")
+    return known[name]
+
+
+def origin(name: str) -> dict[str, Any]:
+    """Which distribution brings an adapter."""
+    brought = {entry.name: entry.dist for entry in entry_points(group=GROUP)}
+    dist = brought.get(name) or distribution("convergedon")
+    return {"name": name, "version": dist.version, "distribution": dist.name}
+
+
 def listed(settings: Settings) -> list[dict[str, Any]]:
     """What is installed: each adapter's name, distribution and version, and what it says of itself.
 
     One that cannot be made says why.
     """
-    brought = {entry.name: entry.dist for entry in entry_points(group=GROUP)}
     found = []
     for name, create in sorted(adapters().items()):
-        dist = brought.get(name) or distribution("convergedon")
-        about: dict[str, Any] = {"name": name, "version": dist.version, "distribution": dist.name}
+        about = dict(origin(name))
         try:
             adapter = create(settings, {})
             offers = sorted(getattr(adapter, "offers", ()))

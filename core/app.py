@@ -314,13 +314,11 @@ async def adapter(settings: Settings, name: str, ready: Ready) -> None:
     from convergedon.adapters.role import AdapterRole
 
     _begin(settings, f"adapter-{name}")
-    known = discovery.adapters()
-    if name not in known:
-        raise Misconfigured(f"there is no adapter {name}; installed are {', '.join(sorted(known))}")
+    create = discovery.require(name)
 
     def read() -> tuple[Mapping[str, contract.Device], contract.Adapter]:
         found = inventory.load(settings.devices)
-        return found, known[name](settings, found)
+        return found, create(settings, found)
 
     devices, made = read()
     bus = await _patiently(_bus(settings, name).open)
@@ -355,6 +353,13 @@ async def adapter_list(settings: Settings) -> list[dict[str, Any]]:
     from convergedon.adapters import discovery
 
     return discovery.listed(settings)
+
+
+async def adapter_check(name: str) -> Any:
+    """What the conformance kit finds. Raises Misconfigured for an adapter that cannot be tried."""
+    from convergedon.adapters.testing.checking import check
+
+    return await check(name)
 
 
 async def adapter_asked(settings: Settings, what: str, name: str) -> list[Any]:

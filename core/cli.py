@@ -182,6 +182,27 @@ def adapter_list(as_json: bool, data: Path | None) -> None:
         click.echo(f"{one['name']:<12}{one['version']:<10}{one['distribution']:<24}{does}{can}")
 
 
+@adapter.command("check")
+@click.argument("name")
+@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Write the findings here, as JSON.")
+def adapter_check(name: str, report: Path | None) -> None:
+    """Try whether an adapter keeps what every adapter promises; needs the extra kit."""
+    from convergedon.core import app, logs
+
+    logs.configure("check", "critical")
+    found = _ask(app.adapter_check(name))
+    if found is None:
+        return
+    if report:
+        try:
+            report.write_text(f"{json.dumps(found.document, indent=1)}\n", encoding="utf-8")
+        except OSError as error:
+            raise Misconfigured(f"{report} cannot be written: {error.strerror}") from error
+    click.echo(found.words)
+    if not found.holds:
+        sys.exit(1)
+
+
 @adapter.command("health")
 @click.argument("name", default="")
 @json_option

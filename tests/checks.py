@@ -28,7 +28,7 @@ WAIVED: Mapping[tuple[str, str], str] = {
     ("adapters/intake.py", "B311"): "spreads retries in time; nobody gains by guessing it",
     ("adapters/netconf/lab.py", "B107"): "the password of a simulated device on loopback",
     ("adapters/snmp/ber.py", "B104"): "the address that SNMP v1 writes for none, not one to listen on",
-    ("adapters/testing.py", "B101"): "the suite that adapters are tested by",
+    ("adapters/testing/suite.py", "B101"): "the suite that adapters are tested by",
     ("core/bus.py", "B311"): "spreads retries in time; nobody gains by guessing it",
     ("core/embedded.py", "B311"): "chooses a port that is free; the token is from `secrets`",
     ("core/embedded.py", "B404"): "starts the servers that pip installed",

@@ -15,12 +15,16 @@ Instance = tuple[str, str]
 
 
 def create(settings: Settings, devices: Mapping[str, Device]) -> LoopbackAdapter:
-    return LoopbackAdapter()
+    adapter = LoopbackAdapter()
+    known = {name: device.settings.get("loopback", {}).get("memory") for name, device in devices.items()}
+    adapter.state.update({name: memory for name, memory in known.items() if memory is not None})
+    return adapter
 
 
 class LoopbackAdapter(ReadAndSet):
     """``state`` holds the values of each (service, instance) by device; ``unreachable`` the devices that are away.
 
+    A device's settings may bring its ``memory``, which then outlives the adapter.
     A device refuses values that have ``refuse`` and says what stands there.
     """
 

@@ -1,46 +1,22 @@
-"""Every adapter that listens or performs keeps the promises of its suite."""
+"""Every adapter that is installed keeps what every adapter promises: the conformance kit, a test for each case."""
+
+from __future__ import annotations
 
 import pytest
 
 from convergedon.adapters import discovery
-from convergedon.adapters.contract import Intent
-from convergedon.adapters.testing import AdapterContract, ObserverContract
-from convergedon.core import settings
-
-INTENT = Intent("order-1/pe1", "acme", "pe1", "access", "site-1", {"vlan": 100, "bandwidth": 50}, 2e9)
+from convergedon.adapters.testing.cases import CASES
+from convergedon.adapters.testing.suite import AdapterKit
 
 
-def made(name: str):
-    return discovery.adapters()[name](settings.load(trap_port=0, flow_port=0), {})
+def class_of(name: str) -> type[AdapterKit]:
+    marks = [pytest.mark.timeout(180)]
+    return type(f"Test{name.capitalize()}", (AdapterKit,), {"name": name, "pytestmark": marks})
 
 
-class TestLoopback(AdapterContract):
-    @pytest.fixture
-    def adapter(self):
-        return made("loopback")
-
-    @pytest.fixture
-    def intent(self):
-        return INTENT
-
-    @pytest.fixture
-    def impossible(self):
-        return Intent("order-2/pe1", "acme", "pe1", "access", "site-2", {"refuse": "no such vlan"}, 2e9)
+globals().update({f"Test{name.capitalize()}": class_of(name) for name in discovery.adapters()})
 
 
-class TestSnmp(ObserverContract):
-    @pytest.fixture
-    def adapter(self):
-        return made("snmp")
-
-
-class TestFlow(ObserverContract):
-    @pytest.fixture
-    def adapter(self):
-        return made("flow")
-
-
-class TestFile(ObserverContract):
-    @pytest.fixture
-    def adapter(self, tmp_path):
-        return discovery.adapters()["file"](settings.load(call_folder=tmp_path), {})
+def test_cases_are_told_apart_by_their_names_and_say_what_they_promise() -> None:
+    assert len({case.name for case in CASES}) == len(CASES)
+    assert [case.name for case in CASES if not case.promise] == []

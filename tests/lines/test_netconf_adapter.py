@@ -18,7 +18,7 @@ from convergedon.adapters.contract import Device, Intent, Outcome, Rpc, witness
 from convergedon.adapters.netconf import NetconfAdapter, create
 from convergedon.adapters.netconf.lab import CAPABILITIES, Element, Fault, running
 from convergedon.adapters.netconf.session import Access, Connection, dial
-from convergedon.adapters.testing import AdapterContract, ignore
+from convergedon.adapters.testing.trial import ignore
 from convergedon.adapters.transaction import perform
 from convergedon.core import settings
 from convergedon.core.errors import Misconfigured
@@ -96,22 +96,6 @@ async def session_of_another(element: Element) -> Connection:
     """What an operator with another client does."""
     access = Access.of(element.name, "127.0.0.1", element.device_entry()["netconf"])
     return await asyncio.to_thread(dial, access, lambda _: None, 10.0)
-
-
-class TestNetconf(AdapterContract):
-    """What every adapter promises."""
-
-    @pytest.fixture
-    def adapter(self, element: Element) -> NetconfAdapter:
-        return create(settings.load(), {"pe1": device(element)})
-
-    @pytest.fixture
-    def intent(self) -> Intent:
-        return intent(GOLD)
-
-    @pytest.fixture
-    def impossible(self) -> Intent:
-        return intent({**GOLD, "vlan": 5000}, key="order-2")
 
 
 # --- what is told of it

@@ -1,0 +1,225 @@
+"""What holds while the network fails, and while the adapter's own process does.
+
+However it is cut: the outcome says what is so, the device has the old state or the new one, and the same intent, sent
+again over a good network, is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from convergedon.adapters.contract import Device, Outcome, State
+from convergedon.adapters.testing.cases import case, performers, require
+from convergedon.adapters.testing.golden import Heard, folders, packets
+from convergedon.adapters.testing.proxy import Fault, Proxy
+from convergedon.adapters.testing.trial import Bench, given_in
+from convergedon.adapters.transaction import perform
+from convergedon.core.errors import Unavailable
+
+CUTS = 8
+"""Places in the device's answers at which the connection is cut, spread evenly."""
+OFTEN = {1: "once", 1_000_000: "always"}
+SLOW = 0.03
+"""Seconds that each piece of a slow connection takes."""
+STAGES = ("prepare", "commit", "verify", "confirm")
+AWAY = 3
+"""Times that an observation cannot be made safe."""
+
+
+def reached(bench: Bench) -> str:
+    """Whether the kit can put a network between."""
+    if why := performers(bench):
+        return why
+    return "" if bench.trial.place and bench.trial.moved else "its trial does not say where a device is (place, moved)"
+
+
+@dataclass
+class Between:
+    """A device behind a proxy: ``good`` are the devices as they are, ``faulty`` as they are reached through it."""
+
+    bench: Bench
+    proxy: Proxy
+    good: Mapping[str, Device]
+    faulty: Mapping[str, Device]
+
+    async def perform(self) -> Outcome:
+        async with self.bench.started(self.faulty) as adapter:
+            return await perform(adapter, self.bench.wanted)
+
+    async def state(self) -> State:
+        return await self.bench.state(self.good, self.bench.wanted)
+
+
+@asynccontextmanager
+async def between(bench: Bench) -> AsyncIterator[Between]:
+    place, moved = given_in(bench.trial.place, "place"), given_in(bench.trial.moved, "moved")
+    async with bench.devices() as devices:
+        device = devices[bench.wanted.device]
+        async with Proxy(*place(device)) as proxy:
+            yield Between(bench, proxy, devices, {**devices, device.name: moved(device, proxy.host, proxy.port)})
+
+
+async def new_state(bench: Bench) -> tuple[State, int, int]:
+    """What the device has when the intent is done, and how many bytes of questions and answers that takes."""
+    async with between(bench) as network:
+        outcome = await network.perform()
+        require(outcome.status == "applied", "over a good network:", outcome)
+        return await network.state(), network.proxy.asked, network.proxy.answered
+
+
+async def suffered(network: Between, fault: Fault, new: State, words: str) -> Outcome:
+    """Perform under a fault: what is said is so, nothing is half, and it is done when the fault is over."""
+    network.proxy.suffer(fault)
+    outcome = await network.perform()
+    network.proxy.recover()
+    state = await network.state()
+    require(state in (None, new), words, "the device has neither the old nor the new state:", state)
+    require(not outcome.done or state == new, words, "it says", outcome, "and the device has", state)
+    said_old = outcome.status in ("refused", "rolledBack")
+    require(not said_old or state is None, words, "it says", outcome, "and the device has", state)
+    require(outcome.done or outcome.reason, words, "it does not say why:", outcome)
+    again = await network.perform()
+    require(again.done, words, "over a good network again:", again)
+    require(await network.state() == new, words, "in the end the device has", await network.state())
+    return outcome
+
+
+@case("faults", reached)
+async def nobody_at_the_device(bench: Bench) -> None:
+    """Every connection is closed at once: not done, and tried again."""
+    new, *_ = await new_state(bench)
+    async with between(bench) as network:
+        outcome = await suffered(network, Fault(refused=True), new, "nobody answers:")
+
+    require(not outcome.done and outcome.retriable, "it is to be tried again:", outcome)
+
+
+@case("faults", reached)
+async def a_slow_device(bench: Bench) -> None:
+    """It takes its time, and is not taken for one that is away."""
+    new, *_ = await new_state(bench)
+    async with between(bench) as network:
+        outcome = await suffered(network, Fault(delay=SLOW), new, "each piece takes its time:")
+
+    require(outcome.done, outcome)
+
+
+@case("faults", reached)
+async def a_silent_device(bench: Bench) -> None:
+    """It takes the connection and never says a word: given up before long, and done when it speaks."""
+    new, *_ = await new_state(bench)
+    async with between(bench) as network:
+        async with asyncio.timeout(bench.trial.patience / 2):
+            outcome = await suffered(network, Fault(silent=True), new, "it says nothing:")
+
+    require(not outcome.done and outcome.retriable, "it is to be tried again:", outcome)
+
+
+@case("faults", reached)
+async def answers_cut_in_the_middle(bench: Bench) -> None:
+    """At several places of what the device says, once and then always: never half a change."""
+    new, _, length = await new_state(bench)
+    for place in places(length):
+        for times, often in OFTEN.items():
+            async with between(bench) as network:
+                words = f"answers cut after {place} of {length} bytes, {often}:"
+                await suffered(network, Fault(times=times, cut_after=place), new, words)
+
+
+@case("faults", reached)
+async def questions_lost_on_the_way(bench: Bench) -> None:
+    """At several places of what the device is told, once and then always: what it never heard is not taken for done."""
+    new, length, _ = await new_state(bench)
+    for place in places(length):
+        for times, often in OFTEN.items():
+            async with between(bench) as network:
+                words = f"questions lost after {place} of {length} bytes, {often}:"
+                await suffered(network, Fault(times=times, lost_after=place), new, words)
+
+
+def places(length: int) -> list[int]:
+    return [round(length * number / CUTS) for number in range(1, CUTS + 1)]
+
+
+@case("faults", performers)
+async def a_restart_between_two_stages(bench: Bench) -> None:
+    """We die after each stage; whoever is given the intent then brings it to its end."""
+    await asyncio.gather(*(_restarted(bench, last) for last in range(1, len(STAGES) + 1)))
+
+
+async def _restarted(bench: Bench, last: int) -> None:
+    """So many stages, on devices of their own, and then another adapter."""
+    async with bench.devices() as devices:
+        async with bench.started(devices) as adapter:
+            change = await adapter.prepare(bench.wanted)
+            for stage in STAGES[1:last]:
+                await getattr(adapter, stage)(change)
+        async with bench.started(devices) as adapter:
+            outcome = await perform(adapter, bench.wanted)
+            found = await adapter.observe(bench.wanted)
+    words = f"after {STAGES[last - 1]}:"
+    require(outcome.done, words, outcome)
+    require(found is not None, words, "the device does not have it")
+
+
+def listeners(bench: Bench) -> str:
+    if bench.performs:
+        return "it takes intents"
+    return "" if folders(bench) else "there are no golden packets"
+
+
+async def all_told(bench: Bench, adapter_address: str, heard: Heard) -> None:
+    """Whatever came before: the golden packets are understood."""
+    before = len(heard.seen)
+    bench.trial.deliver(adapter_address, [packet for folder in folders(bench) for packet in packets(folder)])
+    require(await heard.until(before + 1), "after that it understands nothing any more")
+
+
+@asynccontextmanager
+async def listening(bench: Bench, heard: Any) -> AsyncIterator[tuple[Any, str]]:
+    async with bench.devices() as devices:
+        adapter = bench.create(devices)
+        addresses = await adapter.start(heard)
+        try:
+            yield adapter, addresses[0]
+        finally:
+            await adapter.stop()
+
+
+@case("faults", listeners)
+async def half_packets(bench: Bench) -> None:
+    """Each golden packet cut at every length: nothing is said that was not there, and it goes on."""
+    heard = Heard()
+    async with listening(bench, heard) as (adapter, address):
+        for whole in [packet for folder in folders(bench) for packet in packets(folder)]:
+            bench.trial.deliver(address, [whole[:length] for length in range(0, len(whole), max(1, len(whole) // 60))])
+        await all_told(bench, address, heard)
+        require((await adapter.health())["state"] == "ready", "it is not well:", await adapter.health())
+
+
+class Away(Heard):
+    """A report that cannot make anything safe the first times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = AWAY
+
+    async def __call__(self, observation: Any) -> None:
+        if self.left:
+            self.left -= 1
+            raise Unavailable("the bus is away")
+        await super().__call__(observation)
+
+
+@case("faults", listeners)
+async def a_bus_that_is_away(bench: Bench) -> None:
+    """What cannot be made safe at once is made safe later, and what comes after it is, too."""
+    heard = Away()
+    async with listening(bench, heard) as (_, address):
+        await all_told(bench, address, heard)
+
+    require(heard.left == 0, "it did not try again")

@@ -1,0 +1,119 @@
+"""A network between adapter and device that is good, slow, silent or cut, as it is told: TCP on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+CHUNK = 65_536
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What befalls the next ``times`` connections.
+
+    ``refused``: closed at once. ``silent``: nothing comes back. ``delay``: seconds for each piece. ``cut_after``:
+    bytes of answers after which the connection is gone, in the middle of whatever is being said; ``lost_after``: the
+    same of what is asked.
+    """
+
+    times: int = 1_000_000
+    refused: bool = False
+    silent: bool = False
+    delay: float = 0.0
+    cut_after: int | None = None
+    lost_after: int | None = None
+
+
+class Proxy:
+    """Listens on loopback and hands on to one place; ``asked`` and ``answered`` count the bytes of each way."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._fault, self._left = Fault(), 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.asked = self.answered = 0
+
+    async def __aenter__(self) -> Proxy:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.host, self.port = self._server.sockets[0].getsockname()[:2]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    def suffer(self, fault: Fault) -> None:
+        """From the next connection on."""
+        self._fault, self._left = fault, fault.times
+
+    def recover(self) -> None:
+        self._left = 0
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        fault = self._fault if self._left else Fault()
+        self._left = max(0, self._left - 1)
+        task = asyncio.get_running_loop().create_task(self._serve(fault, reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, fault: Fault, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            if fault.refused:
+                return
+            with suppress(OSError):
+                await self._join(fault, reader, writer)
+        finally:
+            writer.transport.abort()
+            self._writers.discard(writer)
+
+    async def _join(self, fault: Fault, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to_reader, to_writer = await asyncio.open_connection(*self._target)
+        try:
+            ways = [self._carry(reader, to_writer, fault), self._bring(to_reader, writer, fault)]
+            tasks = [asyncio.ensure_future(way) for way in ways]
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            to_writer.transport.abort()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: Fault) -> None:
+        """What is asked."""
+        async for data in _until(reader, fault.lost_after):
+            self.asked += len(data)
+            await asyncio.sleep(fault.delay)
+            writer.write(data)
+            await writer.drain()
+
+    async def _bring(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: Fault) -> None:
+        """What is answered."""
+        async for data in _until(reader, fault.cut_after):
+            if fault.silent:
+                continue
+            self.answered += len(data)
+            await asyncio.sleep(fault.delay)
+            writer.write(data)
+            await writer.drain()
+
+
+async def _until(reader: asyncio.StreamReader, end: int | None) -> AsyncIterator[bytes]:
+    """What comes, until there is no more or so many bytes have."""
+    left = end
+    while data := await reader.read(CHUNK):
+        yield data if left is None else data[:left]
+        if left is not None:
+            left -= len(data)
+            if left <= 0:
+                return
