@@ -186,7 +186,7 @@ async def test_golden_cases_that_come_out_otherwise_say_which_and_how(tmp_path: 
 
 
 def test_what_cannot_be_tried_is_one_sentence() -> None:
-    with pytest.raises(Misconfigured, match="there is no adapter shelves; installed are .*loopback"):
+    with pytest.raises(Misconfigured, match=r"there is no adapter shelves; installed are .*loopback"):
         trial_of("shelves")
 
 
