@@ -29,8 +29,9 @@ RECEIVE_BUFFER = 4 * 1024 * 1024
 LARGEST_DATAGRAM = 65_535
 QUEUE_BYTES = 64 * 1024 * 1024
 # Datagrams read at once while the queue has room for them: a burst of 20,000 is more than the kernel's buffer takes.
-# Once it is half full, reading more only takes time from what would empty it.
-READ_BATCH, READ_BATCH_WHEN_FULL = 8192, 512
+# Once it is half full, reading more takes time from what would empty it; with these three times as many as are taken
+# are still read, and named where they are lost
+READ_BATCH, READ_BATCH_WHEN_FULL = 8192, 2048
 # Observations made between two chances for everything else in the process
 OBSERVE_BATCH = 512
 # Observations that may wait for their acknowledgement: one in each message, and many in one

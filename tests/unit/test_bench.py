@@ -17,6 +17,7 @@ CONTESTANTS = {
     "cost": {"memory: POST, all", "embedded: POST, neither", "decisions: embedded"},
     "audit": {"record, which the call waits for", "flush, embedded store", "verify, embedded store"},
     "netconf": {"lab: intent", "lab: script", "lab: ncclient as shipped", "4 devices: intents"},
+    "traps": {"adapter, 20,000/s", "snmptrapd, 20,000/s", "adapter, burst of 20,000", "adapter, 3 times as many"},
     "escapes": {"embedded", "activating", "server", "down", "slow", "nonsense"},
     "lists": {"embedded: order by id", "embedded: newest orders", "embedded: alarms by alarmedObject.id"},
 }
