@@ -18,9 +18,10 @@ from uuid import uuid4
 
 import structlog
 
-from convergedon.core.bus import Bus, Message, end, token
+from convergedon.core.bus import Bus, Message, token
 from convergedon.core.errors import ConvergedonError
 from convergedon.core.seals import Seals
+from convergedon.core.tasks import end
 
 log = structlog.get_logger()
 

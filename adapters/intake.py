@@ -24,6 +24,7 @@ import structlog
 from convergedon.adapters.contract import Observation, Report
 from convergedon.core import metrics, trace
 from convergedon.core.errors import Misconfigured, Unavailable
+from convergedon.core.tasks import end
 
 RECEIVE_BUFFER = 4 * 1024 * 1024
 LARGEST_DATAGRAM = 65_535
@@ -158,9 +159,7 @@ class Intake:
                     await self._landed.wait()
         left = [*self._tasks, *self._flying]
         self.drop("stopped", len(self._queue) + self._in_flight)
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await end(left)
         self._count_lost_in_kernel()
         self._queue.clear()
         self._bytes = 0

@@ -24,10 +24,11 @@ from convergedon.adapters.inuse import InUse
 from convergedon.adapters.reporting import Reporting
 from convergedon.core import metrics, trace
 from convergedon.core.audit import Audit
-from convergedon.core.bus import Bus, Consumer, Message, end, token
+from convergedon.core.bus import Bus, Consumer, Message, token
 from convergedon.core.errors import ConvergedonError, Misconfigured, Refused, Unavailable
 from convergedon.core.policy import Decision, Policy, system
 from convergedon.core.seals import Seals
+from convergedon.core.tasks import end
 
 log = structlog.get_logger()
 

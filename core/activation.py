@@ -26,11 +26,12 @@ import structlog
 
 from convergedon.core import bundles
 from convergedon.core.bundles import Bundle
-from convergedon.core.bus import Bus, Message, end, token
+from convergedon.core.bus import Bus, Message, token
 from convergedon.core.checking import run_tests
 from convergedon.core.engines import Closed, Engine, compiled
 from convergedon.core.errors import ConvergedonError, Misconfigured, NotFound, TooLarge, Unavailable
 from convergedon.core.policy import Policy
+from convergedon.core.tasks import end
 
 log = structlog.get_logger()
 

@@ -29,6 +29,7 @@ from convergedon.core.matching import conjuncts
 from convergedon.core.persons import Name, Persons
 from convergedon.core.policy import Decision, made
 from convergedon.core.store import Kind, Record, Store
+from convergedon.core.tasks import end
 
 log = structlog.get_logger()
 
@@ -256,8 +257,7 @@ class Audit:
 
     async def stop(self) -> None:
         if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end([self._task])
         with contextlib.suppress(ConvergedonError):
             await self._flush()
 

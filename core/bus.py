@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import random
@@ -37,6 +37,7 @@ from nats.js.errors import BadRequestError, NotFoundError, ServerError
 from convergedon.core import encryption, metrics, trace
 from convergedon.core.errors import ConvergedonError, Misconfigured, NotFound, Stale, Unavailable
 from convergedon.core.peers import NatsClient
+from convergedon.core.tasks import end
 
 log = structlog.get_logger()
 
@@ -195,20 +196,6 @@ def delay(consumer: Consumer, attempt: int, after: float | None = None) -> float
     if after is not None:
         return after
     return random() * float(min(0.2 * 2 ** min(attempt - 1, 20), consumer.pause))
-
-
-async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Cancel tasks until they have ended.
-
-    Once is not enough before Python 3.12: a cancellation that comes together with what is waited for is lost
-    (asyncio.wait_for, which the client uses for every answer).
-    """
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        ended, pending = await asyncio.wait(pending, timeout=1)
-        await asyncio.gather(*ended, return_exceptions=True)
 
 
 class Bus(Protocol):

@@ -37,6 +37,7 @@ from convergedon.core.audit import HEADS, START
 from convergedon.core.bus import Bus
 from convergedon.core.errors import ConvergedonError, Misconfigured, Stale
 from convergedon.core.settings import Settings
+from convergedon.core.tasks import end
 
 log = structlog.get_logger()
 
@@ -162,8 +163,7 @@ class Notary:
     async def stop(self) -> None:
         """One more, of what has been recorded since."""
         if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end([self._task])
         await self._try()
 
     async def _attend(self) -> None:

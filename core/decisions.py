@@ -21,9 +21,10 @@ import orjson
 import structlog
 
 from convergedon.core import metrics
-from convergedon.core.bus import Bus, end, token
+from convergedon.core.bus import Bus, token
 from convergedon.core.errors import ConvergedonError, NotFound
 from convergedon.core.policy import Decision, made
+from convergedon.core.tasks import end
 
 log = structlog.get_logger()
 

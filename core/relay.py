@@ -13,6 +13,7 @@ from convergedon.core import metrics
 from convergedon.core.bus import Bus, stream_of
 from convergedon.core.errors import Unavailable
 from convergedon.core.store import Store, Unsent
+from convergedon.core.tasks import end
 
 log = structlog.get_logger()
 
@@ -54,9 +55,7 @@ class Relay:
         """Publish what is written already, for two seconds at most; the rest waits in the store."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._written.join(), 2)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
         with contextlib.suppress(Unavailable):
             await self._mark_done()
 

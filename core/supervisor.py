@@ -23,6 +23,7 @@ from typing import BinaryIO, Literal, Self, cast
 
 from convergedon.core.embedded import last_line, prepare_folder, tethered
 from convergedon.core.errors import Misconfigured
+from convergedon.core.tasks import end
 
 LOG_LIMIT = 10 * 1024 * 1024
 State = Literal["starting", "ready", "restarting", "failed", "stopped"]
@@ -353,8 +354,7 @@ def _open_log(log: Path) -> BinaryIO:
 async def _finish(task: asyncio.Task[None], patience: float) -> None:
     """Give a task time to end by itself, then cancel it; what went wrong in it is raised."""
     await asyncio.wait([task], timeout=patience)
-    task.cancel()
-    await asyncio.wait([task])
+    await end([task])
     if not task.cancelled():
         task.result()
 

@@ -22,10 +22,11 @@ import orjson
 import structlog
 
 from convergedon.core import metrics, trace
-from convergedon.core.bus import Bus, Consumer, Message, end
+from convergedon.core.bus import Bus, Consumer, Message
 from convergedon.core.errors import Refused, Unavailable
 from convergedon.core.policy import Decision, Policy, Subject, recalled
 from convergedon.core.store import Record
+from convergedon.core.tasks import end
 from convergedon.handlers import hub, signing, telling
 from convergedon.handlers.query import event_fields, event_matches, select
 from convergedon.handlers.resource import HUB, narrowed, without

@@ -20,6 +20,7 @@ from convergedon.core import metrics, trace
 from convergedon.core.bus import PARTITIONS, Consumer, Message
 from convergedon.core.errors import Stale, Unavailable
 from convergedon.core.policy import Decision, system
+from convergedon.core.tasks import end
 from convergedon.mediation import cancellation, inventory, metering, ordering
 from convergedon.mediation.delivery import Delivery
 from convergedon.mediation.flows import FLOWS, Step, name_of, step_name
@@ -62,9 +63,7 @@ class Worker:
         ]
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
         await self._delivery.stop()
 
     async def _again(self, pause: float, look: Callable[[], Awaitable[None]]) -> None:

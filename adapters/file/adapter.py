@@ -27,6 +27,7 @@ from convergedon.adapters.file.reading import Ledger, Part, Progress, Rejected, 
 from convergedon.core import metrics, strict, trace
 from convergedon.core.errors import Misconfigured, Unavailable
 from convergedon.core.settings import Settings
+from convergedon.core.tasks import end
 
 PAUSE = 0.5
 # A file that was written to a moment ago may be one whose writer renames nothing
@@ -86,8 +87,7 @@ class FileAdapter:
     async def stop(self) -> None:
         """Read no further; what is read and not written down comes again, under the same ids."""
         if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+            await end([self._watching])
             self._watching = None
 
     async def health(self) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from convergedon.adapters.contract import Observation, Report
 from convergedon.core.errors import Unavailable
+from convergedon.core.tasks import end
 
 LINGER = 0.1
 # A message of the bus has a megabyte, a record some 150 bytes
@@ -60,9 +61,7 @@ class Gathering:
 
     async def stop(self) -> None:
         """Give up what is not stored; the intake has waited for it and counts it."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
         self._open.clear()
         self._failed.clear()
 

@@ -10,9 +10,10 @@ from uuid import uuid4
 
 import pytest
 
-from convergedon.core.bus import Bus, Consumer, Keep, Message, NatsBus, delay, end
+from convergedon.core.bus import Bus, Consumer, Keep, Message, NatsBus, delay
 from convergedon.core.errors import Invalid, Misconfigured, Stale, Unavailable
 from convergedon.core.memory import MemoryBus
+from convergedon.core.tasks import end
 
 
 @pytest.fixture(params=["memory", "nats"])
