@@ -540,6 +540,39 @@ async def workflow_check(settings: Settings, place: Path | None) -> str:
     return f"{count} workflow{'' if count == 1 else 's'}: nothing to be mended"
 
 
+async def workflow_rehearse(settings: Settings, file: Path, incident: Path) -> str:
+    """Raises Misconfigured for a file that cannot be used."""
+    from convergedon.mediation.workflows import definitions, rehearsal
+
+    engines.require_embedded()
+    rules = Policy(engines.Embedded(bundles.read(settings.policies)))
+    return "\n".join(await rehearsal.read(definitions.read(file), incident, settings.tenant, rules).run())
+
+
+async def workflow_record(settings: Settings, tenant: str, alarm: str) -> str:
+    """Raises NotFound."""
+    from convergedon.handlers.alarms import ALARM
+    from convergedon.handlers.apis import APIS
+    from convergedon.handlers.resource import Resources
+    from convergedon.mediation.workflows import remediation
+
+    async with connected(settings, COMMAND) as (store, _):
+        found = await remediation.incident(
+            Resources(store, APIS, settings.url), await store.get(ALARM.name, tenant, alarm)
+        )
+    return json.dumps({"tenant": tenant, "incident": found, "answers": {}, "events": []}, indent=2)
+
+
+async def workflow_press(settings: Settings, state: str, reason: str) -> str:
+    """The button for all tenants."""
+    from convergedon.mediation.workflows import controls
+
+    async with connected(settings, COMMAND) as (store, bus), _recording(store, bus, COMMAND) as (writer, _):
+        await controls.press(store, state, reason)
+        writer.record("workflow.control", controls.EVERYONE, getpass.getuser(), "workflows", "done", state=state)
+    return f"workflows of all tenants are {state}"
+
+
 async def policy_export(settings: Settings, folder: Path) -> str:
     """Raises Misconfigured for a folder that holds something."""
     async with _reached(settings) as bus:

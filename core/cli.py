@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 STOPS = (signal.SIGTERM, signal.SIGINT)
 LAB_FAULTS = ("ifdown", "ifup", "flap", "refuse-commit", "slow", "reboot", "mend")
@@ -460,6 +461,48 @@ def topology_import(file: Path, data: Path | None) -> None:
     from convergedon.core import app
 
     _show(_ask(app.topology_import(_connected(data), file)))
+
+
+@workflow.command("run")
+@click.argument("file", type=FILE)
+@click.option("--dry", is_flag=True, required=True, help="Nothing is done: what would be is shown.")
+@click.option("--incident", type=FILE, required=True, help="File of an incident, as `workflow record` writes it.")
+@data_option
+def workflow_run(file: Path, dry: bool, incident: Path, data: Path | None) -> None:
+    """Show what the workflow of FILE would do about a recorded incident."""
+    from convergedon.core import app
+
+    _show(_ask(app.workflow_rehearse(_settings(data), file, incident)))
+
+
+@workflow.command("record")
+@click.argument("alarm")
+@click.option("--tenant", required=True, help="Tenant of the alarm.")
+@data_option
+def workflow_record(alarm: str, tenant: str, data: Path | None) -> None:
+    """Print the incident that a workflow for this ALARM would be given."""
+    from convergedon.core import app
+
+    _show(_ask(app.workflow_record(_connected(data), tenant, alarm)))
+
+
+@workflow.command("stop")
+@click.option("--reason", default="", help="Why, for those who look at a run.")
+@data_option
+def workflow_stop(reason: str, data: Path | None) -> None:
+    """Stop all workflows of all tenants."""
+    from convergedon.core import app
+
+    _show(_ask(app.workflow_press(_connected(data), "stopped", reason)))
+
+
+@workflow.command("resume")
+@data_option
+def workflow_resume(data: Path | None) -> None:
+    """Let workflows go on, unless a tenant has stopped its own."""
+    from convergedon.core import app
+
+    _show(_ask(app.workflow_press(_connected(data), "running", "")))
 
 
 @main.group()

@@ -25,7 +25,6 @@ FLOWS: Mapping[str, tuple[Step, ...]] = {
     "clear": (assurance.clear_alarm,),
     "AlarmCreateEvent": (assurance.tell_affected, remediation.begin),
     "AlarmStateChangeEvent": (assurance.tell_restored, remediation.hear),
-    "AlarmAttributeValueChangeEvent": (remediation.hear,),
     "WorkflowApprovalCreateEvent": (remediation.approve,),
     "answer": (remediation.take,),
     "request": (remediation.request,),

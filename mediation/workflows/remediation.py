@@ -20,7 +20,7 @@ from convergedon.core.policy import Decision, known, system
 from convergedon.core.store import Record
 from convergedon.handlers.alarms import ALARM
 from convergedon.handlers.remediation import WORKFLOW_APPROVAL, WORKFLOW_RUN
-from convergedon.handlers.resource import now
+from convergedon.handlers.resource import Resources, now
 from convergedon.handlers.service_inventory import SERVICE
 from convergedon.mediation.work import Work
 from convergedon.mediation.workflows import controls, web
@@ -53,21 +53,21 @@ async def begin(work: Work, message: Message) -> None:
         alarm = await work.store.get(ALARM.name, message.body["tenant"], message.body["id"])
     except NotFound:
         return
-    given = await incident(work, alarm)
+    given = await incident(work.resources, alarm)
     for definition in work.workflows:
         if triggered(definition, given):
             await _begin(work, alarm, definition, given)
 
 
-async def incident(work: Work, alarm: Record) -> dict[str, Any]:
+async def incident(resources: Resources, alarm: Record) -> dict[str, Any]:
     """What a workflow is given: the alarm, where it is, the services that it touches, and what was confirmed there."""
     place, _, part = str(alarm.body["alarmedObject"]["id"]).partition("/")
     device = str(alarm.body.get("sourceSystemId") or place)
     ids = [service["id"] for service in alarm.body.get("affectedService") or []]
-    services = await work.store.find(SERVICE.name, {"id": {"$in": ids}}) if ids else []
+    services = await resources.store.find(SERVICE.name, {"id": {"$in": ids}}) if ids else []
     found = sorted((one for one in services if one.tenant == alarm.tenant), key=lambda one: one.id)
     return {
-        "alarm": work.resources.present(alarm),
+        "alarm": resources.present(alarm),
         "target": {"device": device, "object": part},
         "services": [{"id": one.id, "name": one.body.get("name", "")} for one in found],
         "confirmed": [

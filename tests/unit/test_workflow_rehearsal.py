@@ -1,0 +1,94 @@
+"""A rehearsal shows what would be asked, step by step, and asks nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convergedon.core import policy
+from convergedon.core.errors import Misconfigured
+from convergedon.core.policy import Embedded, Policy
+from convergedon.mediation.workflows import definitions, rehearsal
+
+WANTED = {
+    "adapter": "netconf",
+    "device": "pe1",
+    "service": "internet-access",
+    "instance": "51c0-1",
+    "object": "ge-0/0/1",
+    "site": "berlin-1",
+    "values": {"interface": "ge-0/0/1", "vlan": 10, "bandwidth": 100},
+}
+INCIDENT: dict[str, Any] = {
+    "alarm": {"id": "a1", "probableCause": "lossOfSignal", "perceivedSeverity": "major", "state": "raised"},
+    "target": {"device": "pe1", "object": "ge-0/0/1"},
+    "services": [{"id": "51c0-1", "name": "Internet access"}],
+    "confirmed": [WANTED],
+}
+CLEARED = {"type": "AlarmStateChangeEvent", "data": {"state": "cleared"}}
+
+
+async def rehearsed(tmp_path: Path, name: str = "reroute-to-backup-path", **said: Any) -> list[str]:
+    (source,) = [file for file in definitions.sources(None) if file.name == f"{name}.yaml"]
+    incident = tmp_path / "incident.json"
+    incident.write_text(json.dumps({"incident": INCIDENT, **said}))
+    rules = Policy(Embedded(policy.read()))
+    return await rehearsal.read(definitions.read(source), incident, "acme", rules).run()
+
+
+def named(lines: list[str]) -> list[str]:
+    return [line.partition(":")[0].rpartition("/")[2] for line in lines[:-1]]
+
+
+async def test_each_step_is_shown_as_it_would_be(tmp_path: Path) -> None:
+    lines = await rehearsed(tmp_path, events=[CLEARED])
+
+    assert named(lines) == ["approve", "move", "settle", "look", "hear", "moveHome", "lookHome"]
+    assert lines[1] == (
+        "do/3/reroute/do[0]/0/move: would ask pe1 for internet-access 51c0-1 "
+        '{"interface":"ge-0/0/2","vlan":10,"bandwidth":100} and is told {"status":"applied","words":"","diff":{}}'
+    )
+    assert lines[-1] == "it would end completed"
+
+
+async def test_an_answer_may_be_a_failure(tmp_path: Path) -> None:
+    """Then what was done is taken back, in the words of the definition."""
+    lines = await rehearsed(tmp_path, answers={"look": {"error": {"type": "proof", "detail": "it was lost"}}})
+
+    assert named(lines)[:5] == ["approve", "move", "settle", "look", "it would fail"]
+    assert lines[-2].startswith("do/3/reroute/do[0]/0/move/compensate/0/moveBack: would ask pe1 for")
+    assert lines[-1] == "it would end compensated, and a person would be told"
+
+
+async def test_what_the_policy_would_refuse_fails(tmp_path: Path) -> None:
+    """More than the tenant's contract has: no approval helps."""
+    big = {**INCIDENT, "confirmed": [{**WANTED, "values": {**WANTED["values"], "bandwidth": 400000}}]}
+    lines = await rehearsed(tmp_path, incident=big)
+
+    assert any("move: " in line and "fails: policy: " in line for line in lines), lines
+
+
+async def test_what_does_not_begin_says_so(tmp_path: Path) -> None:
+    lines = await rehearsed(tmp_path, "restore-confirmed-configuration")
+
+    assert lines == ["restore-confirmed-configuration would not begin: its condition is not met by this incident"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({}, "incident is missing"),
+        ({"incident": {"alarm": {}}}, "incident.confirmed is missing"),
+        ({"incident": INCIDENT, "wishes": []}, "wishes is not known"),
+    ],
+)
+def test_a_file_that_is_no_incident_is_one_sentence(tmp_path: Path, content: Any, words: str) -> None:
+    file = tmp_path / "incident.json"
+    file.write_text(json.dumps(content))
+    definition = definitions.read(definitions.sources(None)[0])
+
+    with pytest.raises(Misconfigured, match=words):
+        rehearsal.read(definition, file, "acme", Policy(Embedded(policy.read())))
