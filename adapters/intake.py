@@ -130,6 +130,7 @@ class Intake:
         self.dropped: Counter[str] = Counter()
         self.losses: Counter[tuple[str, str]] = Counter()
         self._received = metrics.RECEIVED.labels(adapter)
+        self._decoded = metrics.DECODED.labels(adapter)
         self._waiting = metrics.QUEUE.labels(adapter)
 
     async def start(self, report: Report) -> str:
@@ -250,6 +251,7 @@ class Intake:
     def _next(self) -> list[Told]:
         """What the oldest datagrams tell, as many as may be in flight."""
         told: list[Told] = []
+        before = self.counts["decoded"]
         most = min(OBSERVE_BATCH, self._flying_limit - self._in_flight)
         while self._queue and len(told) < most:
             datagram = self._queue.popleft()
@@ -262,6 +264,7 @@ class Intake:
             except Exception:
                 log.exception("datagram not understood", adapter=self._adapter, source=datagram.address)
                 self.drop("error")
+        self._decoded.inc(self.counts["decoded"] - before)
         return told
 
     async def _room(self) -> None:

@@ -71,12 +71,14 @@ class AdapterRole:
         self._taking: dict[str, asyncio.Task[None]] = {}
         self._busy: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._leaving: set[asyncio.Task[None]] = set()
+        self._former: set[InUse] = set()
 
     @property
     def _adapter(self) -> Adapter:
         return self._running.adapter
 
     async def start(self) -> str:
+        witness.set(self._timed)  # goes along into what the adapter starts: calls that no intent asks for
         addresses = await self._adapter.start(self._report)
         self._take_intents()
         await self._attending.start()
@@ -85,7 +87,7 @@ class AdapterRole:
     async def stop(self) -> None:
         await self._attending.stop()
         await end(self._leaving)
-        await self._adapter.stop()
+        await asyncio.gather(*(one.adapter.stop() for one in (*self._former, self._running)))
 
     def _take_intents(self) -> None:
         """Those of each device that there is; of one that is gone what is under way comes to its end."""
@@ -135,10 +137,15 @@ class AdapterRole:
         else:
             await fresh.start(self._report)
             former, self._running = self._running, InUse(fresh)
-            self._aside(former.retire())
+            self._former.add(former)
+            self._aside(self._retired(former))
         self._devices = devices
         self._take_intents()
         return f"{len(devices)} devices are in force"
+
+    async def _retired(self, former: InUse) -> None:
+        await former.retire()
+        self._former.discard(former)
 
     def _reload_told(self, outcome: str, words: str) -> Answer:
         name = self._adapter.name
@@ -160,7 +167,8 @@ class AdapterRole:
         devices = {device: {**told.get(device, {}), **found} for device, found in zip(mine, asked, strict=True)}
         wrong = [f"{device}: {found['words']}" for device, found in devices.items() if found.get("words")]
         state = "degraded" if wrong else str(said["state"])
-        return Answer(name, process_of(name), state, "; ".join(wrong), {**said, "devices": devices})
+        whole = {**said, "devices": devices, "metrics": metrics.of_adapter(name)}
+        return Answer(name, process_of(name), state, "; ".join(wrong), whole)
 
     async def _device(self, adapter: Adapter, device: str, turns: asyncio.Semaphore) -> dict[str, Any]:
         """What a device that takes intents can do, or in which state it is and why."""
@@ -232,10 +240,8 @@ class AdapterRole:
         """Record each call of the device that the adapter tells of, as it is told, from whichever thread."""
         loop = asyncio.get_running_loop()
 
-        name = self._adapter.name
-
         def told(rpc: Rpc) -> None:
-            metrics.RPC_SECONDS.labels(name, rpc.name).observe(rpc.seconds)
+            self._timed(rpc)
             if not loop.is_closed():  # a thread may outlive it that waits for a silent device
                 loop.call_soon_threadsafe(self._record_rpc, intent, rpc)
 
@@ -244,6 +250,9 @@ class AdapterRole:
             yield
         finally:
             witness.reset(before)
+
+    def _timed(self, rpc: Rpc) -> None:
+        metrics.RPC_SECONDS.labels(self._adapter.name, rpc.name).observe(rpc.seconds)
 
     def _record_rpc(self, intent: Intent, rpc: Rpc) -> None:
         if self._audit:

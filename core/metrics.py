@@ -1,6 +1,8 @@
 """What is counted and timed, in one place, so that a dashboard's author finds every name here."""
 
-from prometheus_client import Counter, Gauge, Histogram
+from collections.abc import Mapping
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
 REQUESTS = Counter("convergedon_http_requests_total", "API calls answered.", ["api", "operation", "status"])
 REQUEST_SECONDS = Histogram("convergedon_http_request_seconds", "Time to answer an API call.", ["api", "operation"])
@@ -24,6 +26,7 @@ WAITING = Gauge(
 )
 STEP_SECONDS = Histogram("convergedon_flow_step_seconds", "Time of one flow step.", ["step"])
 RECEIVED = Counter("convergedon_adapter_received_total", "Datagrams or notifications received.", ["adapter"])
+DECODED = Counter("convergedon_adapter_decoded_total", "Datagrams understood.", ["adapter"])
 DROPPED = Counter("convergedon_adapter_dropped_total", "Datagrams dropped, by reason.", ["adapter", "reason"])
 OBSERVED = Counter("convergedon_adapter_observations_total", "Observations made safe.", ["adapter", "kind"])
 RELOADS = Counter(
@@ -47,3 +50,15 @@ UNASSIGNED = Counter("convergedon_flow_records_unassigned_total", "Flow records 
 QUEUE = Gauge(
     "convergedon_adapter_queue", "Datagrams waiting to be made safe.", ["adapter"], multiprocess_mode="livesum"
 )
+
+
+def of_adapter(name: str) -> Mapping[str, float]:
+    """What this process has counted and timed of an adapter, by name and labels; of a histogram count and sum."""
+    return {
+        ",".join(
+            [sample.name, *(f"{label}={value}" for label, value in sample.labels.items() if label != "adapter")]
+        ): (sample.value)
+        for family in REGISTRY.collect()
+        for sample in family.samples
+        if sample.labels.get("adapter") == name and not sample.name.endswith(("_bucket", "_created"))
+    }

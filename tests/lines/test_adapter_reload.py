@@ -15,7 +15,7 @@ import yaml
 
 from convergedon.adapters import inventory, snmp
 from convergedon.adapters.attending import QUESTION, ask, process_of
-from convergedon.adapters.contract import Adapter, Device, Intent
+from convergedon.adapters.contract import Adapter, Device, Intent, Rpc, tell
 from convergedon.adapters.loopback.adapter import LoopbackAdapter
 from convergedon.adapters.readandset import Setting
 from convergedon.adapters.role import AdapterRole
@@ -147,6 +147,29 @@ async def test_what_is_under_way_ends_on_the_old_adapter_which_is_stopped_then(s
         assert [await scene.outcome(key) for key in ("slow", "next")] == ["applied", "applied"]
         await asyncio.wait_for(scene.made[0].stopped.wait(), 10)
         assert [len(made.performed) for made in scene.made] == [1, 1]
+
+
+async def test_at_the_end_the_old_one_is_stopped_too(scene: Scene) -> None:
+    """Whatever is still under way on it."""
+    async with playing(scene) as role:
+        scene.answers.clear()
+        await scene.wants("pe1", "slow")
+        await scene.made[0].begun.wait()
+        await role.reload()
+
+    assert [made.stopped.is_set() for made in scene.made] == [True, True]
+
+
+async def test_calls_of_devices_are_timed_and_health_tells_of_them(scene: Scene) -> None:
+    """Those of intents, and those that the adapter makes by itself, in whatever it has started."""
+    async with playing(scene) as role:
+        await scene.wants("pe1", "one")
+        await scene.outcome("one")
+        await asyncio.create_task(asyncio.to_thread(tell, Rpc("pe1", "poll", "done", 0.25)))
+        told = (await role.health()).told["metrics"]
+
+    assert told["convergedon_adapter_rpc_seconds_sum,rpc=poll"] >= 0.25
+    assert told["convergedon_adapter_intents_total,status=applied"] >= 1
 
 
 async def test_of_a_device_that_is_gone_nothing_is_taken_any_more(scene: Scene) -> None:
