@@ -37,6 +37,10 @@ class _Kept:
 
     def keep(self, record: Record) -> None:
         self._text, self._read = _text({"body": record.body, "facts": record.facts}), None
+        self._parties = frozenset(record.facts.get("parties", ()))
+
+    def concerns(self, parties: Sequence[str] | None) -> bool:
+        return parties is None or not self._parties.isdisjoint(parties)
 
     @property
     def copy(self) -> Record:
@@ -123,9 +127,9 @@ class MemoryStore:
         for begin in range(0, len(there), WALKED):
             yield there[begin : begin + WALKED]
 
-    async def get(self, kind: str, tenant: str, id: str) -> Record:
+    async def get(self, kind: str, tenant: str, id: str, parties: Sequence[str] | None = None) -> Record:
         kept = self._kept[kind].get(id)
-        if kept is None or kept.gone or kept.tenant != tenant:
+        if kept is None or kept.gone or kept.tenant != tenant or not kept.concerns(parties):
             raise NotFound(f"there is no {kind} {id}")
         return kept.copy
 

@@ -117,8 +117,11 @@ class Store(Protocol):
         """The ids of all there are, in the order in which the store has them: many at a time."""
         ...
 
-    async def get(self, kind: str, tenant: str, id: str) -> Record:
-        """Raises NotFound, also when the record belongs to another tenant."""
+    async def get(self, kind: str, tenant: str, id: str, parties: Sequence[str] | None = None) -> Record:
+        """Raises NotFound, also when the record belongs to another tenant, or concerns none of the parties.
+
+        Who asks cannot tell which, nor by the time that it takes: a record that is not to be seen is not read.
+        """
         ...
 
     async def find(
@@ -245,9 +248,9 @@ def _lookup(kind: Kind, flat: Where) -> dict[str, Any]:
     The embedded store uses an index for a filter of exactly its fields and reads everything for one that has a third
     condition, so this part is a stage of its own. A real planner joins the stages and chooses by itself.
     """
-    if "id" in flat and _indexable(flat["id"]) and _narrowness(flat["id"]) > RANGE:
-        return {"id": flat["id"]}
     declared = [*kind.unique, *kind.indexes]
+    if "id" not in declared and "id" in flat and _indexable(flat["id"]) and _narrowness(flat["id"]) > RANGE:
+        return {"id": flat["id"]}
     fitting = [paths for index in declared for paths in _beginnings(_paths(index)) if _answers(paths, flat)]
     best = max(fitting, key=lambda paths: _narrowness(flat[paths[0]]), default=())
     return {path: flat[path] for path in ("tenant", *best) if path in flat}
@@ -447,9 +450,16 @@ class MongoStore:
             self._url, socketTimeoutMS=WALK_SILENCE, serverSelectionTimeoutMS=5000, **self._options
         )
 
-    async def get(self, kind: str, tenant: str, id: str) -> Record:
-        where = {"_id": id, "tenant": tenant}
-        document = await self._call(lambda: self._collection(kind).find_one(where))
+    async def get(self, kind: str, tenant: str, id: str, parties: Sequence[str] | None = None) -> Record:
+        # all that is asked stands in one index of the kind, and where there is none, the id is looked up first
+        mine: dict[str, Any] = {"_id": id, "tenant": tenant}
+        asked = [mine] if parties is None else [{**mine, "facts.parties": party} for party in parties]
+
+        def read() -> dict[str, Any] | None:
+            found = map(self._collection(kind).find_one, asked)
+            return next((document for document in found if document is not None), None)
+
+        document = await self._call(read)
         if document is None:
             raise NotFound(f"there is no {kind} {id}")
         return _record(kind, document)

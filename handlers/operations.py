@@ -113,10 +113,8 @@ class Operations:
 
     async def _read(self, call: Call, decision: Decision) -> Record:
         """The record that the path names, as far as the caller may see it. Raises NotFound, for hidden ones too."""
-        record = await self._store.get(call.resource.name, decision.filter["tenant"], call.id)
-        if not decision.sees(record):
-            raise NotFound(f"there is no {call.resource.name} {call.id}")
-        return record
+        visible = decision.filter
+        return await self._store.get(call.resource.name, visible["tenant"], call.id, visible.get("parties"))
 
     def _present(self, call: Call, decision: Decision, record: Record) -> dict[str, Any]:
         parties = decision.filter.get("parties")
@@ -295,7 +293,8 @@ class Operations:
 
     async def _own(self, call: Call, decision: Decision) -> Record:
         """The listener that the path names. Raises NotFound, for those of others too."""
-        record = await self._store.get(HUB.name, decision.filter["tenant"], call.id)
+        visible = decision.filter
+        record = await self._store.get(HUB.name, visible["tenant"], call.id, visible.get("parties"))
         if record.facts["api"] != call.api.base or not hub.owned(record, call.subject, decision):
             raise NotFound(f"there is no hub {call.id}")
         return record

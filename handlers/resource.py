@@ -21,6 +21,9 @@ from convergedon.handlers import documents
 from convergedon.handlers.versions import BEYOND, SAME, Translation
 
 Body = Mapping[str, Any]
+HIDDEN: Sequence[Index] = (("facts.parties", "id"), "id")
+"""How one record is looked up, together with who may see it: what is another's is not even read, or the time that an
+answer takes would tell of it."""
 
 
 def now() -> str:
@@ -83,7 +86,7 @@ class Resource:
 
     @property
     def kind(self) -> Kind:
-        return Kind(self.name, ("facts.parties", *self.indexes), self.unique, self.swept)
+        return Kind(self.name, (*HIDDEN, *self.indexes), self.unique, self.swept)
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def without(body: Body, names: Collection[str]) -> dict[str, Any]:
     return {name: value for name, value in body.items() if name not in names}
 
 
-HUB = Kind("hub", ("facts.api",))
+HUB = Kind("hub", (*HIDDEN, "facts.api"))
 
 
 @dataclass

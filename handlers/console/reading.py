@@ -16,7 +16,7 @@ from convergedon.core import audit
 from convergedon.core.bus import Bus, Parked
 from convergedon.core.errors import Forbidden, NotFound
 from convergedon.core.persons import Persons
-from convergedon.core.policy import Decision, Subject
+from convergedon.core.policy import Subject
 from convergedon.core.store import Record, Store
 from convergedon.handlers.alarms import ALARM
 from convergedon.handlers.apis import APIS
@@ -164,8 +164,7 @@ class Desk:
         if kind not in KINDS:
             raise NotFound(f"the console shows no {kind}")
         decision = await self.door.allowed(self.operator, "retrieve", kind, id)
-        record = await self.store.get(kind, self.operator.tenant, id)
-        _check_parties(record, decision)
+        record = await self.store.get(kind, self.operator.tenant, id, decision.filter.get("parties"))
         self.door.record(self.operator, "retrieve", f"{kind}/{id}", "done", decision)
         begun = record.facts.get("trace", "")
         traced, on = await asyncio.gather(self.trace(begun), self._entries({"body.on": f"{kind}/{id}"}))
@@ -218,11 +217,6 @@ class Desk:
         mine = {"tenant": self.operator.tenant, **where}
         found = await self.store.find(audit.KIND.name, mine, NEWEST, limit=MOST)
         return await Persons(self.store).told(self.operator.tenant, [record.body for record in found])
-
-
-def _check_parties(record: Record, decision: Decision) -> None:
-    if not decision.sees(record):
-        raise NotFound(f"there is no {record.kind} {record.id}")
 
 
 def tenant_of(body: Any) -> str:

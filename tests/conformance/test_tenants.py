@@ -1,7 +1,7 @@
 """What is another tenant's, or another party's, is answered as what never existed: every operation of every document.
 
 Compared are status, headers and body, byte by byte but for the id that was asked for and the ids of trace and decision.
-Where a record lies is no difference either: the store is asked for id and tenant together whether it is there or not.
+Nor does it show in the time: the store is asked for id, tenant and party together, whether it is there or not.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from contract import (
 )
 
 from convergedon import policies
+from convergedon.core.store import Store
 
 AT_ID = [one for one in OPERATIONS if one.at_id]
 ITS_OWN = {"x-trace-id", "x-decision-id", "content-length"}
@@ -125,6 +126,52 @@ async def test_another_partys_is_as_what_never_existed(wide: Gateway, operation:
     contoso = wide.token("customer", party="contoso")
 
     assert await told(wide, operation, id, contoso) == await told(wide, operation, NOBODY, contoso)
+
+
+class Watched:
+    """A store that notes what it is asked."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.asked: list[tuple[Any, ...]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+
+        async def noted(*given: Any, **named: Any) -> Any:
+            self.asked.append((name, *given, named))
+            return await method(*given, **named)
+
+        return noted
+
+    def about(self, id: str) -> list[tuple[Any, ...]]:
+        """What was asked since the last time, but for the id."""
+        asked, self.asked = self.asked, []
+        return [tuple("ID" if part == id else part for part in one) for one in asked]
+
+
+@each(AT_ID)
+async def test_the_store_is_asked_the_same_whether_it_is_there_or_not(wide: Gateway, operation: Operation) -> None:
+    """Once, for id, tenant and party together: nothing is read and then withheld, which would show in the time."""
+    id = await mine(wide, operation)
+    watched = wide.beside(Watched, policies=wide.built.settings.policies)
+    store: Any = watched.built.store
+    kind = "hub" if operation.is_hub else operation.resource.name
+    stranger, asked_at_all = f"not-{wide.tenant}", False
+    for tenant, party in ((stranger, None), (stranger, "northwind"), (wide.tenant, "contoso")):
+        who = watched.token("customer" if party else "admin", tenant=tenant, party=party)
+        for way in ways(operation):
+            seen = []
+            for asked in (id, NOBODY):
+                headers = {**way.get("headers", {}), **who}
+                await watched.ask(operation.method, operation.path(asked), **{**way, "headers": headers})
+                seen.append(store.about(asked))
+
+            assert seen[0] == seen[1]
+            assert all(one == ("get", kind, tenant, "ID", [party] if party else None, {}) for one in seen[0])
+            assert len(seen[0]) <= 1
+            asked_at_all |= bool(seen[0])
+    assert asked_at_all
 
 
 @each(RESOURCES)

@@ -51,6 +51,15 @@ async def test_other_tenants_record_does_not_exist(store: Store) -> None:
         await store.get("thing", "globex", "1")
 
 
+async def test_what_concerns_none_of_the_parties_does_not_exist(store: Store) -> None:
+    await store.create(thing())
+
+    assert (await store.get("thing", "acme", "1", ["contoso", "northwind"])).id == "1"
+    for tenant, parties in (("acme", ["contoso"]), ("acme", []), ("globex", ["northwind"])):
+        with pytest.raises(NotFound):
+            await store.get("thing", tenant, "1", parties)
+
+
 async def test_an_id_is_stored_once(store: Store) -> None:
     await store.create(thing(state="first"))
 

@@ -8,12 +8,14 @@ from urllib.parse import parse_qsl
 from uuid import uuid4
 
 import pytest
+from pymongo.collection import Collection
 
+from convergedon.core.errors import NotFound
 from convergedon.core.store import Index, MongoStore, Record, Where
 from convergedon.handlers.apis import APIS
 from convergedon.handlers.documents import Shape, shape
 from convergedon.handlers.query import parse
-from convergedon.handlers.resource import Api, Resource
+from convergedon.handlers.resource import HUB, Api, Resource
 
 USUAL = {
     "productOrder": (
@@ -73,7 +75,7 @@ def _shape(api: Api, resource: Resource) -> Shape:
 
 @pytest.fixture
 async def store(mongodb_url: str) -> AsyncIterator[MongoStore]:
-    kinds = [resource.kind for _, resource in RESOURCES.values()]
+    kinds = [HUB, *(resource.kind for _, resource in RESOURCES.values())]
     real = await MongoStore(mongodb_url, f"test{uuid4().hex[:8]}", kinds).open()
     yield real
     await real.close()
@@ -129,6 +131,31 @@ async def test_a_party_is_looked_up_before_states_and_dates(store: MongoStore, t
 
     assert own[0][0]["$match"] == {"tenant": "acme", "facts.parties": "northwind"}
     assert of[0][0]["$match"] == {"tenant": "acme", "body.relatedParty.id": "northwind"}
+
+
+@pytest.mark.parametrize("parties", [None, ["northwind"]])
+@pytest.mark.parametrize("way", ["get", "find"])
+async def test_what_is_hidden_is_not_read(
+    store: MongoStore, monkeypatch: pytest.MonkeyPatch, parties: list[str] | None, way: str
+) -> None:
+    """The id of another's is looked up together with whose it is, in one index: nothing is fetched and then compared.
+
+    So it takes the time that an id takes that nobody has.
+    """
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(Collection, "find_one", lambda _, where: asked.append(where))
+    indexes = ("tenant_1__id_1", "tenant_1_facts.parties_1__id_1")
+
+    for name in (*RESOURCES, HUB.name):
+        mine = {"tenant": "acme", "id": "1"} | ({} if parties is None else {"facts.parties": {"$in": parties}})
+        if way == "find":
+            plan = await _plan(store, name, mine)
+        else:
+            with pytest.raises(NotFound):
+                await store.get(name, "acme", "1", parties)
+            told = await store._call(store._collection(name).find(asked.pop()).explain)
+            plan = _read(told["queryPlanner"]["winningPlan"])
+        assert plan[-1] == f"IXSCAN {indexes[parties is not None]}", (name, plan)
 
 
 async def test_an_unusual_query_is_not(store: MongoStore) -> None:

@@ -44,8 +44,8 @@ class FaultyStore:
     async def append(self, records: Sequence[Record]) -> None:
         await self.inner.append(records)
 
-    async def get(self, kind: str, tenant: str, id: str) -> Record:
-        return await self.inner.get(kind, tenant, id)
+    async def get(self, kind: str, tenant: str, id: str, parties: Sequence[str] | None = None) -> Record:
+        return await self.inner.get(kind, tenant, id, parties)
 
     async def find(
         self, kind: str, where: Where, sort: Sequence[tuple[str, int]] = (), skip: int = 0, limit: int = 0
