@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from hashlib import sha256
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -56,16 +57,16 @@ class Call:
     public_url: str = ""
     decisions: list[Decision] = field(default_factory=list)
 
-    @property
+    @cached_property
     def url(self) -> str:
         """Where clients reach us: as it is set, else as the request says."""
         return self.public_url or f"{self.request.url.scheme}://{self.request.url.netloc}"
 
-    @property
+    @cached_property
     def parameters(self) -> list[tuple[str, str]]:
         return list(self.request.query_params.multi_items())
 
-    @property
+    @cached_property
     def shape(self) -> documents.Shape:
         return documents.shape(self.api.document, self.api.schema(self.resource))
 

@@ -172,11 +172,9 @@ def links(url: str, parameters: Sequence[tuple[str, str]], query: Query, total: 
         pages["next"] = query.offset + limit
     if limit and total:
         pages["last"] = (total - 1) // limit * limit
-    others = [(name, value) for name, value in parameters if name not in ("offset", "limit")]
-    return ", ".join(
-        f'<{url}?{urlencode([*others, ("offset", offset), ("limit", limit)])}>; rel="{relation}"'
-        for relation, offset in pages.items()
-    )
+    others = urlencode([(name, value) for name, value in parameters if name not in ("offset", "limit")])
+    begin = f"{url}?{others}&" if others else f"{url}?"
+    return ", ".join(f'<{begin}offset={offset}&limit={limit}>; rel="{relation}"' for relation, offset in pages.items())
 
 
 @dataclass(frozen=True)

@@ -357,19 +357,23 @@ class Form:
 
     def _kind(self, body: Body, schema: str) -> str:
         """The schema that an object follows: what it says it is, if the document knows it."""
+        if not self._typed:
+            return schema
         said = body.get(TYPE)
-        if isinstance(said, str) and self._typed and self._is_concrete(said) and self._is_kind(said, schema):
+        if isinstance(said, str) and self._is_concrete(said) and self._is_kind(said, schema):
             return said
         usual = self.usual(body, schema)
         return usual if usual in self._schemas else schema
 
     def _within(self, body: dict[str, Any], kind: str, turn: Callable[[Any, str], Any]) -> None:
         for name, member in self.members(kind).items():
-            value = body.get(name)
+            if name not in body:
+                continue
+            value, schema = body[name], member.schema
             if isinstance(value, dict):
-                body[name] = turn(value, member.schema)
+                body[name] = turn(value, schema)
             elif isinstance(value, list):
-                body[name] = [turn(one, member.schema) if isinstance(one, dict) else one for one in value]
+                body[name] = [turn(one, schema) if isinstance(one, dict) else one for one in value]
 
     def outward(self, kept: Body, schema: str) -> dict[str, Any]:
         """A kept object in this form."""
