@@ -162,8 +162,10 @@ class Shape:
 
 def _gather(objects: Sequence[Mapping[str, Any]], dated: Dated, many: bool, depth: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name, below in dated if depth and objects else ():  # schemas recur: what is not there leads nowhere
+    for name, below in dated if depth else ():
         values = [value[name] for value in objects if name in value]
+        if not values:
+            continue  # schemas recur: what is not there leads nowhere
         several = many
         while any(isinstance(value, list) for value in values):
             values = [item for value in values for item in (value if isinstance(value, list) else (value,))]
