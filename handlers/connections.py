@@ -65,6 +65,38 @@ def _tls(settings: Settings) -> Any:
     return (settings.tls_cert, settings.tls_key, settings.tls_client_ca) if settings.tls_cert else None
 
 
+class Gathering:
+    """A transport that sends the head of an answer with its body: uvicorn writes them one after another, and what goes
+    out twice costs the system's way through the network twice.
+
+    A head whose body takes longer goes out by itself, as soon as the loop comes round.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop, self._held = transport, loop, b""
+        self.is_closing, self.get_extra_info = transport.is_closing, transport.get_extra_info
+
+    def write(self, content: bytes) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.writelines((held, content))
+        elif content:
+            self._held = content
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        held, self._held = self._held, b""
+        if held and not self.is_closing():
+            self._transport.write(held)
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class PatientProtocol(HttpToolsProtocol):
     """A connection. It is looked at now and then, so a request costs no timers of its own."""
 
@@ -78,7 +110,7 @@ class PatientProtocol(HttpToolsProtocol):
         self._look: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(Gathering(transport, self.loop))  # type: ignore[arg-type]
         self._look = self.loop.call_later(self._patience.look, self._watch)
         if len(self.connections) > self._most:
             self._refuse(Unavailable("the gateway has as many connections as it takes"))

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from convergedon.core import settings
 from convergedon.core.errors import Misconfigured
-from convergedon.handlers.connections import HEAD_BYTES, SLOWEST, Patience, configuration
+from convergedon.handlers.connections import HEAD_BYTES, SLOWEST, Gathering, Patience, configuration
 from convergedon.handlers.guard import HEADER_BYTES, MOST_HEADERS, MOST_PARAMETERS, URL_BYTES, Guard
 from tests.certificates import Authority
 
@@ -372,3 +372,64 @@ def test_a_certificate_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> No
         with pytest.raises(Misconfigured, match=words) as refused_:
             configuration(settings.load(data=tmp_path, **given), None)
         assert "\n" not in str(refused_.value)
+
+
+class Wire(asyncio.Transport):
+    """What goes out, piece by piece."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: Any) -> None:
+        self.pieces.append(bytes(data))
+
+    def writelines(self, list_of_data: Any) -> None:
+        self.pieces.append(b"".join(list_of_data))
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def test_a_head_goes_out_with_its_body() -> None:
+    """One piece, not two, and nothing after it."""
+    wire = Wire()
+    gathering = Gathering(wire, asyncio.get_running_loop())
+
+    gathering.write(b"head ")
+    gathering.write(b"body")
+    at_once = list(wire.pieces)
+    await asyncio.sleep(0)
+
+    assert at_once == wire.pieces == [b"head body"]
+
+
+async def test_a_head_does_not_wait_for_a_body_that_takes_long() -> None:
+    """A stream begins when it begins."""
+    wire = Wire()
+    gathering = Gathering(wire, asyncio.get_running_loop())
+
+    gathering.write(b"head")
+    await asyncio.sleep(0)
+
+    assert wire.pieces == [b"head"]
+
+
+async def test_what_was_written_goes_out_before_the_connection_is_closed() -> None:
+    """A refusal that closes is read all the same; what is cut off stays unsent."""
+    whole, cut = Wire(), Wire()
+    loop = asyncio.get_running_loop()
+
+    closing = Gathering(whole, loop)
+    closing.write(b"refused")
+    closing.close()
+    Gathering(cut, loop).write(b"never")
+    cut.closed = True
+    await asyncio.sleep(0)
+
+    assert whole.pieces == [b"refused"]
+    assert cut.pieces == []
