@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter, OrderedDict
+from functools import cache
 from itertools import islice
 
 import structlog
@@ -38,6 +39,7 @@ class Relay:
         self._published: OrderedDict[str, None] = OrderedDict()
         self._done: dict[Key, Unsent] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._relayed = cache(metrics.RELAYED.labels)
         store.written = self._take
 
     def _take(self, unsent: Unsent) -> None:
@@ -105,7 +107,7 @@ class Relay:
             if message.id in self._published:
                 continue
             await self._bus.publish(message.subject, message.body, message.id, message.headers)
-            metrics.RELAYED.labels(stream_of(message.subject)).inc()
+            self._relayed(stream_of(message.subject)).inc()
             self._published[message.id] = None
         while len(self._published) > REMEMBERED:
             self._published.popitem(last=False)

@@ -8,10 +8,10 @@ declared, so operations read the request themselves.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import cache
 from time import perf_counter
 
 import structlog
-from connexion.lifecycle import ConnexionRequest
 from connexion.middleware.abstract import RoutedAPI, RoutedMiddleware
 from connexion.operations import AbstractOperation
 from starlette.requests import ClientDisconnect, Request
@@ -43,6 +43,7 @@ class Service:
         self._shares, self._public_url = shares, public_url
         self._name = f"{resource.name}.{verb}"
         self._seconds = metrics.REQUEST_SECONDS.labels(api.document, self._name)
+        self._answered = cache(lambda status: metrics.REQUESTS.labels(api.document, self._name, str(status)))
 
     async def __call__(self, request: Request, subject: Subject, takes: frozenset[str]) -> Response:
         """Run it inside the caller's trace, counted and timed; what goes wrong is answered, not raised."""
@@ -63,7 +64,7 @@ class Service:
             response.headers["X-Trace-Id"] = trace.trace_id()
         if call.decisions:
             response.headers["X-Decision-Id"] = call.decisions[-1].id
-        metrics.REQUESTS.labels(self._api.document, self._name, str(response.status_code)).inc()
+        self._answered(response.status_code).inc()
         self._seconds.observe(perf_counter() - begun)
         return response
 
@@ -89,7 +90,7 @@ class _Operation:
         self._takes = frozenset(type_.lower() for type_ in operation.consumes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        subject: Subject = ConnexionRequest(scope).context["token_info"]["subject"]
+        subject: Subject = scope["extensions"]["connexion_context"]["token_info"]["subject"]
         response = await self._service(Request(scope, receive), subject, self._takes)
         await response(scope, receive, send)
 
