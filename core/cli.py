@@ -204,6 +204,41 @@ def adapter_check(name: str, report: Path | None) -> None:
         sys.exit(1)
 
 
+@adapter.command("map")
+@click.option("--trap", "file", type=click.Path(path_type=Path, dir_okay=False), required=True, help="A datagram.")
+@click.option("--source", default="127.0.0.1", show_default=True, help="Address that it came from.")
+@data_option
+def adapter_map(file: Path, source: str, data: Path | None) -> None:
+    """Show what a recorded trap would become; FILE has the datagram as it was, or in hexadecimal."""
+    from convergedon.adapters import inventory
+    from convergedon.adapters.snmp import trying
+
+    settings = _settings(data)
+    found = trying.meaning(settings, inventory.load(settings.devices), trying.recorded(file), source)
+    click.echo(json.dumps(found, indent=1, ensure_ascii=False))
+
+
+@adapter.command("record")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--seconds", type=click.FloatRange(min=0.1), default=60, show_default=True, help="How long to listen.")
+@click.option("--count", type=click.IntRange(1), default=1, show_default=True, help="Traps after which it is enough.")
+@click.option("--trap-port", type=click.IntRange(1, 65535), help="UDP port to listen on.")
+@data_option
+def adapter_record(folder: Path, seconds: float, count: int, trap_port: int | None, data: Path | None) -> None:
+    """Write traps that arrive, and what they become, to a new FOLDER: a golden case of a mapping."""
+    from itertools import islice
+
+    from convergedon.adapters import inventory
+    from convergedon.adapters.snmp import trying
+
+    settings = _settings(data, trap_port=trap_port)
+    packets = list(islice(trying.heard(settings, seconds), count))
+    if not packets:
+        raise Misconfigured(f"nothing came to UDP port {settings.trap_port} within {seconds:g} s")
+    trying.record(settings, inventory.load(settings.devices), folder, packets)
+    click.echo(f"{len(packets)} packets are in {folder}")
+
+
 @adapter.command("health")
 @click.argument("name", default="")
 @json_option

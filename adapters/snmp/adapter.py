@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 
 def create(settings: Settings, devices: Mapping[str, Device]) -> SnmpAdapter:
     file = strict.mapping_file(settings.mappings, "snmp.yaml", mapping.SHIPPED)
-    return SnmpAdapter(settings, devices, mapping.load(file))
+    return SnmpAdapter(settings, devices, mapping.load(file, settings.mappings and settings.mappings / "mibs"))
 
 
 class SnmpAdapter:
@@ -120,6 +120,10 @@ class SnmpAdapter:
             return None
         answer = (lambda: ber.answer(datagram.data, notification)) if notification.inform else None
         return self._findings(datagram, notification, self._speaker(datagram, notification), answer)
+
+    def observe(self, datagram: Datagram, notification: ber.Notification) -> Observation:
+        """What a notification of version 1 or 2c is told as, whoever sent it."""
+        return self._observe(datagram, notification, self._speaker(datagram, notification))
 
     def _read_secured(self, datagram: Datagram, gate: usm.Usm) -> Sequence[Finding] | None:
         try:

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from convergedon.adapters.contract import ObservationKind
-from convergedon.adapters.snmp import ber
+from convergedon.adapters.snmp import ber, mibs
 from convergedon.core import strict
 from convergedon.core.errors import Misconfigured
 
@@ -21,7 +22,11 @@ LONGEST_OBJECT = 255
 # sysUpTime.0 and snmpTrapOID.0 say nothing that the alarm does not; the community is a secret
 NOT_DETAILS = frozenset({ber.UPTIME, ber.TRAP_OID, ber.TRAP_COMMUNITY})
 
-Oid = Annotated[str, StringConstraints(pattern=r"^[0-2](\.(0|[1-9]\d*))+$")]
+Oid = Annotated[
+    str,
+    StringConstraints(pattern=r"^([0-2](\.(0|[1-9]\d*))+|[A-Z][A-Za-z0-9-]*::[a-z][A-Za-z0-9-]*(\.(0|[1-9]\d*))*)$"),
+]
+"""In numbers, or by name: IF-MIB::linkDown."""
 Word = Annotated[str, StringConstraints(pattern=r"^[a-z][A-Za-z0-9]*$")]
 Text = Annotated[str, StringConstraints(min_length=1)]
 AlarmType = Literal[
@@ -104,9 +109,31 @@ class Meaning:
     attributes: Mapping[str, Any]
 
 
-def load(file: Traversable = SHIPPED) -> Mapping[str, Entry]:
-    """Read the mapping. Raises Misconfigured with the file and the key."""
-    return strict.read(Mapped, file).notifications
+def load(file: Traversable = SHIPPED, texts: Path | None = None) -> Mapping[str, Entry]:
+    """Read the mapping, with names as the MIB texts of a folder have them. Raises Misconfigured with line and key."""
+    given = strict.read(Mapped, file).notifications
+    names = mibs.load(texts)
+
+    def number(oid: str, *place: str | int) -> str:
+        try:
+            return names.oid(oid) if "::" in oid else oid
+        except Misconfigured as error:
+            raise Misconfigured(f"{strict.where(file, 'notifications', *place)}: {error}") from None
+
+    found: dict[str, Entry] = {}
+    for key, entry in given.items():
+        oid = number(key, key)
+        if oid in found:
+            raise Misconfigured(f"{strict.where(file, 'notifications', key)}: {oid} is given twice")
+        choices: list[str | Index] = []
+        for at, choice in enumerate(entry.object):
+            place = (key, "object", at)
+            if isinstance(choice, str):
+                choices.append(number(choice, *place))
+            else:
+                choices.append(choice.model_copy(update={"index": number(choice.index, *place, "index")}))
+        found[oid] = entry.model_copy(update={"object": tuple(choices)})
+    return found
 
 
 def interpret(

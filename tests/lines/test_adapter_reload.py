@@ -29,7 +29,7 @@ from convergedon.core.settings import load
 
 ME = process_of("loopback")
 SEALS = Seals([b"k" * 32])
-LINK_DOWN = "1.3.6.1.6.3.1.1.5.3"
+LINK_DOWN = "IF-MIB::linkDown"
 DEVICES = "devices: {{{}}}"
 PE = "{}: {{tenant: acme, address: 127.0.0.{}}}"
 
