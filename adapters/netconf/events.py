@@ -60,10 +60,13 @@ class Events:
     events: tuple[Event, ...] = ()
     silent: frozenset[str] = frozenset()
 
-    def observation(self, notification: etree._Element, device: str, tenant: str) -> Observation | None:
+    def observation(
+        self, notification: etree._Element, device: str, tenant: str, number: int = 0
+    ) -> Observation | None:
         """What a notification says; None where that is nothing to anybody.
 
-        The same notification has the same id whenever it is told again, as a replay does.
+        The same notification has the same id whenever it is told again, as a replay does. ``number`` says which it is
+        of those that are alike to the letter: netconfd, for one, tells the time in whole seconds.
         """
         content = next((child for child in notification.iterchildren(tag=etree.Element) if not _is_time(child)), None)
         if content is None:
@@ -80,7 +83,7 @@ class Events:
         found = leaves.get(event.object, "")[:LONGEST] if event and event.object else ""
         told = {"notification": name, "details": {leaf: text[:LONGEST] for leaf, text in leaves.items()}}
         return Observation(
-            id=hashlib.sha256(device.encode() + b" " + etree.tostring(notification, method="c14n")).hexdigest()[:32],
+            id=hashlib.sha256(f"{device} {number} ".encode() + written(notification)).hexdigest()[:32],
             kind=event.kind if event else "unmapped",
             adapter="netconf",
             device=device,
@@ -90,6 +93,11 @@ class Events:
             key=event.key.replace("{object}", found) if event else f"unmapped:{name}",
             attributes={**(_words(event) if event else UNMAPPED), **told},
         )
+
+
+def written(notification: etree._Element) -> bytes:
+    """The notification as it is written, whichever way its prefixes and spaces were."""
+    return bytes(etree.tostring(notification, method="c14n"))
 
 
 def event_time(notification: etree._Element) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from convergedon.adapters.contract import Observation, Report
-from convergedon.adapters.netconf.events import Events, event_time
+from convergedon.adapters.netconf.events import Events, event_time, written
 from convergedon.adapters.netconf.session import CONNECT_SECONDS, RPC_TIMEOUT, Access, Connection, Denied, dial
 from convergedon.core import metrics
 from convergedon.core.errors import Unavailable
@@ -39,6 +39,8 @@ class Listener:
         self._sever: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name=f"netconf-listen-{access.device}", daemon=True)
         self._since = ""
+        self._at = ""
+        self._alike: Counter[bytes] = Counter()
         self._known: deque[str] = deque(maxlen=REMEMBERED)
         self._reporting: Any = None
         self._words = ""
@@ -95,11 +97,13 @@ class Listener:
             log.warning("no replay of notifications", device=self._access.device, reason=denied.words)
             connection.subscribe(None, RPC_TIMEOUT)
         self._since = self._since or began
+        self._alike.clear()
 
     def _take(self, notification: Any) -> None:
         self.received += 1
+        number = self._number(notification)
         try:
-            seen = self._events.observation(notification, self._access.device, self._tenant)
+            seen = self._events.observation(notification, self._access.device, self._tenant, number)
         except ValueError:
             self.unreadable += 1
             return
@@ -108,6 +112,14 @@ class Listener:
             self._known.append(seen.id)
             metrics.OBSERVED.labels("netconf", seen.kind).inc()
         self._since = event_time(notification)
+
+    def _number(self, notification: Any) -> int:
+        """Which this is of those alike to the letter. A replay begins with a moment's first: it counts the same."""
+        at, told = event_time(notification), written(notification)
+        if at != self._at:
+            self._at, self._alike = at, Counter()
+        self._alike[told] += 1
+        return self._alike[told] - 1
 
     def _make_safe(self, seen: Observation) -> None:
         """Report it until it is stored; nothing after it is taken before."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from lxml import etree
 
 from convergedon.adapters.contract import Device, Observation
 from convergedon.adapters.netconf import NetconfAdapter, adapter, create, mapping
-from convergedon.adapters.netconf.lab import Element
+from convergedon.adapters.netconf.lab import ACCESS, NOTIFICATION, Element
 from convergedon.adapters.testing import ignore
 from convergedon.core import settings
 from convergedon.core.errors import CredentialsRefused, Misconfigured, Unavailable
@@ -115,6 +116,31 @@ async def test_nothing_is_taken_for_safe_that_is_not(
     seen = await reported.until(2)
 
     assert [one.kind for one in seen] == ["fault", "clear"]
+
+
+async def test_what_is_told_twice_in_the_same_words_happened_twice(
+    element: Element, listening: NetconfAdapter, reported: Reported
+) -> None:
+    """Some servers tell the time in seconds; a replay of the two is known all the same."""
+    began = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=1)
+    message = (
+        f'<notification xmlns="{NOTIFICATION}"><eventTime>{began.isoformat()}</eventTime>'
+        f'<interface-state xmlns="{ACCESS}"><interface>{PORT}</interface><oper-status>down</oper-status>'
+        "</interface-state></notification>"
+    ).encode()
+    (session,) = element.sessions.values()
+    for _ in range(2):
+        element._told.append((began, message))
+        session.write(message)
+    await reported.until(2)
+    session.drop()
+    await element.until(lambda: not element.sessions)
+    await element.until(lambda: any(session.subscribed for session in element.sessions.values()))
+    element.set_link(PORT, False)
+    seen = await reported.until(3)
+
+    assert len({one.id for one in seen}) == 3
+    assert seen[2].time != seen[1].time
 
 
 async def test_what_the_mapping_does_not_know_is_told_as_such(

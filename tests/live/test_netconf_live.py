@@ -14,7 +14,8 @@ import netconfd
 import pytest
 from peers import lacking, peer
 
-from convergedon.adapters.contract import Device, Intent
+from convergedon.adapters.contract import Device, Intent, Observation, Rpc, witness
+from convergedon.adapters.faults import BreakingProxy, How
 from convergedon.adapters.netconf import NetconfAdapter, mapping
 from convergedon.adapters.netconf.change import persist_id
 from convergedon.adapters.netconf.mapping import Service
@@ -33,7 +34,7 @@ Services = Mapping[str, Service]
 
 @pytest.fixture(scope="module")
 def entry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    modules = ("--module=ietf-interfaces", "--module=iana-if-type")
+    modules = ("--module=ietf-interfaces", "--module=iana-if-type", "--module=ietf-netconf-notifications")
     with netconfd.running(tmp_path_factory.mktemp("netconfd"), *modules) as entry:
         yield entry
 
@@ -66,11 +67,20 @@ async def other_session(entry: dict[str, Any]) -> Connection:
     return await asyncio.to_thread(dial, Access.of("pe1", "127.0.0.1", entry), lambda _: None, 10.0)
 
 
-async def stored(entry: dict[str, Any], services: Services, instance: str = "acc-1") -> dict[str, str] | None:
+async def stored(
+    entry: dict[str, Any], services: Services, instance: str = "acc-1", source: str = "running"
+) -> dict[str, str] | None:
     """What the device has, read by somebody else."""
     other = await other_session(entry)
-    reply = await asyncio.to_thread(other.call, "get_config", "running")
+    found = await read(other, services, instance, source)
     await asyncio.to_thread(other.close)
+    return found
+
+
+async def read(
+    other: Connection, services: Services, instance: str = "acc-1", source: str = "running"
+) -> dict[str, str] | None:
+    reply = await asyncio.to_thread(other.call, "get_config", source)
     return services["internet-access"].read(reply.data_ele, instance)
 
 
@@ -189,6 +199,121 @@ async def test_refused_credentials_are_named(entry: dict[str, Any], services: Se
     assert re.search(r"pe1 .* refuses the credentials of nobody-here", lost.words)
 
     await adapter.stop()
+
+
+STEPS = [
+    "get-config", "lock", "get-config", "discard-changes", "edit-config", "commit", "get-config", "confirm",
+    "copy-config", "unlock",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("turn", "how"),
+    [
+        *((turn, "after") for turn in range(1, len(STEPS) + 1)),
+        *((STEPS.index(step) + 1, "before") for step in ("commit", "confirm")),
+    ],
+)
+async def test_a_cut_at_any_step_leaves_the_old_or_the_new(
+    turn: int, how: How, entry: dict[str, Any], services: Services
+) -> None:
+    """What is said is what is there, and when the intent comes again it is done, once and for good."""
+    proxy = BreakingProxy("127.0.0.1", entry["port"])
+    adapter = make_adapter({**entry, "port": await proxy.start()}, services)
+    await adapter.start(ignore)
+    rpcs: list[Rpc] = []
+    before = witness.set(rpcs.append)
+    await perform(adapter, intent(GOLD))
+    other = await other_session(entry)
+    old = await read(other, services)
+    new = {**(old or {}), "bandwidth": "300"}
+    rpcs.clear()
+
+    proxy.arm(turn, how)
+    first = await perform(adapter, intent({**GOLD, "bandwidth": 300}, key="order-2"))
+    between = await read(other, services)
+    failed = [rpc.name for rpc in rpcs if rpc.outcome == "failed"]
+    second = await perform(adapter, intent({**GOLD, "bandwidth": 300}, key="order-2"))
+    after = await read(other, services)
+    kept = await read(other, services, source="startup")
+    await asyncio.to_thread(other.close)
+    await perform(adapter, intent(None, key="clean-up"))
+    witness.reset(before)
+    await adapter.stop()
+    await proxy.stop()
+
+    assert old
+    assert proxy.broke
+    assert failed == [STEPS[turn - 1]]
+    assert between in {"applied": [new], "rolledBack": [old], "unknown": [old, new]}[first.status]
+    assert first.done or first.retriable
+    assert second.status == ("unchanged" if between == new else "applied")
+    assert after == new
+    assert kept == new
+
+
+async def test_what_the_server_tells_by_itself_is_observed(
+    entry: dict[str, Any], services: Services, tmp_path: Path
+) -> None:
+    """Here that somebody's commit waits for its confirmation, and that it has it; told again after a lost session."""
+    file = tmp_path / "netconf.yaml"
+    file.write_text(COMMITS)
+    seen: list[Observation] = []
+    told = asyncio.Condition()
+
+    async def report(observation: Observation) -> None:
+        async with told:
+            seen.append(observation)
+            told.notify_all()
+
+    async def until(number: int) -> None:
+        async with asyncio.timeout(20), told:
+            await told.wait_for(lambda: len(seen) >= number)
+
+    proxy = BreakingProxy("127.0.0.1", entry["port"])
+    listened = Device("pe1", "acme", "", {"netconf": {**entry, "port": await proxy.start(), "notifications": True}})
+    listening = NetconfAdapter(settings.load(), {"pe1": listened}, services, mapping.load_events(file))
+    await listening.start(report)
+    performing = make_adapter(entry, services)
+    await performing.start(ignore)
+    while (await listening.health())["devices"]["pe1"]["notifications"]["state"] != "listening":
+        await asyncio.sleep(0.02)
+
+    await perform(performing, intent(GOLD))
+    await until(2)
+    proxy.away = True
+    proxy.cut()
+    await perform(performing, intent(None, key="order-2"))
+    proxy.away = False
+    await until(4)
+    await listening.stop()
+    await performing.stop()
+    await proxy.stop()
+
+    assert [(one.kind, one.key) for one in seen] == 2 * [("fault", "unconfirmed"), ("clear", "unconfirmed")]
+    assert len({one.id for one in seen}) == 4
+    assert abs(seen[0].time - time.time()) < 60
+
+
+COMMITS = """
+services: {none: {namespace: "urn:x", path: /x, key: k, leaves: {a: a}}}
+notifications:
+  - &event
+    name: netconf-confirmed-commit
+    namespace: urn:ietf:params:xml:ns:yang:ietf-netconf-notifications
+    where: {confirm-event: start}
+    kind: fault
+    alarmType: operationalViolation
+    perceivedSeverity: warning
+    probableCause: indeterminate
+    specificProblem: a commit waits for its confirmation
+    key: unconfirmed
+  - {<<: *event, where: {confirm-event: complete}, kind: clear, perceivedSeverity: cleared}
+silent:
+  - urn:ietf:params:xml:ns:yang:ietf-netconf-notifications#netconf-config-change
+  - urn:ietf:params:xml:ns:yang:ietf-netconf-notifications#netconf-session-start
+  - urn:ietf:params:xml:ns:yang:ietf-netconf-notifications#netconf-session-end
+"""
 
 
 PORT = """
