@@ -2,6 +2,8 @@
 PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(shell $(name) -c 'import sys, venv; print("$(name)") if (3, 11) <= sys.version_info < (3, 14) else None' 2>/dev/null | grep -v None)))
 BIN := .venv/bin
 STAMP := .venv/.installed
+# Processes that share the tests, file by file; each has its own servers. 0: no processes beside this one, for a debugger.
+WORKERS ?= 2
 
 .PHONY: install demo test check bench fuzz clean
 
@@ -18,7 +20,7 @@ demo: install
 	@$(BIN)/convergedon demo
 
 test: install
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: install
 	@$(BIN)/ruff check .
