@@ -226,10 +226,39 @@ async def test_a_length_that_can_be_read_in_two_ways_is_refused(tmp_path: Path, 
     assert echo.scopes == []
 
 
-@pytest.mark.parametrize("line", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET\r\n\r\n", b"\x00\r\n\r\n"])
-async def test_what_is_no_http_is_told_so(tmp_path: Path, line: bytes) -> None:
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"\x16\x03\x01\x02\x00",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"\x00\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"FOO / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
+        b"GET /?\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n",
+    ],
+)
+async def test_what_is_no_request_is_refused_like_every_other_mistake(tmp_path: Path, said: bytes) -> None:
+    """A client that reads the standard's Error body reads this one too."""
     async with serving(tmp_path) as (_, port):
-        refused(await sent(port, line), 400)
+        answer = await sent(port, said)
+
+    refused(answer, 400)
+    assert b"content-type: application/json" in answer.partition(b"\r\n\r\n")[0].lower()
+
+
+async def test_who_asks_for_a_websocket_is_answered_in_http(tmp_path: Path) -> None:
+    """The request is answered as if it had not asked: nothing of the gateway is served that way."""
+    upgrade = (
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    async with serving(tmp_path) as (echo, port):
+        answer = await sent(port, upgrade)
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert [scope["type"] for scope in echo.scopes] == ["http"]
 
 
 @pytest.mark.parametrize(
