@@ -15,6 +15,7 @@ from convergedon.adapters.contract import Device
 from convergedon.adapters.intake import address
 from convergedon.core import strict
 from convergedon.core.errors import Misconfigured
+from convergedon.core.settings import Settings
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 # A device's name becomes part of subjects on the bus and of URLs
@@ -154,6 +155,12 @@ class Inventory(strict.Strict):
     """The file as a whole."""
 
     devices: dict[Name, Entry] = Field(default_factory=dict)
+
+
+def where(settings: Settings, device: str, *keys: str) -> str:
+    """Where in the devices file something of a device stands, as the beginning of a sentence about it."""
+    place = ("devices", device, *keys)
+    return strict.where(settings.devices, *place) if settings.devices else ".".join(place)
 
 
 def load(file: Path | None) -> dict[str, Device]:

@@ -125,6 +125,9 @@ class AdapterRole:
                 words = await self._reloaded()
             except ConvergedonError as error:
                 return self._reload_told("failed", f"{error}; what was in force still is")
+            except Exception as error:
+                log.exception("an adapter broke", adapter=self._adapter.name)
+                return self._reload_told("failed", f"the adapter broke ({error!r}); what was in force still is")
             return self._reload_told("done", words)
 
     async def _reloaded(self) -> str:
@@ -179,7 +182,7 @@ class AdapterRole:
                 async with asyncio.timeout(PATIENCE):
                     found = await adapter.capabilities(device)
             except TimeoutError:
-                return {"state": "unreachable", "words": f"no answer within {PATIENCE:g} s"}
+                return {"state": "timeout", "words": f"no answer within {PATIENCE:g} s"}
             except ConvergedonError as error:
                 return {"state": transaction.reason(error), "words": str(error)}
         return {"state": "ready", "capabilities": sorted(found)}

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,7 +78,9 @@ class Findings:
 
 
 async def check(name: str) -> Findings:
-    """Try everything. Raises Misconfigured for an adapter that cannot be tried."""
+    """Try everything. Raises Misconfigured for an adapter that cannot be tried, or without what the kit needs."""
+    if find_spec("hypothesis") is None:
+        raise Misconfigured("hypothesis is needed to make things up: pip install 'convergedon[kit]'")
     trial, about = trial_of(name), discovery.origin(name)
     findings = Findings(name, about["version"], about["distribution"])
     findings.verdicts += [await tried(name, trial, case) for case in CASES]

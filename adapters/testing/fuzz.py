@@ -23,11 +23,9 @@ STATUSES = ("applied", "unchanged", "refused", "rolledBack", "unknown")
 
 
 def tried(examples: int, *strategies: Any) -> Callable[[Callable[..., None]], Callable[[], None]]:
-    """Have hypothesis try so many examples of these; the same ones each time. Raises Misconfigured without it."""
-    try:
-        from hypothesis import HealthCheck, given, settings
-    except ImportError as error:
-        raise Misconfigured("hypothesis is needed to make things up: pip install 'convergedon[kit]'") from error
+    """Have hypothesis try so many examples of these; the same ones each time."""
+    from hypothesis import HealthCheck, given, settings
+
     made = settings(
         max_examples=examples, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
     )

@@ -288,3 +288,13 @@ async def test_no_trap_is_lost_while_devices_and_mapping_are_read_again(scene: S
 
     assert len(seen) == 201
     assert (seen[-1]["device"], seen[-1]["attributes"]["perceivedSeverity"]) == ("pe1", "critical")
+
+
+async def test_an_adapter_that_breaks_when_it_is_made_again_leaves_the_old_in_force(scene: Scene) -> None:
+    async with playing(scene) as role:
+        scene.kind = None  # type: ignore[assignment]
+        answer = await role.reload()
+        await scene.wants("pe1", "after")
+
+        assert (answer.state, answer.words[:26]) == ("failed", "the adapter broke (TypeErr")
+        assert await scene.outcome("after") == "applied"

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
+from convergedon.adapters.attending import ask
 from convergedon.adapters.contract import Intent
 from convergedon.core import embedded, seals, settings
 from convergedon.core.bus import NatsBus
@@ -106,6 +108,10 @@ class Process:
     def seals(self) -> seals.Seals:
         return seals.seals(settings.load(intent_key=KEY))
 
+    @property
+    def name(self) -> str:
+        return f"shelf@{socket.gethostname()}:{self.running.pid}"
+
     async def outcome(self, key: str) -> str:
         async with asyncio.timeout(30):
             while not (answer := await self.bus.last(f"network.0.outcome.{key}")):
@@ -165,7 +171,7 @@ async def test_it_runs_as_a_process_of_its_own_over_the_bus(followed: tuple[Path
         done = await theirs.outcome("port-1")
         body = {"intent": {"key": "port-2"}, "reply": "network.0.outcome", "about": {}}
         await theirs.bus.publish("intent.shelf.shelf-1", body, "forged")
-        port = (await theirs.command("health", "shelf"))[1][0]["told"]
+        (well,) = await ask(theirs.bus, theirs.seals, "health", "shelf", [theirs.name])
         theirs.devices(**{"shelf-1": "x"})
         wrong = await theirs.command("reload", "shelf")
         second = Shelf()
@@ -178,9 +184,9 @@ async def test_it_runs_as_a_process_of_its_own_over_the_bus(followed: tuple[Path
         parked = [one.reason for one in await theirs.bus.parked()]
 
         assert (done, theirs.shelf.ports) == ("applied", {"port-1": {"speed": "100"}})
-        assert port["devices"] == {"shelf-1": {"state": "ready", "capabilities": ["read", "rollback"]}}
+        assert well.told["devices"] == {"shelf-1": {"state": "ready", "capabilities": ["read", "rollback"]}}
         assert (wrong[0], wrong[1][0]["state"]) == (1, "failed")
-        assert "devices.shelf-1.shelf.port: must be a number" in wrong[1][0]["words"]
+        assert "devices.yaml, line 5: devices.shelf-1.shelf.port: must be a number" in wrong[1][0]["words"]
         assert (taken, second.ports) == ("applied", {"port-3": {"speed": "5"}})
         assert (code, ill["state"]) == (1, "degraded")
         assert ill["told"]["devices"]["shelf-2"]["state"] == "unreachable"

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, unquote
 
+from convergedon.adapters import inventory
 from convergedon.adapters.contract import Capability, Device, Intent, Report, Rpc, State, tell
 from convergedon.adapters.readandset import ReadAndSet
 from convergedon.core.errors import Misconfigured, OutcomeUnknown, Refused, Unreachable
@@ -18,13 +19,14 @@ PATIENCE = 2.0
 
 def create(settings: Settings, devices: Mapping[str, Device]) -> ShelfAdapter:
     """Called once, and again when the devices file is read again; it opens nothing."""
-    return ShelfAdapter({name: _place(device) for name, device in devices.items() if "shelf" in device.settings})
+    mine = [device for device in devices.values() if "shelf" in device.settings]
+    return ShelfAdapter({device.name: _place(settings, device) for device in mine})
 
 
-def _place(device: Device) -> tuple[str, int]:
+def _place(settings: Settings, device: Device) -> tuple[str, int]:
     port = device.settings["shelf"].get("port")
     if not isinstance(port, int):
-        raise Misconfigured(f"devices.{device.name}.shelf.port: must be a number")
+        raise Misconfigured(f"{inventory.where(settings, device.name, 'shelf', 'port')}: must be a number")
     return device.address, port
 
 
