@@ -34,7 +34,7 @@ from convergedon.adapters.netconf import NetconfAdapter, mapping
 from convergedon.adapters.netconf.lab import Element
 from convergedon.adapters.netconf.mapping import Service
 from convergedon.adapters.netconf.session import Access, dial
-from convergedon.adapters.testing import ignore
+from convergedon.adapters.testing.trial import ignore
 from convergedon.adapters.transaction import perform
 from convergedon.core import settings
 from tests.bench.rounds import Effort, Result, in_turn, ratios, spread

@@ -12,7 +12,7 @@ from lxml import etree
 from convergedon.adapters.contract import Device, Observation
 from convergedon.adapters.netconf import NetconfAdapter, adapter, create, mapping
 from convergedon.adapters.netconf.lab import ACCESS, NOTIFICATION, Element
-from convergedon.adapters.testing import ignore
+from convergedon.adapters.testing.trial import ignore
 from convergedon.core import settings
 from convergedon.core.errors import CredentialsRefused, Misconfigured, Unavailable
 

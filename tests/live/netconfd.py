@@ -22,82 +22,108 @@ PROGRAMS = ("netconfd", "netconf-subsystem", "sshd", "ssh-keygen", "netstat")
 @contextmanager
 def running(folder: Path, *options: str) -> Iterator[dict[str, Any]]:
     """Run netconfd and sshd on loopback; what is given is the device's netconf settings."""
-    programs = peers(*PROGRAMS)
-    port, ncx = _free_port(), folder / "ncx.sock"
-    for key in ("host", "client"):
-        subprocess.run(
-            [programs["ssh-keygen"], "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True, timeout=30
+    with served(folder, *options) as server:
+        yield server.entry
+
+
+@contextmanager
+def served(folder: Path, *options: str) -> Iterator["Server"]:
+    """Run them, and have them restarted."""
+    server = Server(folder, options)
+    server.start("--no-startup")
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+class Server:
+    """netconfd behind an sshd of its own; ``entry`` is the device's netconf settings."""
+
+    def __init__(self, folder: Path, options: tuple[str, ...]) -> None:
+        self._programs = peers(*PROGRAMS)
+        self._folder, self._options, self._port = folder, options, _free_port()
+        self._ncx = folder / "ncx.sock"
+        self._processes: tuple[subprocess.Popen[bytes], ...] = ()
+        for key in ("host", "client"):
+            keygen = [self._programs["ssh-keygen"], "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)]
+            subprocess.run(keygen, check=True, timeout=30)
+        if os.geteuid() == 0:  # sshd started by root insists on this empty folder, which its service makes at boot
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+        # the first <get> aborts netconfd unless it finds this program
+        stub = folder / "get-interface-ipv4"
+        stub.write_text("#!/bin/sh\nexit 0\n")
+        stub.chmod(0o755)
+        self._config = folder / "sshd_config"
+        subsystem = f"{self._programs['netconf-subsystem']} --ncxserver-sockname={self._port}@{self._ncx}"
+        self._config.write_text(
+            "\n".join(
+                [
+                    f"Port {self._port}",
+                    "ListenAddress 127.0.0.1",
+                    f"HostKey {folder / 'host'}",
+                    f"AuthorizedKeysFile {folder / 'client.pub'}",
+                    f"PidFile {folder / 'sshd.pid'}",
+                    "PermitRootLogin prohibit-password",
+                    "PasswordAuthentication no",
+                    "KbdInteractiveAuthentication no",
+                    "StrictModes no",
+                    "UsePAM no",
+                    "MaxStartups 200",
+                    f'Subsystem netconf "{subsystem}"',
+                    "",
+                ]
+            )
         )
-    if os.geteuid() == 0:  # sshd started by root insists on this empty folder, which its service makes at boot
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    # the first <get> aborts netconfd unless it finds this program
-    stub = folder / "get-interface-ipv4"
-    stub.write_text("#!/bin/sh\nexit 0\n")
-    stub.chmod(0o755)
-    config = folder / "sshd_config"
-    config.write_text(
-        "\n".join(
-            [
-                f"Port {port}",
-                "ListenAddress 127.0.0.1",
-                f"HostKey {folder / 'host'}",
-                f"AuthorizedKeysFile {folder / 'client.pub'}",
-                f"PidFile {folder / 'sshd.pid'}",
-                "PermitRootLogin prohibit-password",
-                "PasswordAuthentication no",
-                "KbdInteractiveAuthentication no",
-                "StrictModes no",
-                "UsePAM no",
-                "MaxStartups 200",
-                f'Subsystem netconf "{programs["netconf-subsystem"]} --ncxserver-sockname={port}@{ncx}"',
-                "",
-            ]
-        )
-    )
-    environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{PATH}", "HOME": str(folder)}
-    with as_file(files("convergedon.adapters.netconf") / "yang") as yang, (folder / "log").open("wb") as log:
-        netconfd = subprocess.Popen(
-            [
-                programs["netconfd"],
-                "--no-startup",
+        self.entry = {
+            "host": "127.0.0.1",
+            "port": self._port,
+            "username": getpass.getuser(),
+            "keyFile": str(folder / "client"),
+            "hostKey": (folder / "host.pub").read_text().split()[1],
+        }
+
+    def start(self, *options: str) -> None:
+        environment = {**os.environ, "PATH": f"{self._folder}{os.pathsep}{PATH}", "HOME": str(self._folder)}
+        with as_file(files("convergedon.adapters.netconf") / "yang") as yang, (self._folder / "log").open("ab") as log:
+            netconfd = [
+                self._programs["netconfd"],
                 f"--superuser={getpass.getuser()}",
                 "--target=candidate",
                 "--with-startup=true",
                 "--with-validate=true",
                 "--with-nmda=false",
-                f"--port={port}",
-                f"--ncxserver-sockname={ncx}",
+                f"--port={self._port}",
+                f"--ncxserver-sockname={self._ncx}",
                 f"--modpath={yang}:/usr/share/yuma/modules",
                 "--module=convergedon-access",
+                *self._options,
                 *options,
-            ],
-            stdout=log,
-            stderr=log,
-            env=environment,
-            cwd=folder,
-        )
-        sshd = subprocess.Popen(
-            [programs["sshd"], "-D", "-e", "-f", str(config)], stdout=log, stderr=log, env=environment
-        )
-        try:
-            _await(lambda: ncx.exists() and _listens(port), (netconfd, sshd), folder / "log")
-            host_key = (folder / "host.pub").read_text().split()[1]
-            yield {
-                "host": "127.0.0.1",
-                "port": port,
-                "username": getpass.getuser(),
-                "keyFile": str(folder / "client"),
-                "hostKey": host_key,
-            }
-        finally:
-            for process in (sshd, netconfd):
-                process.terminate()
-            for process in (sshd, netconfd):
-                try:
-                    process.wait(5)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait(5)
+            ]
+            sshd = [self._programs["sshd"], "-D", "-e", "-f", str(self._config)]
+            self._processes = tuple(
+                subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=self._folder)
+                for command in (netconfd, sshd)
+            )
+        _await(lambda: self._ncx.exists() and _listens(self._port), self._processes, self._folder / "log")
+
+    def restart(self) -> None:
+        """What a device does whose power fails: it comes back with its startup configuration."""
+        for process in reversed(self._processes):
+            process.kill()
+            process.wait(5)
+        self._ncx.unlink(missing_ok=True)
+        self.start()
+
+    def stop(self) -> None:
+        for process in reversed(self._processes):
+            process.terminate()
+        for process in reversed(self._processes):
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(5)
 
 
 def _free_port() -> int:

@@ -20,7 +20,7 @@ from convergedon.adapters.netconf import NetconfAdapter, mapping
 from convergedon.adapters.netconf.change import persist_id
 from convergedon.adapters.netconf.mapping import Service
 from convergedon.adapters.netconf.session import Access, Connection, Denied, dial
-from convergedon.adapters.testing import ignore
+from convergedon.adapters.testing.trial import ignore
 from convergedon.adapters.transaction import perform
 from convergedon.core import settings
 
@@ -67,12 +67,10 @@ async def other_session(entry: dict[str, Any]) -> Connection:
     return await asyncio.to_thread(dial, Access.of("pe1", "127.0.0.1", entry), lambda _: None, 10.0)
 
 
-async def stored(
-    entry: dict[str, Any], services: Services, instance: str = "acc-1", source: str = "running"
-) -> dict[str, str] | None:
+async def stored(entry: dict[str, Any], services: Services, instance: str = "acc-1") -> dict[str, str] | None:
     """What the device has, read by somebody else."""
     other = await other_session(entry)
-    found = await read(other, services, instance, source)
+    found = await read(other, services, instance)
     await asyncio.to_thread(other.close)
     return found
 
@@ -250,6 +248,29 @@ async def test_a_cut_at_any_step_leaves_the_old_or_the_new(
     assert second.status == ("unchanged" if between == new else "applied")
     assert after == new
     assert kept == new
+
+
+async def test_a_server_that_loses_its_power_comes_back_with_the_old_or_the_new(
+    services: Services, tmp_path: Path
+) -> None:
+    """In the confirm window with the old, after an intent that was applied with the new: it was copied to startup."""
+    with netconfd.served(tmp_path) as server:
+        adapter = make_adapter(server.entry, services)
+        await adapter.start(ignore)
+        await perform(adapter, intent(GOLD))
+        change = await adapter.prepare(intent({**GOLD, "bandwidth": 300}, key="order-2"))
+        await adapter.commit(change)
+        committed = await stored(server.entry, services)
+        await asyncio.to_thread(server.restart)
+        await adapter.release(change)
+        between = await stored(server.entry, services)
+        again = await perform(adapter, intent({**GOLD, "bandwidth": 300}, key="order-2"))
+        await asyncio.to_thread(server.restart)
+        after = await stored(server.entry, services)
+        await adapter.stop()
+
+    assert [found and found["bandwidth"] for found in (committed, between, after)] == ["300", "200", "300"]
+    assert again.status == "applied"
 
 
 async def test_what_the_server_tells_by_itself_is_observed(
