@@ -30,7 +30,7 @@ def running(folder: Path, *options: str) -> Iterator[dict[str, Any]]:
 def served(folder: Path, *options: str) -> Iterator["Server"]:
     """Run them, and have them restarted."""
     server = Server(folder, options)
-    server.start("--no-startup")
+    server.start()
     try:
         yield server
     finally:
@@ -75,6 +75,9 @@ class Server:
                 ]
             )
         )
+        # where it would be without is in the home of whoever runs the tests
+        self._startup = folder / "startup-cfg.xml"
+        self._startup.write_text('<config xmlns="urn:ietf:params:xml:ns:netconf:base:1.0"/>')
         self.entry = {
             "host": "127.0.0.1",
             "port": self._port,
@@ -83,7 +86,7 @@ class Server:
             "hostKey": (folder / "host.pub").read_text().split()[1],
         }
 
-    def start(self, *options: str) -> None:
+    def start(self) -> None:
         environment = {**os.environ, "PATH": f"{self._folder}{os.pathsep}{PATH}", "HOME": str(self._folder)}
         with as_file(files("convergedon.adapters.netconf") / "yang") as yang, (self._folder / "log").open("ab") as log:
             netconfd = [
@@ -97,8 +100,8 @@ class Server:
                 f"--ncxserver-sockname={self._ncx}",
                 f"--modpath={yang}:/usr/share/yuma/modules",
                 "--module=convergedon-access",
+                f"--startup={self._startup}",
                 *self._options,
-                *options,
             ]
             sshd = [self._programs["sshd"], "-D", "-e", "-f", str(self._config)]
             self._processes = tuple(
