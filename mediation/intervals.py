@@ -6,6 +6,7 @@ are. Octets, packets and whatever call records count are whole numbers: sums do 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -213,7 +214,14 @@ def merge(into: dict[Kept, Sum], metered: Mapping[str, Any]) -> None:
             one.counts[counted] = one.counts.get(counted, 0) + value
 
 
-@lru_cache(maxsize=65_536)
 def canonical(address: str) -> str:
-    """The one spelling of an address."""
+    """The one spelling of an address; most have it, and traffic has many."""
+    return address if PLAIN(address) else _canonical(address)
+
+
+PLAIN = re.compile(r"(?:0|[1-9][0-9]{0,2})(?:\.(?:0|[1-9][0-9]{0,2})){3}").fullmatch
+
+
+@lru_cache(maxsize=65_536)
+def _canonical(address: str) -> str:
     return str(ip_address(address))

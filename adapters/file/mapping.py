@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -24,6 +24,7 @@ LARGEST_COUNT = (1 << 63) - 1
 LATEST = float(1 << 32)
 LONGEST_TEXT = 1000
 LONGEST_NUMBER = 40
+SURELY_KEPT = 19
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
@@ -79,7 +80,7 @@ class Moment(strict.Strict):
                 raise BadLine(f"{self.column}: {_shown(said)} has no offset, and the mapping names no zone")
             read = read.replace(tzinfo=self.place)
         try:
-            return read.astimezone(UTC).timestamp()
+            return read.timestamp()
         except (OverflowError, ValueError):
             raise BadLine(f"{self.column}: {_shown(said)} is no time that can be kept") from None
 
@@ -108,6 +109,8 @@ class Count(strict.Strict):
     def whole(self, row: Row) -> int:
         """Raises BadLine for what is no whole number from 0 once it is multiplied."""
         said = _said(row, self.column)
+        if self.times == 1 and len(said) < SURELY_KEPT and said.isascii() and said.isdigit():
+            return int(said)
         value = _number(said, self.column) * self.factor
         if value != value.to_integral_value() or not 0 <= value <= LARGEST_COUNT:
             times = "" if self.times == 1 else f", times {self.times},"

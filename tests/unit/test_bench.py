@@ -19,6 +19,8 @@ CONTESTANTS = {
     "netconf": {"lab: intent", "lab: script", "lab: ncclient as shipped", "4 devices: intents"},
     "traps": {"adapter, 20,000/s", "snmptrapd, 20,000/s", "adapter, burst of 20,000", "adapter, 3 times as many"},
     "escapes": {"embedded", "activating", "server", "down", "slow", "nonsense"},
+    "flows": {"NetFlow 9: decoder alone", "IPFIX: as observations", "ours, live"},
+    "calls": {"0.2 MB", "4 MB"},
     "lists": {"embedded: order by id", "embedded: newest orders", "embedded: alarms by alarmedObject.id"},
 }
 
