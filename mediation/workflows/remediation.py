@@ -12,6 +12,8 @@ from time import time
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
+import structlog
+
 from convergedon.adapters.contract import Outcome
 from convergedon.core import trace
 from convergedon.core.bus import Message
@@ -38,6 +40,8 @@ from convergedon.mediation.workflows.running import (
     key_of,
     may_change,
 )
+
+log = structlog.get_logger()
 
 MOST_EVENTS = 200
 """Events of its alarm that a run keeps; what comes after is of an alarm that flaps, and it has a time-out."""
@@ -269,39 +273,40 @@ async def _approved(work: Work, record: Record) -> str:
     waiting = [(p, e) for p, e in course.told.items() if e["function"] == "approval" and e["status"] == "asked"]
     if not waiting or run.body["state"] in ENDED:
         return f"run {run.id} does not ask for an approval"
+    path, entry = waiting[0]
     by = record.facts["owner"]
     resource = {
         "kind": WORKFLOW_RUN.name,
         "tenant": run.tenant,
         "workflow": course.definition.name,
-        "approvers": [one["by"]["id"] for one in course.approvals],
+        "approvers": [one["by"]["id"] for one in course.answers(path)],
     }
     decision = await work.policy.decide(known(by), "approve", resource, channel="task")
     if not decision.allow:
         return "; ".join(decision.reasons)
-    path, entry = waiting[0]
-    said = record.body["decision"]
-    course.approvals.append(
-        {"by": by, "time": instant(record.body["creationDate"]), "decision": said, "record": record.id}
-    )
+    said, when = record.body["decision"], instant(record.body["creationDate"])
+    course.approvals.append({"by": by, "time": when, "decision": said, "record": record.id, "task": path})
     if said != "approved":
         failed(entry, error("notApproved", 403, "not approved", f"{by['id']} refused it", path))
     elif await _is_enough(work, run, course, entry["given"].get("persons", 1)):
-        done(entry, {"by": [one["by"]["id"] for one in course.approvals]})
+        done(entry, {"by": [one["by"]["id"] for one in course.answers(path)]})
     await go_on(work, run, course)
     return ""
 
 
 async def _is_enough(work: Work, run: Record, course: Course, persons: int) -> bool:
     """Whether as many have approved as the workflow wants, and the policy."""
-    return len(course.approvals) >= persons and (await may_change(work, run, course)).allow
+    return len(course.answers()) >= persons and (await may_change(work, run, course)).allow
 
 
 async def look_after(work: Work) -> None:
     """Runs whose time has come: a wait is over, an answer did not come, a stop may have ended."""
     for run in await work.store.find(WORKFLOW_RUN.name, {"facts.due": {"$lt": time()}}, limit=100):
-        with suppress(Stale), trace.span("workflow.timer", None):
-            await go_on(work, run, course_of(run))
+        try:
+            with suppress(Stale), trace.span("workflow.timer", None):
+                await go_on(work, run, course_of(run))
+        except Refused:
+            log.exception("a run cannot go on", run=run.id)  # and must not keep the others from it
 
 
 def newest(definitions: Sequence[Definition]) -> tuple[Definition, ...]:

@@ -54,11 +54,17 @@ class Course:
 
     @property
     def approval(self) -> Mapping[str, Any] | None:
-        """What was approved, as policies and intents have it: the second person's beside the first's."""
-        if not (given := [one for one in self.approvals if one["decision"] == "approved"]):
+        """What was approved last, as policies and intents have it: the second person's beside the first's."""
+        given = [one for one in self.answers() if one["decision"] == "approved"]
+        if not given:
             return None
         first, *more = given
         return {**first, "second": more[0]} if more else first
+
+    def answers(self, task: str = "") -> list[Mapping[str, Any]]:
+        """What persons said to one task; to the one that asked last where none is named."""
+        wanted = task or (self.approvals[-1]["task"] if self.approvals else "")
+        return [one for one in self.approvals if one["task"] == wanted]
 
     def asked(self, ask: Ask, due: float | None = None) -> dict[str, Any]:
         """Note that something was asked, and until when an answer is waited for."""

@@ -33,6 +33,7 @@ BACK = [{"back": {"call": "intent", "with": {**SERVICE, "values": None}}}]
 MEND = {"mend": {"call": "intent", "with": {**SERVICE, "values": {"via": "ge-2"}}, "metadata": {"compensate": BACK}}}
 HEAR = {"hear": {"listen": {"to": {"one": {"with": CLEARED}}}, "timeout": {"after": WAY}}}
 PASSES = {"milliseconds": 1}
+LOOK_AT_MORE = {"seen": {"call": "observe", "with": {**SERVICE, "instance": "more", "values": {"via": "ge-2"}}}}
 
 
 def definition(*tasks: Mapping[str, Any], name: str = "mend", version: str = "1.0.0") -> Definition:
@@ -222,12 +223,33 @@ async def test_two_persons_are_two(tmp_path: Path) -> None:
     assert scene.network.performed[0].approval["second"]["by"] == ZOE.document
 
 
+async def test_an_approval_that_is_too_old_is_asked_for_again(tmp_path: Path) -> None:
+    """It counts for an hour; a later approval goes on by itself within it, and asks after it."""
+    again = {"again": {"call": "approval", "with": {"question": "Once more?"}, "timeout": {"after": WAY}}}
+    more = {"more": {**MEND["mend"], "with": {**MEND["mend"]["with"], "instance": "more"}}}
+    for age, state in ((0, "completed"), (3700, "waitingForApproval")):
+        async with playing(tmp_path, ASK, MEND, HEAR, again, more, LOOK_AT_MORE) as scene:
+            await say(scene)
+            await answer(scene)
+            run = await run_of(scene)
+            aged = [{**one, "time": one["time"] - age} for one in run.facts["approvals"]]
+            await scene.store.replace(run.with_(facts={"approvals": aged}))
+            ended = await say(scene, "clear")
+            assert ended
+            assert ended.body["state"] == state
+            if age:
+                assert ended.body["question"] == "Once more?"
+                await answer(scene)
+            assert (await run_of(scene)).body["state"] == "completed"
+
+
 async def test_whose_role_does_not_approve_is_told_so(tmp_path: Path) -> None:
     async with playing(tmp_path, ASK, MEND, HEAR) as scene:
         await say(scene)
         approval = await answer(scene, by=Subject("carl", "acme", ("billing",)))
 
-    assert scene.bus.parked_ or approval.body["state"] == "rejected"
+    assert approval.body["state"] == "rejected"
+    assert "remediation mend is approved by the roles noc, admin" in approval.body["reason"]
     assert asked(scene) == []
 
 
