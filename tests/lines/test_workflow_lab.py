@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 import yaml
 
-from convergedon.adapters import lab
-from convergedon.adapters.snmp.lab import trap_cold_start, trap_link
+from convergedon.adapters import labcontrol
 from convergedon.core import settings, tokens, up
 from convergedon.core.cli import adapter_names
 from convergedon.mediation.workflows import definitions
@@ -23,7 +25,8 @@ from tests.lines.test_crash import configured, order
 ORDERING = "/tmf-api/productOrderingManagement/v4"
 ALARMS = "/tmf-api/alarmManagement/v4"
 REPAIRS = "/convergedon-api/remediation/v1"
-ELEMENT, PORT = "pe1", "ge-0/0/1"
+REROUTE, RESTORE = "reroute-to-backup-path", "restore-confirmed-configuration"
+ELEMENT, PORT, BACKUP = "pe1", "ge-0/0/1", "ge-0/0/2"
 
 
 class Site:
@@ -49,28 +52,56 @@ class Site:
                     return dict(found[0])
                 await asyncio.sleep(0.05)
 
-    async def run(self, workflow: str, *states: str) -> dict[str, Any]:
+    async def run(self, workflow: str, state: str) -> dict[str, Any]:
         def there(one: Mapping[str, Any]) -> bool:
-            return one["workflow"]["name"] == workflow and one["state"] in states
+            return one["workflow"]["name"] == workflow and one["state"] == state
 
         try:
             return await self.until(f"{REPAIRS}/workflowRun", there)
         except TimeoutError:
             raise AssertionError((await self.client.get(f"{REPAIRS}/workflowRun")).text) from None
 
-    async def ordered(self) -> dict[str, Any]:
-        answer = await self.client.post(f"{ORDERING}/productOrder", json=order(0), headers=self.desk)
+    async def ordered(self, number: int) -> str:
+        """The name of an access that was ordered and is there."""
+        answer = await self.client.post(f"{ORDERING}/productOrder", json=order(number), headers=self.desk)
         assert answer.status_code == 201, answer.text
-        return await self.until(f"{ORDERING}/productOrder", lambda one: one["state"] == "completed")
+        id = answer.json()["id"]
+        await self.until(f"{ORDERING}/productOrder", lambda one: one["id"] == id and one["state"] == "completed")
+        return f"{id}-1"
 
     async def approve(self, run: Mapping[str, Any]) -> None:
         body = {"workflowRun": {"id": run["id"]}, "decision": "approved"}
         answer = await self.client.post(f"{REPAIRS}/workflowApproval", json=body)
         assert answer.status_code == 201, answer.text
 
+    async def fault(self, kind: str, interface: str = "") -> None:
+        await labcontrol.ask(self.data / "lab", command="fault", device=ELEMENT, kind=kind, interface=interface)
+
+    async def repaired(self) -> dict[str, Any]:
+        """The end of the repair of a port that goes down, and that somebody has approved."""
+        await self.fault("ifdown", PORT)
+        run = await self.run(REROUTE, "waitingForApproval")
+        await self.approve(run)
+        return await self.ended(run)
+
+    async def alarm(self, run: Mapping[str, Any]) -> dict[str, Any]:
+        return await self.until(f"{ALARMS}/alarm", lambda one: one["id"] == run["alarm"]["id"])
+
+    async def ended(self, run: Mapping[str, Any]) -> dict[str, Any]:
+        return await self.until(f"{REPAIRS}/workflowRun", lambda one: one["id"] == run["id"] and "endedAt" in one)
+
+    async def at(self, run: Mapping[str, Any], step: str) -> None:
+        def there(one: Mapping[str, Any]) -> bool:
+            return one["id"] == run["id"] and any(each["name"] == step for each in one.get("step", []))
+
+        await self.until(f"{REPAIRS}/workflowRun", there)
+
+    def kill(self, component: str) -> None:
+        os.kill(self.system.supervisor.components[component].pid, signal.SIGKILL)
+
     async def command(self, *words: str) -> str:
         """What the command line answers."""
-        command = [sys.executable, "-P", "-m", "convergedon.core.cli", "workflow", *words, "--data", str(self.data)]
+        command = [sys.executable, "-P", "-m", "convergedon.core.cli", *words, "--data", str(self.data)]
         done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
         return str(done.stdout.strip())
 
@@ -100,8 +131,12 @@ def take_away(data: Path) -> None:
         session.commit()
 
 
-@pytest.fixture
-async def site(tmp_path: Path) -> Any:
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    tmp_path = tmp_path_factory.mktemp("repairs")
     folder = tmp_path / "workflows"
     folder.mkdir()
     for file in definitions.sources(None):
@@ -114,41 +149,68 @@ async def site(tmp_path: Path) -> Any:
         await found.client.aclose()
 
 
+async def test_what_goes_wrong_is_left_as_it_was_and_told(site: Site) -> None:
+    """A device that refuses, and a backup that is no better: nothing is changed, and a person must see to it."""
+    access = await site.ordered(0)
+    home = (await site.on_device())[access]
+
+    await site.fault("refuse-commit")
+    refused = await site.repaired()
+    await site.fault("ifup", PORT)
+    await site.fault("ifdown", BACKUP)
+    useless = await site.repaired()
+
+    assert refused["state"] == "compensated"
+    assert refused["escalated"] is True
+    assert "the element was told to refuse this commit" in refused["reason"]
+    assert useless["state"] == "compensated"
+    assert "oper-bandwidth: wanted 10, found 0" in useless["reason"]
+    assert (await site.on_device())[access] == home
+    alarm = await site.alarm(useless)
+    assert alarm["state"] == "raised"
+    await site.fault("mend")
+    await site.until(f"{ALARMS}/alarm", lambda one: one["id"] == alarm["id"] and one["state"] == "cleared")
+
+
 async def test_a_failed_interface_is_gone_round_and_a_restarted_device_is_restored(site: Site) -> None:
-    """Each repair is asked for by a person, read on the device, and ended by what the network says."""
-    completed = await site.ordered()
-    access = f"{completed['id']}-1"
+    """Each repair is asked for by a person, read on the device, and ended by what the network says.
+
+    Both workers are killed on the way, and all workflows are stopped for a while.
+    """
+    access = await site.ordered(3)
     home = (await site.on_device())[access]
     assert home["interface"] == PORT
 
-    trap_link("down", lab.address(ELEMENT), PORT, 1, "public", site.trap)
-    run = await site.run("reroute-to-backup-path", "waitingForApproval")
-    assert run["question"] == f"Move 1 services from {ELEMENT}/{PORT} to its backup?"
+    await site.fault("ifdown", PORT)
+    run = await site.run(REROUTE, "waitingForApproval")
+    assert run["question"] == f"Move 2 services from {ELEMENT}/{PORT} to its backup?"
     assert (await site.on_device())[access] == home
     await site.approve(run)
-    await site.until(f"{REPAIRS}/workflowRun", lambda one: any(s["name"] == "hear" for s in one.get("step", [])))
+    site.kill("worker-1")
+    site.kill("worker-2")
+    await site.at(run, "hear")
     moved = (await site.on_device())[access]
-    alarm = await site.until(f"{ALARMS}/alarm", lambda one: one["id"] == run["alarm"]["id"])
-    trap_link("up", lab.address(ELEMENT), PORT, 1, "public", site.trap)
-    rerouted = await site.run("reroute-to-backup-path", "completed", "failed", "compensated")
+    alarm = await site.alarm(run)
+    await site.fault("ifup", PORT)
+    rerouted = await site.ended(run)
     back = (await site.on_device())[access]
 
-    assert moved == {**home, "interface": "ge-0/0/2"}
+    assert moved == {**home, "interface": BACKUP}
     assert alarm["state"] == "raised"
     assert (rerouted["state"], back) == ("completed", home)
 
     await asyncio.to_thread(take_away, site.data)
     assert access not in await site.on_device()
-    trap_cold_start(lab.address(ELEMENT), "public", site.trap)
-    run = await site.run("restore-confirmed-configuration", "waitingForApproval")
-    assert await site.command("stop", "--reason", "night shift") == "workflows of all tenants are stopped"
+    await site.fault("reboot")
+    run = await site.run(RESTORE, "waitingForApproval")
+    assert await site.command("workflow", "stop", "--reason", "night shift") == "workflows of all tenants are stopped"
     await site.approve(run)
-    held = await site.run("restore-confirmed-configuration", "stopped")
+    held = await site.run(RESTORE, "stopped")
     assert held["reason"] == "all workflows are stopped: night shift"
     assert access not in await site.on_device()
-    assert await site.command("resume") == "workflows of all tenants are running"
-    restored = await site.run("restore-confirmed-configuration", "completed", "failed", "compensated")
-    alarm = await site.until(f"{ALARMS}/alarm", lambda one: one["id"] == run["alarm"]["id"])
+    assert await site.command("workflow", "resume") == "workflows of all tenants are running"
+    restored = await site.ended(run)
+    alarm = await site.alarm(run)
 
     assert restored["state"] == "completed"
     assert (await site.on_device())[access] == home
