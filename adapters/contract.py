@@ -49,7 +49,7 @@ State = Mapping[str, Any] | None
 """What a device has of one service: leaf -> value, in the device's names. None where the service is not there."""
 
 OutcomeStatus = Literal["applied", "unchanged", "refused", "rolledBack", "unknown"]
-ObservationKind = Literal["fault", "clear", "unmapped", "flow", "call"]
+ObservationKind = Literal["fault", "clear", "unmapped", "flow", "counter", "call"]
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,9 @@ class Observation:
     details (varbinds as {oid: text}). For flow it has ``records``: a list of {source, destination, octets, packets,
     start, end}, addresses as text, octets and packets as integers, start and end in seconds since the epoch, and where
     the exporter says them protocol, trafficClass (the byte in the IP header), ingress and egress (interfaces' numbers).
+
+    For counter (what went over interfaces between two polls) it has ``records``: a list of {interface, start, end,
+    counts}, where counts are octetsIn, octetsOut, packetsIn and packetsOut as the device sees them.
 
     For call (call records of any service) it has ``usageType``, ``names`` (what is counted) and ``records``: a list of
     {id, address or service, start, end, counts, texts}: an id that is the same for the same record whenever it is read

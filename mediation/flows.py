@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from convergedon.core.bus import Message
 from convergedon.handlers.remediation import WORKFLOW_RUN
-from convergedon.mediation import alarm_tasks, assurance, billing, cancellation, drafts, metering, ordering
+from convergedon.mediation import alarm_tasks, assurance, billing, cancellation, counters, drafts, metering, ordering
 from convergedon.mediation.work import Work
 from convergedon.mediation.workflows import remediation
 
@@ -37,6 +37,7 @@ FLOWS: Mapping[str, tuple[Step, ...]] = {
     "slice": (alarm_tasks.carry_on,),
     # usage line
     "flow": (metering.meter,),
+    "counter": (counters.count,),
     "call": (metering.take,),
     "interval": (metering.close,),
     "UsageCreateEvent": (billing.guide,),

@@ -6,11 +6,12 @@ hears nothing sends it again. What is refused is counted by its reason, and told
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -18,6 +19,7 @@ import structlog
 from convergedon.adapters.contract import Capability, Device, Intent, Observation, Outcome, Report
 from convergedon.adapters.intake import Datagram, Finding, Intake
 from convergedon.adapters.snmp import ber, mapping, usm
+from convergedon.adapters.snmp.polling import Polling
 from convergedon.adapters.snmp.storm import Source, Storms
 from convergedon.core import strict
 from convergedon.core.errors import Misconfigured
@@ -63,6 +65,8 @@ class SnmpAdapter:
         self._usm: usm.Usm | None = None
         self._storms = Storms(settings.trap_storm_high, settings.trap_storm_low)
         self._refused = Refusals()
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._polling = Polling(devices.values(), self._say)
         self._intake = Intake(
             self.name,
             "snmp.trap",
@@ -76,17 +80,32 @@ class SnmpAdapter:
 
     async def start(self, report: Report) -> Sequence[str]:
         self._admit(self._users)
-        return [await self._intake.start(report)]
+        where = await self._intake.start(report)
+        self._polling.start()
+        return [where]
 
     async def stop(self) -> None:
+        await self._polling.stop()
+        await self._retire()
         self._intake.tell(self._storms.rest(time.time()))
         await self._intake.stop()
+
+    def _say(self, observations: Iterable[Observation]) -> None:
+        self._intake.tell(observations)
+
+    async def _retire(self) -> None:
+        await asyncio.gather(*self._retiring)
 
     def become(self, other: SnmpAdapter) -> None:
         """Go on with the devices and the mapping that another one has read; socket, engine and clocks stay."""
         self._admit(other._users)
         self._named, self._devices, self._interfaces = other._named, other._devices, other._interfaces
         self._mapping = other._mapping
+        retiring = asyncio.create_task(self._polling.stop())
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
+        self._polling = Polling(self._named.values(), self._say)
+        self._polling.start()
 
     def _admit(self, users: Sequence[usm.User]) -> None:
         if users and self._usm is None:
@@ -104,6 +123,7 @@ class SnmpAdapter:
             "storms": storms,
             "stormsBegun": self._storms.begun,
             "withheld": self._storms.withheld,
+            "polling": {**self._polling.counts, "unreachable": sorted(self._polling.silent)},
         }
 
     def _read(self, datagram: Datagram) -> Sequence[Finding] | None:

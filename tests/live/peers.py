@@ -18,6 +18,7 @@ PACKAGES = {
     "nfcapd": "nfdump",
     "nfdump": "nfdump",
     "snmpinform": "snmp",
+    "snmpd": "snmpd",
     "snmptrap": "snmp",
     "softflowd": "softflowd",
     "ssh-keygen": "openssh-client",
