@@ -162,30 +162,19 @@ class AdapterRole:
         """How the adapter is, and each of its devices, which are asked."""
         name, adapter = self._adapter.name, self._adapter
         said = dict(await adapter.health())
-        mine = [device for device in self._devices if name in self._devices[device].settings] or [*self._devices]
         known = said.get("devices")
         told: Mapping[str, Any] = known if isinstance(known, Mapping) else {}
-        turns = asyncio.Semaphore(AT_ONCE)
-        asked = await asyncio.gather(*(self._device(adapter, device, turns) for device in mine))
-        devices = {device: {**told.get(device, {}), **found} for device, found in zip(mine, asked, strict=True)}
+        devices = {device: dict(about) for device, about in told.items()}
+        if isinstance(adapter, Performer):
+            mine = [device for device in self._devices if name in self._devices[device].settings] or [*self._devices]
+            turns = asyncio.Semaphore(AT_ONCE)
+            asked = await asyncio.gather(*(_asked(adapter, device, turns) for device in mine))
+            for device, found in zip(mine, asked, strict=True):
+                devices[device] = {**devices.get(device, {}), **found}
         wrong = [f"{device}: {found['words']}" for device, found in devices.items() if found.get("words")]
         state = "degraded" if wrong else str(said["state"])
         whole = {**said, "devices": devices, "metrics": metrics.of_adapter(name)}
         return Answer(name, process_of(name), state, "; ".join(wrong), whole)
-
-    async def _device(self, adapter: Adapter, device: str, turns: asyncio.Semaphore) -> dict[str, Any]:
-        """What a device that takes intents can do, or in which state it is and why."""
-        if not isinstance(adapter, Performer):
-            return {}
-        async with turns:
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    found = await adapter.capabilities(device)
-            except TimeoutError:
-                return {"state": "timeout", "words": f"no answer within {PATIENCE:g} s"}
-            except ConvergedonError as error:
-                return {"state": transaction.reason(error), "words": str(error)}
-        return {"state": "ready", "capabilities": sorted(found)}
 
     # --- what the network says, and what is asked of it
 
@@ -277,6 +266,19 @@ class AdapterRole:
             body["decision"] = {"id": decision.id, **decision.told}
         answers = _answers(message, outcome.key)
         await self._bus.publish(answers, body, f"outcome:{outcome.key}", trace.headers())
+
+
+async def _asked(adapter: Performer[Any], device: str, turns: asyncio.Semaphore) -> dict[str, Any]:
+    """What a device can do, or in which state it is and why."""
+    async with turns:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                found = await adapter.capabilities(device)
+        except TimeoutError:
+            return {"state": "timeout", "words": f"no answer within {PATIENCE:g} s"}
+        except ConvergedonError as error:
+            return {"state": transaction.reason(error), "words": str(error)}
+    return {"state": "ready", "capabilities": sorted(found)}
 
 
 def _answers(message: Message, key: str) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+from zlib import crc32
 
 from convergedon.adapters.contract import Device, Outcome, State
 from convergedon.adapters.testing.cases import case, performers, require
@@ -26,6 +27,8 @@ OFTEN = {1: "once", 1_000_000: "always"}
 SLOW = 0.03
 """Seconds that each piece of a slow connection takes."""
 STAGES = ("prepare", "commit", "verify", "confirm")
+ORDERS = 3
+"""Times that packets come in another order."""
 AWAY = 3
 """Times that an observation cannot be made safe."""
 
@@ -199,6 +202,24 @@ async def half_packets(bench: Bench) -> None:
             bench.trial.deliver(address, [whole[:length] for length in range(0, len(whole), max(1, len(whole) // 60))])
         await all_told(bench, address, heard)
         require((await adapter.health())["state"] == "ready", "it is not well:", await adapter.health())
+
+
+@case("faults", listeners)
+async def packets_twice_and_in_another_order(bench: Bench) -> None:
+    """As a network may bring them: it goes on, and what has the same id says the same."""
+    for turn in range(ORDERS):
+        heard, sent = Heard(), [packet for folder in folders(bench) for packet in packets(folder)]
+        async with listening(bench, heard) as (adapter, address):
+            twice = enumerate([*sent, *sent])
+            for _, packet in sorted(twice, key=lambda one: crc32(f"{turn} {one[0]}".encode())):
+                bench.trial.deliver(address, [packet])
+                await asyncio.sleep(0)
+            require(await heard.until(1), "it understands none of them")
+            require((await adapter.health())["state"] == "ready", "it is not well:", await adapter.health())
+        said: dict[str, Any] = {}
+        for one in heard.seen:
+            alike = said.setdefault(one.id, replace(one, time=0.0)) == replace(one, time=0.0)
+            require(alike, "of the same id are", one, "and", said[one.id])
 
 
 class Away(Heard):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -38,8 +39,15 @@ def tried(examples: int, *strategies: Any) -> Callable[[Callable[..., None]], Ca
 
 
 async def aside(test: Callable[[], None]) -> None:
-    """Run it in a thread, as hypothesis waits for nobody."""
-    await asyncio.to_thread(test)
+    """Run it in a thread, as hypothesis waits for nobody.
+
+    It takes the chance that an adapter leaves its retries to meanwhile for its own.
+    """
+    from hypothesis.errors import HypothesisDeprecationWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HypothesisDeprecationWarning)
+        await asyncio.to_thread(test)
 
 
 def values() -> Any:

@@ -102,17 +102,17 @@ class Bench:
     def __init__(self, name: str, trial: Trial, folder: Path, create: discovery.Factory | None = None) -> None:
         self.name, self.trial, self.folder = name, trial, folder
         self._create = create or discovery.require(name)
-        self._rounds = 0
+        self._rounds, self._data = 0, folder
 
     def create(self, devices: Mapping[str, Device], **given: Any) -> Adapter:
-        whole = {"data": self.folder, "trap_port": 0, "flow_port": 0, **self.trial.given, **given}
+        whole = {"data": self._data, "trap_port": 0, "flow_port": 0, **self.trial.given, **given}
         return self._create(settings.load(**whole), devices)
 
     @asynccontextmanager
     async def devices(self) -> AsyncIterator[Mapping[str, Device]]:
         """Devices as they are when nobody has changed them."""
         self._rounds += 1
-        folder = self.folder / f"devices-{self._rounds}"
+        folder, self._data = (self.folder / f"{what}-{self._rounds}" for what in ("devices", "data"))
         folder.mkdir()
         async with self.trial.devices(folder) as found:
             yield found
