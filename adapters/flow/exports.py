@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from netflume import Decoder, flow_endpoints
+from netflume.parse import TemplateStore
 
 from convergedon.adapters.flow import sequences
 from convergedon.adapters.flow.sampling import Place, Rates, Sampling, sampled
@@ -22,6 +23,8 @@ KEPT_DATAGRAMS = 256
 KEPT_STREAMS = 256
 KEPT_BYTES = 32 * 1024 * 1024
 KNOWN_STARTS = 10_000
+# An exporter has some ten with some thirty fields each; a crafted datagram one with sixteen thousand
+TEMPLATES, TEMPLATE_FIELDS = 4_000, 100_000
 # A datagram of an Ethernet's size has 180 records at most; a crafted one of 64 KiB has thousands, too many to store
 MOST_RECORDS = 1000
 HEADERS = {9: 20, 10: 16}
@@ -55,6 +58,8 @@ class Exports:
     def __init__(self, drop: Drop) -> None:
         # Its gap events can be false, where templates are missing or datagrams overtake each other
         self._decoder = Decoder(track_sequence=False, track_sampling=False)  # type: ignore[no-untyped-call]
+        self._decoder.templates = TemplateStore(TEMPLATES)  # type: ignore[no-untyped-call]
+        self._learned = 0
         self._drop = drop
         self._kept: OrderedDict[Place, deque[bytes]] = OrderedDict()
         self.kept_bytes = 0
@@ -126,10 +131,21 @@ class Exports:
         if message is None:
             unknown = int.from_bytes(datagram[:2], "big") not in (5, *HEADERS)
             self._drop("version" if unknown else "malformed", 1)
-        elif self._decoder.stats["truncated"] > truncated:
+        if self._decoder.templates.learned > self._learned:
+            self._forget_templates()
+        if message is not None and self._decoder.stats["truncated"] > truncated:
             self._drop("truncated", 1)
             return None
         return message
+
+    def _forget_templates(self) -> None:
+        """Let go of the templates that were not used for longest, where all of them have too many fields."""
+        templates = self._decoder.templates.templates
+        self._learned = self._decoder.templates.learned
+        fields = sum(len(specified) for specified, _ in templates.values())
+        while fields > TEMPLATE_FIELDS:
+            _, (specified, _) = templates.popitem(last=False)
+            fields -= len(specified)
 
     def _note_start(self, place: Place, version: int, option: Mapping[str, Any]) -> None:
         if version == 10 and isinstance(option.get("system_init_time_ms"), int):
