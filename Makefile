@@ -32,10 +32,10 @@ check: install
 bench: install
 	@$(BIN)/python -m tests.bench $(ARGS)
 
-# schemathesis for as long as FUZZ_SECONDS says, decoders and mappings so much more often: make fuzz FUZZ_SECONDS=7200
+# schemathesis and the trap port for as long as FUZZ_SECONDS says each, decoders and mappings so much more often: make fuzz FUZZ_SECONDS=7200
 fuzz: install
 	@FUZZ_SECONDS=$(or $(FUZZ_SECONDS),1800) $(BIN)/python -m pytest tests/conformance/test_schemathesis.py \
-		tests/unit/test_flow_fuzz.py tests/unit/test_file_mapping.py $(ARGS)
+		tests/unit/test_snmp_fuzz.py tests/unit/test_flow_fuzz.py tests/unit/test_file_mapping.py $(ARGS)
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache artefacts
