@@ -90,6 +90,10 @@ class FileAdapter:
             await end([self._watching])
             self._watching = None
 
+    def become(self, other: FileAdapter) -> None:
+        """Go on with the mapping that another one has read; a file that is begun is read to its end as it was."""
+        self._known, self._tenant = other._known, other._tenant
+
     async def health(self) -> Mapping[str, Any]:
         watching = self._watching is not None and not self._watching.done()
         counted = {name: self.counts[name] for name in ("files", "repeated", "refused", "records", "rejected")}

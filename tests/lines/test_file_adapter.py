@@ -248,3 +248,18 @@ async def test_a_bus_that_is_away_is_waited_for(folder: Path, safe: Safe) -> Non
 
     assert len(safe.records) == 1
     assert safe.reports == 4
+
+
+async def test_a_mapping_that_was_read_again_holds_from_the_next_file_on(folder: Path, safe: Safe) -> None:
+    adapter = made(folder)
+    await adapter.start(safe.report)
+    drop(folder, "calls-1.csv", HEADER + line(1))
+    async with asyncio.timeout(20):
+        while (await adapter.health())["unknown"] == 0:
+            await asyncio.sleep(0.01)
+    (folder.parent / "mapping.yaml").write_text(MAPPING.replace("voice-*", "calls-*"))
+    adapter.become(made(folder))
+    await until(lambda: (folder / "done" / "calls-1.csv").exists())
+    await adapter.stop()
+
+    assert len(safe.records) == 1
