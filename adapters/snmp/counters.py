@@ -68,8 +68,9 @@ def _went(then: Interface, now: Interface, seconds: float) -> dict[str, int] | L
     found = {name: (now.counts[name] - then.counts[name]) % size for name in COUNTED if name in now.counts}
     if now.bits == 32 and now.speed * seconds / 8 >= size:
         return "ambiguous"  # it may have wrapped more than once
-    if now.speed and any(found.get(name, 0) > 1.1 * now.speed * seconds / 8 + 65_536 for name in OCTETS):
-        return "ambiguous"  # more than the line takes: it began again and the device did not say so
+    most = min(1.1 * now.speed * seconds / 8 + 65_536, size / 2) if now.speed else size / 2
+    if any(found.get(name, 0) > most and now.counts[name] < then.counts[name] for name in OCTETS):
+        return "ambiguous"  # it went back by more than the line takes: it began again, and the device did not say so
     return found if any(found.values()) else "unchanged"
 
 

@@ -39,9 +39,10 @@ HIGH: Mapping[int, str] = {
 IF_X, IF = "1.3.6.1.2.1.31.1.1.1", "1.3.6.1.2.1.2.2.1"
 LOW: Mapping[int, str] = {10: "octetsIn", 16: "octetsOut"}
 DESCR, SPEED = 2, 5
-REPETITIONS, LARGEST_TABLE = 20, 100_000
+# Values in one answer: what a datagram holds of a device that fills it, and what is worth asking one that is not known
+VALUES, FIRST_ROWS, LARGEST_TABLE = 100, 5, 100_000
 AT_ONCE = 64
-TIMEOUT, RETRIES = 2.0, 2
+PATIENCE, RETRIES = 2.0, 2
 SILENT_POLLS = 2
 """Polls without an answer after which a device counts as unreachable: one datagram may be lost."""
 AUTH = {
@@ -69,9 +70,9 @@ log = structlog.get_logger(__name__)
 class Polling:
     """Asks the devices whose ``snmp.poll`` says so; ``tell`` is given what there is to say."""
 
-    def __init__(self, devices: Iterable[Device], tell: Tell) -> None:
+    def __init__(self, devices: Iterable[Device], tell: Tell, patience: float = PATIENCE) -> None:
         self._devices = [device for device in devices if "poll" in device.settings.get("snmp", {})]
-        self._tell = tell
+        self._tell, self._patience = tell, patience
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._tasks: list[asyncio.Task[None]] = []
         self._engine: Any = None
@@ -96,7 +97,7 @@ class Polling:
         """Poll one device for ever, beginning at a moment of its own within the interval."""
         trace.leave()
         interval = float(device.settings["snmp"]["poll"].get("interval", 60))
-        agent, before, failed = Agent(engine, device), None, 0
+        agent, before, failed = Agent(engine, device, self._patience), None, 0
         await asyncio.sleep(interval * (crc32(device.name.encode()) % 1000) / 10_000)
         while True:
             began = time.monotonic()
@@ -160,8 +161,9 @@ def _reach(device: Device, kind: Literal["fault", "clear"], severity: str, words
 class Agent:
     """One device as it is asked."""
 
-    def __init__(self, engine: Any, device: Device) -> None:
-        self._engine, self._device = engine, device
+    def __init__(self, engine: Any, device: Device, patience: float) -> None:
+        self._engine, self._device, self._patience = engine, device, patience
+        self._rows: dict[str, int] = {}
         self._auth = credentials(device)
         named = device.settings["snmp"].get("interfaces", {})
         self._names: Column = {str(index): name.encode() for index, name in named.items()}
@@ -191,7 +193,7 @@ class Agent:
         last = {column: f"{table}.{column}" for column in wanted}
         while last:
             asked = list(last)
-            told = await self._bulk([last[column] for column in asked])
+            told = await self._bulk([last[column] for column in asked], self._rows.get(table, FIRST_ROWS))
             for place, (oid, value) in enumerate(told):
                 column = asked[place % len(asked)]
                 prefix = f"{table}.{column}."
@@ -202,18 +204,20 @@ class Agent:
                 last[column] = oid
             if not told or sum(map(len, found.values())) > LARGEST_TABLE:
                 break
+        self._rows[table] = max(map(len, found.values()))
         return found
 
-    async def _bulk(self, oids: list[str]) -> list[tuple[str, int | bytes]]:
+    async def _bulk(self, oids: list[str], expected: int) -> list[tuple[str, int | bytes]]:
         if self._target is None:
             snmp = self._device.settings["snmp"]
             where = (snmp.get("host", self._device.address), snmp.get("port", 161))
             kind = hlapi.Udp6TransportTarget if ":" in where[0] else hlapi.UdpTransportTarget
-            self._target = await kind.create(where, TIMEOUT, RETRIES)
+            self._target = await kind.create(where, self._patience, RETRIES)
+        rows = max(1, min(expected + 1, VALUES // len(oids)))
         objects = [hlapi.ObjectType(hlapi.ObjectIdentity(oid)) for oid in oids]
         try:
             failed, status, _, told = await hlapi.bulk_cmd(
-                self._engine, self._auth, self._target, hlapi.ContextData(), 0, REPETITIONS, *objects, lookupMib=False
+                self._engine, self._auth, self._target, hlapi.ContextData(), 0, rows, *objects, lookupMib=False
             )
         except OSError as error:
             raise Unreachable(f"{self._device.name} cannot be reached: {error}") from error

@@ -30,8 +30,11 @@ def went(before, after):
         # the uptime itself wraps after 497 days
         (reading(0, 2**32 - 3000, 5), reading(60, 3000, 905), 900),
         (reading(0, 2**32 - 3000, 5), reading(600, 3000, 905), "restart"),
-        # it began again and does not say so: more than the line takes
+        # it began again and does not say so: it would have wrapped with more than the line takes
         (reading(0, 1000, 5_000), reading(60, 7000, 900), "ambiguous"),
+        (reading(0, 1000, 5_000, speed=0), reading(60, 7000, 900, speed=0), "ambiguous"),
+        # many a device tells a speed that is not so
+        (reading(0, 1000, 5, speed=1000), reading(60, 7000, 9_000_005, speed=1000), 9_000_000),
         (reading(0, 1000, 5, 32), reading(60, 7000, 905, 64), "new"),
         (reading(0, 1000, 5, name="eth1"), reading(60, 7000, 905), "new"),
         (reading(0, 1000, 5), reading(60, 7000, 5), "unchanged"),
