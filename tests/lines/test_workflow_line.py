@@ -33,6 +33,7 @@ BACK = [{"back": {"call": "intent", "with": {**SERVICE, "values": None}}}]
 MEND = {"mend": {"call": "intent", "with": {**SERVICE, "values": {"via": "ge-2"}}, "metadata": {"compensate": BACK}}}
 HEAR = {"hear": {"listen": {"to": {"one": {"with": CLEARED}}}, "timeout": {"after": WAY}}}
 PASSES = {"milliseconds": 1}
+LOOK = {"look": {"call": "observe", "with": {**SERVICE, "values": {"via": "ge-2"}}}}
 LOOK_AT_MORE = {"seen": {"call": "observe", "with": {**SERVICE, "instance": "more", "values": {"via": "ge-2"}}}}
 
 
@@ -221,6 +222,48 @@ async def test_two_persons_are_two(tmp_path: Path) -> None:
     assert again.body["reason"] == "mara has approved mend already: another person is needed"
     assert other.body["state"] == "accepted"
     assert scene.network.performed[0].approval["second"]["by"] == ZOE.document
+
+
+CLEAR = {"clear": {"call": "clear"}}
+
+
+async def test_a_reading_is_evidence(tmp_path: Path) -> None:
+    async with playing(tmp_path, ASK, MEND, LOOK, CLEAR) as scene:
+        await say(scene)
+        await answer(scene)
+        run = await run_of(scene)
+        (alarm,) = await scene.find("alarm")
+
+    assert run.body["state"] == "completed"
+    assert (alarm.body["state"], alarm.body["clearSystemId"]) == ("cleared", "pe1")
+
+
+async def test_what_did_not_stay_is_no_proof(tmp_path: Path) -> None:
+    """The device took the change and has lost it when it is looked at: taken back, told, and the alarm stands."""
+    async with playing(tmp_path, ASK, MEND, {"rest": {"wait": PASSES}}, LOOK, CLEAR) as scene:
+        await say(scene)
+        await answer(scene)
+        del scene.network.state["pe1"]["detour", "mend"]
+        run = await pass_time(scene, "compensated")
+        (alarm,) = await scene.find("alarm")
+
+    assert run.body["reason"] == "proof: pe1 had lost what was asked of it"
+    assert run.body["escalated"] is True
+    assert scene.network.services == {}
+    assert alarm.body["state"] == "raised"
+
+
+async def test_a_reading_from_before_the_last_change_is_no_evidence(tmp_path: Path) -> None:
+    more = {"more": {**MEND["mend"], "with": {**MEND["mend"]["with"], "instance": "more"}}}
+    async with playing(tmp_path, ASK, MEND, LOOK, more, CLEAR) as scene:
+        await say(scene)
+        await answer(scene)
+        run = await run_of(scene)
+        (alarm,) = await scene.find("alarm")
+
+    assert run.body["state"] == "compensated"
+    assert run.body["reason"] == "proof: nothing that was read shows that the fault is over"
+    assert alarm.body["state"] == "raised"
 
 
 async def test_an_approval_that_is_too_old_is_asked_for_again(tmp_path: Path) -> None:
@@ -433,7 +476,6 @@ TRY = {
         },
     }
 }
-LOOK = {"look": {"call": "observe", "with": {**SERVICE, "values": {"via": "ge-2"}}}}
 ALL = (ASK, MEND, FORK, TRY, LOOK, HEAR)
 
 
