@@ -566,6 +566,39 @@ async def test_what_nobody_knows_is_taken_back_too(tmp_path: Path) -> None:
     assert asked(scene) == [("undo", None)]
 
 
+async def test_an_event_that_comes_twice_is_heard_once(tmp_path: Path) -> None:
+    anything = {"listen": {"to": {"one": {"with": {"type": "AlarmStateChangeEvent"}}}}, "timeout": {"after": WAY}}
+    async with playing(tmp_path, {"first": anything}, {"second": anything}) as scene:
+        await say(scene)
+        await scene.say("clear")
+        changed = await twice(scene)
+        run = await run_of(scene)
+
+    assert changed == []
+    assert [(step["name"], step["status"]) for step in run.body["step"]] == [("first", "done"), ("second", "asked")]
+
+
+async def test_a_run_that_takes_too_long_is_taken_back(tmp_path: Path) -> None:
+    """Although a device has not answered yet: nobody waits for it any more, and what it may have done is undone."""
+    async with playing(tmp_path, ASK, MEND, HEAR) as scene:
+        await say(scene)
+        deaf = [one for one in scene.bus.consumers if one.subject.startswith("intent.")]
+        scene.bus.consumers = [one for one in scene.bus.consumers if one not in deaf]
+        await answer(scene)
+        scene.bus.consumers += deaf
+        run = await run_of(scene)
+        await scene.store.replace(run.with_(facts={"until": 1.0, "due": 1.0}))
+        run = await pass_time(scene, "compensated")
+
+    assert run.body["reason"] == "timeout: the workflow as a whole has taken too long"
+    assert [(step["name"], step["status"]) for step in run.body["step"]] == [
+        ("ask", "done"),
+        ("mend", "failed"),
+        ("back", "done"),
+    ]
+    assert asked(scene) == [("undo", None)]
+
+
 async def test_waits_survive_a_restart(tmp_path: Path) -> None:
     store = MemoryStore(STORE_KINDS)
     wait = {"rest": {"wait": {"milliseconds": 30}}}
