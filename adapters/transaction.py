@@ -7,7 +7,7 @@ begins again: its prepare asks the device what became of the earlier try.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import structlog
 
@@ -64,8 +64,8 @@ async def perform(adapter: Adapter, intent: Intent) -> Outcome:
 
     Of an outcome that is ``retriable`` the same intent may come again: it is still done once.
     """
-    if isinstance(adapter, Performer):
-        outcome = await _perform(adapter, intent)
+    if adapter.performs:
+        outcome = await _perform(cast(Performer[Any], adapter), intent)
     else:
         words = f"the {adapter.name} adapter takes no intents: {intent.service} needs another one"
         outcome = _ended(intent, "refused", Why(words, "capability"))

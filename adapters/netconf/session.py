@@ -34,6 +34,7 @@ from ncclient.transport.session import NetconfBase  # type: ignore[import-untype
 from ncclient.transport.ssh import SSHSession  # type: ignore[import-untyped]
 
 from convergedon.adapters.contract import Rpc, tell
+from convergedon.adapters.netconf.rpc import Answer, Answers, written
 from convergedon.core import trace
 from convergedon.core.errors import CredentialsRefused, Misconfigured, OutcomeUnknown, Unavailable, Unreachable
 
@@ -139,10 +140,12 @@ class PromptSession(SSHSession):  # type: ignore[misc]
         self._lost = False
 
     def send(self, message: str) -> None:
+        self.write(message.encode())
+
+    def write(self, body: bytes) -> None:
         channel = self._channel
         if not self.connected or channel is None:
             raise TransportError("not connected to the NETCONF server")
-        body = message.encode()
         chunked = self._base == NetconfBase.BASE_11
         channel.sendall(b"\n#%d\n%s\n##\n" % (len(body), body) if chunked else body + b"]]>]]>")
         if self._lost:  # the call registered after the loss was told to all others would wait its whole time-out
@@ -183,6 +186,8 @@ class Connection:
         self.stopping = stopping
         self.holds = ""
         self._known: dict[str, bool] = {}
+        self._answers = Answers()
+        session.add_listener(self._answers)
         self.host_key: str = session.transport.get_remote_server_key().get_base64()
 
     def can(self, capability: str) -> bool:
@@ -195,33 +200,32 @@ class Connection:
     def alive(self) -> bool:
         return bool(self._session.connected and self._session.is_alive() and self._session.transport.is_active())
 
-    def call(self, rpc: str, *arguments: Any, within: float = RPC_TIMEOUT, **named: Any) -> Any:
-        """Make one call and return ncclient's reply.
+    def call(self, rpc: str, *arguments: Any, within: float = RPC_TIMEOUT, **named: Any) -> Answer:
+        """Make one call and return the answer to it.
 
         Raises Denied when the device answers with errors, Unreachable when it does not answer, OutcomeUnknown where
         what it was told may be in force all the same.
         """
-        self._manager.timeout = within
         asked = rpc.replace("_", "-")
         try:
             with (
                 _told(self._access.device, "confirm" if "persist_id" in named and rpc == "commit" else asked) as told,
                 trace.span(f"netconf {rpc}"),
             ):
-                reply = getattr(self._manager, rpc)(*arguments, **named)
-                told(any(error.severity != "warning" for error in reply.errors))
+                reply = self._answers.ask(self._session.write, written(rpc, *arguments, **named), within)
+                told(bool(reply.errors))
         except (*BROKEN, etree.LxmlError) as error:
             self.close()
             words = f"{self.device}: no answer to {asked} ({_reason(error)}); it is asked again later"
             changes = rpc in CHANGING or named.get("target") == "running"
             raise (OutcomeUnknown if changes else Unreachable)(words) from error
-        if errors := [error for error in reply.errors if error.severity != "warning"]:
-            raise Denied(rpc, errors, [self._access.password] if self._access.password else [])
+        if reply.errors:
+            raise Denied(rpc, reply.errors, [self._access.password] if self._access.password else [])
         return reply
 
     def subscribe(self, since: str | None, within: float) -> None:
         """Have the device tell what happens from now on, and before that what happened since (RFC 5277)."""
-        self.call("create_subscription", stream_name="NETCONF", start_time=since, within=within)
+        self.call("create_subscription", start_time=since, within=within)
 
     def notification(self, within: float) -> etree._Element | None:
         """Wait for a notification. Raises Unreachable when the session has ended."""

@@ -225,7 +225,12 @@ async def test_lock_keeps_others_out_and_ends_with_its_session(element: Element,
     await one("lock", "candidate")
     await one("edit_config", config(entry("a")), target="candidate")
 
-    for rpc, *given in (["lock", "candidate"], ["edit_config", config(entry("b"))], ["commit"], ["discard_changes"]):
+    for rpc, *given in (
+        ["lock", "candidate"],
+        ["edit_config", config(entry("b")), "candidate"],
+        ["commit"],
+        ["discard_changes"],
+    ):
         assert "is locked" in await other.refused(rpc, *given)
     assert "does not hold the lock" in await other.refused("unlock", "candidate")
     await one.close()
