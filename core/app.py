@@ -16,6 +16,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
 
 import structlog
 
@@ -668,11 +669,13 @@ async def topology_import(settings: Settings, file: Path) -> str:
     """Raises Misconfigured for a file that cannot be understood, with its key."""
     from convergedon.handlers.apis import APIS
     from convergedon.handlers.resource import Resources
-    from convergedon.mediation import topology
+    from convergedon.mediation import problems, topology
 
     plan = topology.read(file)
     async with connected(settings, COMMAND) as (store, bus), _recording(store, bus, COMMAND) as (writer, _):
         done = await topology.keep(Resources(store, APIS, settings.url), plan)
+        for look in await problems.looks(store, plan.tenant, uuid4().hex):
+            await bus.publish(look.subject, look.body, look.id, look.headers)
         on = f"topology/{plan.tenant}"
         writer.record("topology.imported", plan.tenant, _operator(), on, "done", parts=dict(done))
     return f"{plan.tenant}: {', '.join(f'{done[what]} {what}' for what in ('added', 'changed', 'removed', 'same'))}"

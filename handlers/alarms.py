@@ -72,6 +72,8 @@ ALARM = Resource(
         ("body.state", "facts.at.alarmRaisedTime", "id"),
         ("facts.at.alarmRaisedTime", "id"),
         "facts.key",
+        "facts.openAt",
+        "facts.openOn",
     ),
     unique=("facts.openKey",),
     changed=_changed,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from convergedon.core import audit
 from convergedon.core.store import Kind
 from convergedon.handlers import (
+    affected_parties,
     alarms,
     alarms_v5,
     audit_records,
@@ -30,6 +31,7 @@ APIS: tuple[Api, ...] = (
     resource_inventory.API,
     customer_notifications.API,
     remediation.API,
+    affected_parties.API,
     audit_records.API,
 )
 

@@ -1,14 +1,13 @@
 """The fault line: what the network reports becomes one alarm for each condition, and customers hear of it once.
 
-raise_alarm / clear_alarm -> tell_affected / tell_restored. Observations of one device come in order, one at a time; an
-alarm keeps the position of the last one it counted, so a message that is delivered again changes nothing.
+raise_alarm / clear_alarm -> problems.correlate -> affected.tell. Observations of one device come in order, one at a
+time; an alarm keeps the position of the last one it counted, so a message that is delivered again changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from time import time
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -16,13 +15,13 @@ from convergedon.adapters.contract import Observation
 from convergedon.core import trace
 from convergedon.core.bus import Message
 from convergedon.core.errors import Conflict, NotFound, Unavailable
-from convergedon.core.policy import system
 from convergedon.core.store import Record
 from convergedon.handlers.alarms import ALARM
-from convergedon.handlers.customer_notifications import CUSTOMER_NOTIFICATION
-from convergedon.mediation import inventory
+from convergedon.mediation import inventory, parts
+from convergedon.mediation.correlation import fails
 from convergedon.mediation.inventory import Service
-from convergedon.mediation.privacy import private
+from convergedon.mediation.notification import notify
+from convergedon.mediation.problems import CLOSED, touches
 from convergedon.mediation.work import Work
 
 
@@ -57,7 +56,7 @@ async def clear_alarm(work: Work, message: Message) -> None:
     }
     # the all-clear belongs to the trace that the fault began
     with trace.span("alarm.clear", open_.facts["carrier"]):
-        await work.resources.change(ALARM, open_, change, {"openKey": None, **_position(message)})
+        await work.resources.change(ALARM, open_, change, {**CLOSED, **_position(message)})
         work.audit.record("alarm.cleared", open_.tenant, f"device/{seen.device}", f"alarm/{open_.id}", "done")
 
 
@@ -69,7 +68,7 @@ async def _open(work: Work, seen: Observation) -> Record | None:
     """The alarm that is open for this condition. One that a client cleared is over: it gives its key free."""
     found = await work.store.find(ALARM.name, {"tenant": seen.tenant, "facts.openKey": _key(seen)}, limit=1)
     if found and found[0].body["state"] == "cleared":
-        await work.resources.change(ALARM, found[0], facts={"openKey": None})
+        await work.resources.change(ALARM, found[0], facts=CLOSED)
         return None
     return found[0] if found else None
 
@@ -87,14 +86,18 @@ def _counted(alarm: Record, message: Message) -> bool:
 
 
 async def _raise(work: Work, seen: Observation, message: Message) -> None:
-    affected = await inventory.on(work.store, seen.tenant, seen.device, seen.object) if seen.kind == "fault" else []
+    affected = await inventory.on(work.store, seen.tenant, seen.device, seen.object) if _disturbs(seen) else []
+    at = parts.place(seen.device, seen.object)
     facts = {
         "key": _key(seen),
         "openKey": _key(seen),
+        "place": at,
+        "openAt": at,
+        "openOn": seen.device,
+        "fault": seen.kind == "fault",
         "count": 1,
         "carrier": trace.headers(),
-        "parties": sorted({customer for service in affected for customer in service.customers}),
-        "touches": _touches(work, affected),
+        **touches(work, affected),
         **_position(message),
     }
     place = message.position
@@ -117,25 +120,20 @@ async def _raised_before(work: Work, seen: Observation, id: str) -> None:
         raise Unavailable(f"another alarm still holds {_key(seen)}") from error
 
 
-def _touches(work: Work, affected: Sequence[Service]) -> dict[str, list[dict[str, str]]]:
-    """customer -> its services among the affected, as the alarm names them."""
-    touched: dict[str, list[dict[str, str]]] = {}
-    for service in affected:
-        for customer in service.customers:
-            touched.setdefault(customer, []).append(inventory.reference(work.resources, service))
-    return touched
+def _disturbs(seen: Observation) -> bool:
+    """Whether it says that something is out of service."""
+    return seen.kind == "fault" and fails(seen.attributes["alarmType"], _severity(seen))
 
 
 def _alarm(work: Work, seen: Observation, affected: Sequence[Service]) -> dict[str, Any]:
     about = seen.attributes
-    place = f"{seen.device}/{seen.object}" if seen.object else seen.device
     return {
         "state": "raised",
         "alarmType": about["alarmType"],
         "perceivedSeverity": _severity(seen),
         "probableCause": about["probableCause"],
         "specificProblem": about.get("specificProblem", ""),
-        "alarmedObject": {"id": place},
+        "alarmedObject": {"id": parts.place(seen.device, seen.object)},
         "alarmedObjectType": "interface" if seen.object else "device",
         "sourceSystemId": seen.device,
         "reportingSystemId": f"convergedon-{seen.adapter}",
@@ -158,130 +156,6 @@ def _details(seen: Observation, count: int) -> str:
     return f"{', '.join(said)[:4000]}; seen {count} time{'s' if count > 1 else ''}"
 
 
-async def tell_affected(work: Work, message: Message) -> None:
-    """An AlarmCreateEvent: one notification to each customer whose service the alarm touches."""
-    try:
-        alarm = await work.store.get(ALARM.name, message.body["tenant"], message.body["id"])
-    except NotFound:
-        return  # deleted since: nothing would ever tell its end
-    for customer, services in (await _by_customer(work, alarm)).items():
-        since = alarm.body["alarmRaisedTime"]
-        text = f"{_named(services)} has been disturbed since {since}: {alarm.body['specificProblem'] or 'a fault'}."
-        body = _notification("serviceAffected", alarm, customer, services, text)
-        if await notify(work, alarm, customer, body):
-            seconds = time() - datetime.fromisoformat(since).timestamp()
-            on = f"alarm/{alarm.id}"
-            work.audit.record("customer.told", alarm.tenant, "convergedon", on, "done", seconds=round(seconds, 3))
-
-
-async def tell_restored(work: Work, message: Message) -> None:
-    """An AlarmStateChangeEvent: when it is cleared, the all-clear to those who heard of the fault."""
-    if message.body["event"]["event"][ALARM.name]["state"] != "cleared":
-        return
-    alarm = await _told_of(work, ALARM.name, message)
-    for customer, services in (await _by_customer(work, alarm)).items():
-        await _wait_for_the_bad_news(work, alarm, customer)
-        cleared = alarm.body["alarmClearedTime"]
-        body = _notification(
-            "serviceRestored", alarm, customer, services, f"{_named(services)} works again since {cleared}."
-        )
-        await notify(work, alarm, customer, {**body, "restoredAt": cleared})
-
-
-async def _told_of(work: Work, kind: str, message: Message) -> Record:
-    """What an event is about: as the event has it where it was deleted since, since its customers hear all the same."""
-    tenant, id, event = message.body["tenant"], message.body["id"], message.body["event"]
-    try:
-        return await work.store.get(kind, tenant, id)
-    except NotFound:
-        return Record(kind, id, tenant, event["event"][kind], {"trace": event["correlationId"]})
-
-
-async def _wait_for_the_bad_news(work: Work, alarm: Record, customer: str) -> None:
-    """An all-clear must not overtake the fault that it ends, not even one whose teller died before it was published.
-
-    Raises Unavailable while that still stands in its outbox.
-    """
-    id = _notification_id(alarm, customer, "serviceAffected")
-    try:
-        told = await work.store.get(CUSTOMER_NOTIFICATION.name, alarm.tenant, id)
-    except NotFound:
-        return
-    if not all(work.published(message.id) for message in told.unsent):
-        raise Unavailable(f"notification {id} is not out yet")
-
-
-async def _by_customer(work: Work, alarm: Record) -> dict[str, list[Service]]:
-    ids = [service["id"] for service in alarm.body.get("affectedService") or []]
-    found = await inventory.named(work.store, alarm.tenant, ids)
-    by_customer: dict[str, list[Service]] = {}
-    for service in found:
-        for customer in service.customers:
-            by_customer.setdefault(customer, []).append(service)
-    return by_customer
-
-
-def _named(services: Sequence[Service]) -> str:
-    return ", ".join(
-        f"{service.name} {service.id}" + (f" (order {service.order})" if service.order else "") for service in services
-    )
-
-
-def _notification(type_: str, alarm: Record, customer: str, services: Sequence[Service], text: str) -> dict[str, Any]:
-    return {
-        "notificationType": type_,
-        "text": text,
-        "relatedParty": [{"id": customer, "role": "customer", "@referredType": "Organization"}],
-        "service": [{"id": service.id, "name": service.name} for service in services],
-        "productOrder": [{"id": id} for id in sorted({service.order for service in services} - {""})],
-        "alarm": {"id": alarm.id},
-        "affectedSince": alarm.body["alarmRaisedTime"],
-    }
-
-
-async def notify(work: Work, about: Record, customer: str, body: Mapping[str, Any]) -> bool:
-    """Say a thing to a customer once: the same thing about the same record is the same notification.
-
-    The policy says whether, and what of it: what devices and people wrote may hold what is nobody else's business.
-    """
-    id = _notification_id(about, customer, body["notificationType"])
-    resource = {"kind": CUSTOMER_NOTIFICATION.name, "tenant": about.tenant, "id": id, "parties": [customer]}
-    decision = await work.policy.decide(system(about.tenant), "tell", resource, body, channel="flow")
-    if not decision.allow:
-        on = f"{CUSTOMER_NOTIFICATION.name}/{id}"
-        reasons = list(decision.reasons)
-        work.audit.record("customer.told", about.tenant, "convergedon", on, "refused", decision, reasons=reasons)
-        return False
-    body = private(body, decision.obligations)
-    try:
-        body = {**body, **_linked(work, body), "traceId": about.facts.get("trace", "")}
-        facts = {"trace": about.facts.get("trace", ""), "line": about.id}
-        await work.resources.create(CUSTOMER_NOTIFICATION, about.tenant, body, facts, id)
-    except Conflict:
-        return False
-    return True
-
-
-def _notification_id(about: Record, customer: str, type_: str) -> str:
-    return str(uuid5(NAMESPACE_URL, f"{about.kind}|{about.id}|{customer}|{type_}"))
-
-
-def _linked(work: Work, body: Mapping[str, Any]) -> dict[str, Any]:
-    """References get the href of what they point at, where it is served."""
-    linked: dict[str, Any] = {}
-    if "service" in body:
-        linked["service"] = [
-            {**service, "href": work.resources.href("service", service["id"])} for service in body["service"]
-        ]
-    if "alarm" in body:
-        linked["alarm"] = {**body["alarm"], "href": work.resources.href(ALARM.name, body["alarm"]["id"])}
-    if "productOrder" in body:
-        linked["productOrder"] = [
-            {**order, "href": work.resources.href("productOrder", order["id"])} for order in body["productOrder"]
-        ]
-    return linked
-
-
 async def tell_order_ended(work: Work, message: Message) -> None:
     """A ProductOrderStateChangeEvent: its customers hear that it is completed or cancelled, or why it failed."""
     order = message.body["event"]["event"]["productOrder"]
@@ -301,6 +175,15 @@ async def tell_order_ended(work: Work, message: Message) -> None:
             "notificationType": types[order["state"]],
             "text": text,
             "relatedParty": [{"id": customer, "role": "customer", "@referredType": "Organization"}],
-            "productOrder": [{"id": order["id"]}],
+            "productOrder": [{"id": order["id"], "href": work.resources.href("productOrder", order["id"])}],
         }
         await notify(work, record, customer, body)
+
+
+async def _told_of(work: Work, kind: str, message: Message) -> Record:
+    """What an event is about: as the event has it where it was deleted since, since its customers hear all the same."""
+    tenant, id, event = message.body["tenant"], message.body["id"], message.body["event"]
+    try:
+        return await work.store.get(kind, tenant, id)
+    except NotFound:
+        return Record(kind, id, tenant, event["event"][kind], {"trace": event["correlationId"]})

@@ -63,7 +63,12 @@ class Alarm:
     @property
     def fails(self) -> bool:
         """Whether it says that its part is out of service."""
-        return self.follows and self.severity in FAILING
+        return fails(self.type, self.severity)
+
+
+def fails(type_: str, severity: str) -> bool:
+    """Whether an alarm of this type and severity says that its part is out of service."""
+    return type_ not in SECURITY and severity in FAILING
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,7 @@ class Topology:
         self._needs: dict[str, set[str]] = defaultdict(set)
         self._needed_by: dict[str, set[str]] = defaultdict(set)
         self._on: dict[str, set[str]] = defaultdict(set)
+        self._neighbourhoods: dict[frozenset[str], frozenset[str]] = {}
         for relation in relations:
             self._take(relation)
 
@@ -152,6 +158,12 @@ class Topology:
         links = {link for port in ports for link in self._links.get(port, ())}
         return found | ports | links
 
+    def neighbourhood(self, begin: frozenset[str]) -> frozenset[str]:
+        """These parts and all that they take with them."""
+        if begin not in self._neighbourhoods:
+            self._neighbourhoods[begin] = frozenset(closure(begin, self.below))
+        return self._neighbourhoods[begin]
+
     def witnessed(self, place: str) -> set[str]:
         """The links and groups of which the failure of this part is a sign."""
         return self._links.get(place, set()) | self._groups.get(place, set())
@@ -173,14 +185,15 @@ def closure(begin: Iterable[str], step: Callable[[str], Iterable[str]]) -> set[s
     return found
 
 
-def reconsidered(place: str, topology: Topology) -> set[str]:
+def reconsidered(place: str, topology: Topology) -> frozenset[str]:
     """The parts of whose alarms another conclusion may be drawn when something changes at this place.
 
-    A device among them stands for all that is part of it.
+    A device among them stands for all that is part of it. Places with the same neighbourhood get the very same set.
     """
-    taken = closure([place], topology.below)
-    signs = closure(taken, topology.witnessed)
-    return closure(signs, topology.below)
+    touched = closure(closure([place], topology.below), topology.witnessed)
+    highest = frozenset(part for part in touched if not topology.witnessed(part))
+    near = topology.neighbourhood(highest)
+    return near if touched <= near else topology.neighbourhood(highest | (touched - near))
 
 
 def needed(places: Iterable[str], topology: Topology) -> set[str]:
@@ -237,7 +250,7 @@ class Correlation:
         root = self._said.get(part)
         if root is alarm:
             return Verdict(part, key, f"nothing that {called(part)} depends on is known to fail")
-        words = [*hops, f"{called(part)} fails: {root.says or root.key}"] if root else [*hops, self._signs(part)]
+        words = [*hops, f"{called(part)} fails: {root.says or root.key}"] if root else [*hops, self.signs(part)]
         return Verdict(part, root.key if root else None, "; ".join(words))
 
     def _to_the_top(self, place: str) -> tuple[str, Sequence[str]] | None:
@@ -263,23 +276,28 @@ class Correlation:
             return False
         return part not in closure([other], self._topology.above)
 
-    def _signs(self, place: str) -> str:
+    def signs(self, place: str) -> str:
+        """Why a link or group is taken to fail."""
         if kind_of(place) == "link":
             ends = sorted(self._topology.ends[place])
             return f"{called(place)} fails: all its ends do ({_listed(ends)}), and none of their devices is known to"
         members = sorted(map(called, self._topology.members[place]))
         return f"{called(place)} fails: everything that shares it does ({_listed(members)})"
 
+    def top(self, place: str) -> str | None:
+        """The highest failing part that this one depends on, which may be itself; None when nothing fails."""
+        found = self._to_the_top(place)
+        return found[0] if found else None
+
     def root_of(self, place: str) -> bool:
         """Whether this link or group is the root of a problem though no alarm says that it fails."""
-        top = self._to_the_top(place) if self.inferred(place) else None
-        return top is not None and top[0] == place
+        return self.inferred(place) and self.top(place) == place
 
     def problem(self, part: str, children: Mapping[str, str], root: str | None) -> Problem:
         """A problem with what is out of service because of it."""
         fails = root is None or self.alarms[root].fails
         failing = closure([part], self._topology.below) if fails else ()
-        why = self.verdict(root).why if root else self._signs(part)
+        why = self.verdict(root).why if root else self.signs(part)
         return Problem(part, root, why, children, frozenset(failing))
 
     @cached_property
@@ -299,9 +317,14 @@ def _named(problem: tuple[tuple[str, str | None], object]) -> tuple[str, str]:
     return part, root or ""
 
 
+def rank(severity: str) -> int:
+    """The gravest severity first."""
+    return SEVERITIES.index(severity) if severity in SEVERITIES else len(SEVERITIES)
+
+
 def _weight(alarm: Alarm) -> tuple[int, str]:
     """Who speaks for a part: the gravest of its alarms, the first by name among equals."""
-    return SEVERITIES.index(alarm.severity) if alarm.severity in SEVERITIES else len(SEVERITIES), alarm.key
+    return rank(alarm.severity), alarm.key
 
 
 def _own(alarm: Alarm) -> str:

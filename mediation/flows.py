@@ -6,7 +6,18 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from convergedon.core.bus import Message
 from convergedon.handlers.remediation import WORKFLOW_RUN
-from convergedon.mediation import alarm_tasks, assurance, billing, cancellation, counters, drafts, metering, ordering
+from convergedon.mediation import (
+    affected,
+    alarm_tasks,
+    assurance,
+    billing,
+    cancellation,
+    counters,
+    drafts,
+    metering,
+    ordering,
+    problems,
+)
 from convergedon.mediation.work import Work
 from convergedon.mediation.workflows import remediation
 
@@ -23,8 +34,14 @@ FLOWS: Mapping[str, tuple[Step, ...]] = {
     "fault": (assurance.raise_alarm,),
     "unmapped": (assurance.raise_alarm,),
     "clear": (assurance.clear_alarm,),
-    "AlarmCreateEvent": (assurance.tell_affected, remediation.begin),
-    "AlarmStateChangeEvent": (assurance.tell_restored, remediation.hear),
+    "AlarmCreateEvent": (problems.take_up, remediation.begin),
+    "AlarmStateChangeEvent": (problems.take_up, remediation.hear),
+    "AlarmAttributeValueChangeEvent": (problems.take_up,),
+    "AlarmDeleteEvent": (problems.take_up,),
+    "look": (problems.correlate,),
+    "AffectedPartyCreateEvent": (affected.tell,),
+    "AffectedPartyAttributeValueChangeEvent": (affected.tell,),
+    "AffectedPartyStateChangeEvent": (affected.tell,),
     "WorkflowApprovalCreateEvent": (remediation.approve,),
     "answer": (remediation.take,),
     "request": (remediation.request,),
@@ -53,12 +70,13 @@ def step_name(step: Step) -> str:
 
 def name_of(message: Message) -> str:
     """What happened: the type of an event, the kind of an observation, the turn of a task's next slice, of an interval
-    that is over or of a workflow's request, the answer to a workflow's intent, or the outcome of an order's.
+    that is over, of a workflow's request or of a look at alarms, the answer to a workflow's intent, or the outcome of
+    an order's.
     """
     if "event" in message.body:
         return str(message.body["event"]["eventType"])
     if "observation" in message.body:
         return str(message.body["observation"]["kind"])
-    if turn := next((turn for turn in ("slice", "interval", "request") if turn in message.body), ""):
+    if turn := next((turn for turn in ("slice", "interval", "request", "look") if turn in message.body), ""):
         return turn
     return "answer" if message.body["about"].get("kind") == WORKFLOW_RUN.name else "outcome"

@@ -8,7 +8,7 @@ address.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from ipaddress import ip_address
@@ -26,6 +26,10 @@ _LIFE = SERVICE.lifecycle
 assert _LIFE
 _TAKEN_BACK = replace(SERVICE, lifecycle=replace(_LIFE, moves={**_LIFE.moves, "terminated": ("active",)}))
 """A service of which an order was taken back: that it had ended was true only as long as the order was."""
+
+
+LOOKED_UP = 500
+"""Parts that are asked for at a time."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +220,19 @@ async def on(store: Store, tenant: str, device: str, object: str) -> list[Servic
     part = parts.id_of(tenant, parts.place(device, object))
     found = await store.find(SERVICE.name, {"tenant": tenant, "body.supportingResource.id": part})
     return [_service(record) for record in found if record.body["state"] == "active"]
+
+
+async def standing(store: Store, tenant: str, ids: Sequence[str]) -> dict[str, list[Service]]:
+    """part -> the active services that stand on it, for those of these parts on which any does."""
+    found: dict[str, dict[str, Service]] = {}
+    for first in range(0, len(ids), LOOKED_UP):
+        some = set(ids[first : first + LOOKED_UP])
+        where = {"tenant": tenant, "body.supportingResource.id": {"$in": sorted(some)}}
+        for record in await store.find(SERVICE.name, where):
+            for part in record.body["supportingResource"] if record.body["state"] == "active" else ():
+                if part.get("id") in some:
+                    found.setdefault(part["id"], {})[record.id] = _service(record)
+    return {part: [services[id] for id in sorted(services)] for part, services in found.items()}
 
 
 async def at(store: Store, tenant: str, addresses: Iterable[str]) -> dict[str, Service]:

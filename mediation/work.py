@@ -15,6 +15,7 @@ from convergedon.handlers.resource import Resources
 from convergedon.mediation import intervals
 from convergedon.mediation.addresses import Addresses
 from convergedon.mediation.intervals import Metering
+from convergedon.mediation.known import Known
 from convergedon.mediation.planning import Products
 from convergedon.mediation.rating import Tariff
 from convergedon.mediation.workflows.definitions import Definition
@@ -39,6 +40,7 @@ class Work:
     metering: Metering = field(default_factory=intervals.load)
     addresses: Addresses = field(default_factory=Addresses)
     workflows: Sequence[Definition] = ()
+    known: Known = field(default_factory=Known)
 
     @property
     def store(self) -> Store:

@@ -31,6 +31,7 @@ WORDS: Mapping[str, str] = {
     "onHold": "on hold",
     "partiallyPaid": "partially paid",
     "serviceAffected": "disturbance told",
+    "serviceUpdated": "change told",
     "serviceRestored": "all-clear told",
     "orderCompleted": "completion told",
     "orderFailed": "failure told",

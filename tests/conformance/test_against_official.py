@@ -85,6 +85,8 @@ DIFFERENCES = [
         "TMF622* ProductStatusType: *aborted *",
         "'aborted ' ends in a blank by mistake; the word without it is taken too",
     ),
+    ("TMF642* Alarm*.why: absent -> string", "a conclusion that nobody can follow is not believed"),
+    ("TMF642* Alarm*.expectedRestoration: absent -> string*", "whoever is affected asks until when, and hears this"),
     ("TMF642 Alarm*.id: integer -> string", "AlarmRef, the tasks and the conformance kit have strings"),
     ("TMF63[58] *.href: string uri -> string", "the others have a string, and relative hrefs are in use"),
     ("TMF639 *Resource required: href id -> ", "said as in the others, which require nothing of what is read"),

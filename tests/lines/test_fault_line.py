@@ -17,8 +17,9 @@ from convergedon.core.memory import MemoryStore
 from convergedon.core.policy import Subject
 from convergedon.core.store import Outgoing
 from convergedon.handlers import customer_notifications, hub
+from convergedon.handlers.affected_parties import AFFECTED_PARTY
 from convergedon.handlers.alarms import ALARM, API
-from convergedon.mediation import assurance
+from convergedon.mediation import affected
 
 
 async def alarms(scene: Scene, tenant: str = "acme") -> list[dict[str, Any]]:
@@ -197,15 +198,12 @@ async def test_an_all_clear_does_not_overtake_the_fault_that_it_ends(still: Scen
     await still.settled()
     (note,) = await still.store.find("customerNotification", {"body.notificationType": "serviceAffected"})
     await still.store.replace(note, [Outgoing("late", "event.0.acme.Late", {"event": {"eventType": "Late"}})])
-    await still.say("clear")
-    await assurance.clear_alarm(still.work, still.bus.messages[-1])
-    (alarm,) = await still.store.find("alarm", {})
-    cleared = alarm.unsent[-1]
+    (record,) = await still.store.find("affectedParty", {})
+    over = await still.resources.change(AFFECTED_PARTY, record, {"status": "restored"})
+    event = over.unsent[-1]
 
     with pytest.raises(Unavailable, match="is not out yet"):
-        await assurance.tell_restored(
-            still.work, Message(cleared.id, cleared.subject, cleared.body, {}, Position("pump", 0), time())
-        )
+        await affected.tell(still.work, Message(event.id, event.subject, event.body, {}, Position("pump", 0), time()))
     assert await told(still, "serviceRestored") == []
 
 
@@ -379,7 +377,10 @@ async def test_another_tenants_listener_hears_nothing(still: Scene) -> None:
         await still.say("fault")
         await still.settled()
 
-        assert [event["eventType"] for event in listener.of("alarms")] == ["AlarmCreateEvent"]
+        assert [event["eventType"] for event in listener.of("alarms")] == [
+            "AlarmCreateEvent",
+            "AlarmAttributeValueChangeEvent",
+        ]
         assert listener.of("northwind") == []
 
 

@@ -1,0 +1,431 @@
+"""From alarms to problems: what correlation concludes is written on the alarms, and whom it affects beside them.
+
+Every change of an alarm has its neighbourhood looked at (``take_up`` -> ``correlate``): what is open there is read,
+the pure answer is computed, and what differs from it is written. Looks of one tenant come one after the other, and each
+begins after the change that asked for it, so the last one has seen everything; what it writes are changes too and are
+looked at again. So it ends where nothing differs, whoever did which look and in whatever order, and a look that died
+half way is done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from time import time
+from typing import Any
+
+from convergedon.core import trace
+from convergedon.core.bus import Message, partition, token
+from convergedon.core.errors import Conflict, NotFound, Unavailable
+from convergedon.core.store import Outgoing, Record, Store
+from convergedon.handlers.affected_parties import AFFECTED_PARTY
+from convergedon.handlers.alarms import ALARM, referred
+from convergedon.mediation import affected, aside, inventory
+from convergedon.mediation.affected import Told, Wanted
+from convergedon.mediation.correlation import (
+    Alarm,
+    Correlation,
+    Topology,
+    Verdict,
+    called,
+    closure,
+    device_of,
+    kind_of,
+    needed,
+    rank,
+    reconsidered,
+)
+from convergedon.mediation.inventory import Service
+from convergedon.mediation.topology import part_at
+from convergedon.mediation.work import Work
+
+CONCLUDED = frozenset(
+    (
+        "perceivedSeverity",
+        "alarmType",
+        "isRootCause",
+        "why",
+        "parentAlarm",
+        "correlatedAlarm",
+        "serviceAffecting",
+        "affectedService",
+        "expectedRestoration",
+    )
+)
+"""Members of which a change has an alarm looked at: what conclusions are drawn from, and what they are."""
+MOST_CORRELATED = 2_000
+"""Alarms that a head lists: each of its events carries the list. All of them name it as their parent."""
+CLOSED = dict.fromkeys(("openKey", "openAt", "openOn"))
+"""What an alarm gives free when it is over: its condition's key, and its place among what is open."""
+LOOKED_UP = 500
+WAITED = 0.25
+"""Seconds after which a message was not alone: then its whole device is looked at, for all that wait behind it."""
+
+# asking for a look
+
+
+async def take_up(work: Work, message: Message) -> None:
+    """An event of an alarm: have its neighbourhood looked at, if anything is concluded from what changed."""
+    event = message.body["event"]
+    if "fieldPath" in event and CONCLUDED.isdisjoint(event["fieldPath"].split(",")):
+        return
+    tenant, id = message.body["tenant"], message.body["id"]
+    for look in [_look(tenant, place, event["eventId"]) for place in await _places(work, tenant, id, event)]:
+        await work.bus.publish(look.subject, look.body, look.id, look.headers)
+
+
+async def _places(work: Work, tenant: str, id: str, event: Mapping[str, Any]) -> list[str]:
+    """Where an alarm's change matters: at its own place, and at the head that it leaves or is no more under."""
+    try:
+        alarm = await work.store.get(ALARM.name, tenant, id)
+    except NotFound:
+        said = event["event"][ALARM.name].get("alarmedObject") or {}
+        return [own(id), *([said["id"]] if said.get("id") else [])]
+    if "place" not in alarm.facts:
+        return [own(id)]
+    head = [alarm.facts["headAt"]] if alarm.body["state"] == "cleared" and "headAt" in alarm.facts else []
+    return list(dict.fromkeys([alarm.facts["place"], *head]))
+
+
+def own(id: str) -> str:
+    """The place of an alarm that a client reported: where it is said to be is not ours to judge, so it stands alone."""
+    return f"alarm {id}"
+
+
+def _look(tenant: str, place: str, cause: str) -> Outgoing:
+    body = {"look": place, "about": {"kind": ALARM.name, "tenant": tenant, "id": place}}
+    subject = f"task.{partition(f'alarms of {tenant}')}.{token(tenant)}"
+    return Outgoing(f"{cause}:{place}", subject, body, trace.headers())
+
+
+async def looks(store: Store, tenant: str, cause: str) -> list[Outgoing]:
+    """Looks at everything that is open, for when the topology has changed."""
+    kinds = (ALARM.name, AFFECTED_PARTY.name)
+    there = [await store.find(kind, {"tenant": tenant, "facts.openAt": {"$gt": ""}}) for kind in kinds]
+    places = {record.facts["openAt"] for records in there for record in records}
+    return [_look(tenant, place, cause) for place in sorted(places)]
+
+
+# a look
+
+
+async def correlate(work: Work, message: Message) -> None:
+    """Look at a neighbourhood, unless that was done since it was asked for."""
+    tenant, place = message.body["about"]["tenant"], message.body["look"]
+    topology = await work.known.topologies.of(work.store, tenant)
+    near = reconsidered(place, topology)
+    if work.known.has_seen(tenant, near, message.position):
+        return
+    if len(near) == 1 and device_of(place) and time() - message.stored > WAITED:
+        near = reconsidered(device_of(place), topology)
+    newest = await work.bus.last(message.subject)
+    look = await _read(work, tenant, near, topology)
+    await look.write()
+    work.known.note(tenant, near, newest.position if newest else message.position)
+
+
+async def _read(work: Work, tenant: str, near: frozenset[str], topology: Topology) -> Look:
+    alone = next((place.partition(" ")[2] for place in near if place.startswith("alarm ")), None)
+    if alone is not None:
+        found = await work.store.find(ALARM.name, {"id": alone})
+        there = [record for record in found if record.tenant == tenant and "place" not in record.facts]
+    else:
+        there = await _open_at(work, ALARM.name, tenant, needed(near, topology))
+    open_ = [record for record in there if record.body["state"] != "cleared"]
+    for record in there:
+        if record.body["state"] == "cleared" and "openAt" in record.facts:  # a person cleared it
+            await work.resources.change(ALARM, record, facts=CLOSED)
+    told = await _open_at(work, AFFECTED_PARTY.name, tenant, near)
+    return Look(work, tenant, near, topology, open_, told)
+
+
+async def _open_at(work: Work, kind: str, tenant: str, places: Collection[str]) -> list[Record]:
+    """What is open at these places; a device stands for all that is part of it."""
+    devices = [place for place in places if kind_of(place) == "device"]
+    found: dict[str, Record] = {}
+    for path, wanted in (("facts.openAt", places), ("facts.openOn", devices)):
+        listed = sorted(wanted)
+        for first in range(0, len(listed), LOOKED_UP):
+            where = {"tenant": tenant, path: {"$in": listed[first : first + LOOKED_UP]}}
+            found |= {record.id: record for record in await work.store.find(kind, where)}
+    return list(found.values())
+
+
+@dataclass
+class Look:
+    """One look: what is open in a neighbourhood, and what is known of whom it affects."""
+
+    work: Work
+    tenant: str
+    near: frozenset[str]
+    topology: Topology
+    open: Sequence[Record]
+    told: Sequence[Record]
+
+    def __post_init__(self) -> None:
+        self._inferred = {record.facts["openAt"]: record for record in self.open if record.facts.get("inferred")}
+        self._records = {_key(record): record for record in self.open if not record.facts.get("inferred")}
+        self._correlation = Correlation(map(_alarm, self._records.values()), self.topology)
+        self._near = {key: one for key, one in self._records.items() if self._is_near(_place(one))}
+        self._verdicts = {key: self._correlation.verdict(key) for key in sorted(self._near)}
+
+    def _is_near(self, place: str) -> bool:
+        return place in self.near or device_of(place) in self.near
+
+    async def write(self) -> None:
+        """Write what differs: what is found to fail, whom it affects, what follows, and what is found no more."""
+        for part, under in self._found_to_fail().items():
+            self._inferred[part] = await self._infer(part, under)
+        services = await self._services()
+        await self._write_affected(services)
+        await aside.all_of(self._write_alarm(key, services) for key in self._verdicts)
+        for part, record in self._inferred.items():
+            if self._is_near(part) and self._correlation.root_of(part):
+                await self._write_head(record, part, services)
+            elif self._is_near(part):
+                await self._dismiss(record)
+
+    def _found_to_fail(self) -> dict[str, list[Record]]:
+        """The links and groups that are roots though no alarm says so, with the alarms from which that follows."""
+        found: dict[str, list[Record]] = {}
+        for key, verdict in self._verdicts.items():
+            if verdict.root is None:
+                found.setdefault(verdict.part, []).append(self._near[key])
+        return found
+
+    async def _infer(self, part: str, under: Sequence[Record]) -> Record:
+        """The alarm of a link or group that is taken to fail."""
+        if part in self._inferred:
+            return self._inferred[part]
+        body = _inferred(part, under)
+        first = min(under, key=lambda record: (record.body["alarmRaisedTime"], _key(record)))
+        with trace.span("alarm.infer", first.facts.get("carrier")):
+            facts = {
+                "place": part,
+                "openAt": part,
+                "openKey": f"inferred {part}",
+                "key": f"inferred {part}",
+                "inferred": True,
+                "count": 1,
+                "carrier": trace.headers(),
+                "parties": [],
+            }
+            try:
+                made = await self.work.resources.create(ALARM, self.tenant, {**body, "state": "raised"}, facts)
+            except Conflict as error:
+                raise Unavailable(f"the alarm of {called(part)} was inferred by somebody else") from error
+            self.work.audit.record("alarm.inferred", self.tenant, "convergedon", f"alarm/{made.id}", "done", part=part)
+        return made
+
+    async def _dismiss(self, record: Record) -> None:
+        """The network does not say any more what this was concluded from."""
+        with trace.span("alarm.clear", record.facts.get("carrier")):
+            body = {"state": "cleared", "perceivedSeverity": "cleared", "clearSystemId": "convergedon"}
+            await self.work.resources.change(ALARM, record, body, CLOSED)
+            self.work.audit.record("alarm.cleared", self.tenant, "convergedon", f"alarm/{record.id}", "done")
+
+    # what stands on what fails
+
+    def _failing(self, part: str, fails: bool) -> frozenset[str]:
+        return frozenset(closure([part], self.topology.below)) if fails else frozenset()
+
+    def _all_failing(self) -> dict[str, frozenset[str]]:
+        """key of an alarm, or a part that is found to fail -> what is out of service because of it."""
+        found = {key: self._failing(_place(one), _fails(one)) for key, one in self._near.items()}
+        return found | {part: self._failing(part, True) for part in self._inferred if self._is_near(part)}
+
+    async def _services(self) -> dict[str, list[Service]]:
+        """key of an alarm, or a part that is found to fail -> the services that it takes out of service."""
+        failing = self._all_failing()
+        ids = {part_at(self.tenant, part)[1]: part for parts in failing.values() for part in parts if _is_part(part)}
+        standing = await inventory.standing(self.work.store, self.tenant, sorted(ids))
+        at: dict[str, dict[str, Service]] = {}
+        for id, services in standing.items():
+            at.setdefault(ids[id], {}).update({service.id: service for service in services})
+        found = {
+            name: {id: service for part in parts for id, service in at.get(part, {}).items()}
+            for name, parts in failing.items()
+        }
+        for key, record in self._near.items():
+            if "place" not in record.facts:  # what a client reported says itself what it affects
+                listed = [referred(one) for one in record.body.get("affectedService") or []]
+                found[key] = {one.id: one for one in await inventory.named(self.work.store, self.tenant, listed)}
+        return {name: [services[id] for id in sorted(services)] for name, services in found.items()}
+
+    # whom it affects
+
+    async def _write_affected(self, services: Mapping[str, Sequence[Service]]) -> None:
+        wanted: dict[Told, Wanted] = {}
+        for key, record in self._near.items():
+            if self._verdicts[key].root == key:
+                wanted |= self._wanted(record, _place(record), _cause(record), services)
+        for part, record in self._inferred.items():
+            if self._is_near(part) and self._correlation.root_of(part):
+                wanted |= self._wanted(record, part, f"{called(part)} fails", services)
+        settled = [record for record in self.told if not self._is_looked_at_elsewhere(record)]
+        await affected.write(self.work, settled, wanted)
+
+    def _wanted(
+        self, record: Record, place: str, cause: str, services: Mapping[str, Sequence[Service]]
+    ) -> dict[Told, Wanted]:
+        """What a problem means for each of its customers."""
+        root = None if record.facts.get("inferred") else _key(record)
+        by_customer: dict[str, list[Service]] = {}
+        for service in services.get(root or place, ()):
+            for customer in service.customers:
+                by_customer.setdefault(customer, []).append(service)
+        keys = [key for key, found in self._verdicts.items() if (found.part, found.root) == (place, root)]
+        return {
+            Told(customer, record.id): Wanted(
+                record, place, device_of(place), theirs, first.body["alarmRaisedTime"], first.id, cause
+            )
+            for customer, theirs in by_customer.items()
+            if (first := self._first(root, keys, customer, services))
+        }
+
+    def _first(
+        self, root: str | None, keys: Sequence[str], customer: str, services: Mapping[str, Sequence[Service]]
+    ) -> Record:
+        """The root, or the first alarm of its problem that disturbs this customer."""
+        disturbing = [key for key in keys if any(customer in one.customers for one in services.get(key, ()))]
+        begun = [root, *disturbing] if root else disturbing or keys
+        return self._near[min(begun, key=lambda key: (self._near[key].body["alarmRaisedTime"], key))]
+
+    def _is_looked_at_elsewhere(self, record: Record) -> bool:
+        """Whether the part that a record speaks of fails because of one outside: that one's look decides."""
+        top = self._correlation.top(record.facts["openAt"])
+        return top is not None and not self._is_near(top)
+
+    # what is written on alarms
+
+    async def _write_alarm(self, key: str, services: Mapping[str, Sequence[Service]]) -> None:
+        record, verdict = self._near[key], self._verdicts[key]
+        if "place" not in record.facts:
+            return
+        head = self._head_of(verdict)
+        under = self._under(_place(record), key) if head.id == record.id else []
+        await self._conclude(
+            record, None if head.id == record.id else head, verdict.part, verdict.why, under, services.get(key, ())
+        )
+
+    async def _write_head(self, record: Record, part: str, services: Mapping[str, Sequence[Service]]) -> None:
+        under = self._under(part, None)
+        said = _inferred(part, [self._near[key] for key in under])
+        await self._conclude(record, None, part, self._correlation.signs(part), under, services.get(part, ()), said)
+
+    async def _conclude(
+        self,
+        record: Record,
+        head: Record | None,
+        part: str,
+        why: str,
+        under: Sequence[str],
+        services: Sequence[Service],
+        said: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write on an alarm what is concluded of it; ``head`` is None for one that is a root itself."""
+        parents, parent = self._parents(record, head)
+        children, listed = self._children(record, under)
+        change = {
+            **(said or {}),
+            "isRootCause": head is None,
+            "why": why,
+            "serviceAffecting": bool(services),
+            "affectedService": [inventory.reference(self.work.resources, service) for service in services],
+            **parents,
+            **children,
+        }
+        facts = {"headAt": part, "parent": parent, "listed": listed, **touches(self.work, services)}
+        facts["head"] = (head or record).id
+        also = self._looks_elsewhere(record, (head or record).id, part)
+        with trace.span("alarm.correlate", record.facts.get("carrier")):
+            await self.work.resources.change(ALARM, record, change, facts, also=also)
+
+    def _head_of(self, verdict: Verdict) -> Record:
+        return self._records[verdict.root] if verdict.root else self._inferred[verdict.part]
+
+    def _under(self, part: str, root: str | None) -> list[str]:
+        """The alarms that follow from this one."""
+        return [
+            key for key, found in self._verdicts.items() if (found.part, found.root) == (part, root) and key != root
+        ]
+
+    def _parents(self, record: Record, head: Record | None) -> tuple[dict[str, Any], str | None]:
+        """The network's parent beside those that people gave it; those are theirs."""
+        said = record.body.get("parentAlarm") or []
+        people = [one for one in said if referred(one) != record.facts.get("parent")]
+        ours = head if head and head.id not in map(referred, people) else None
+        found = [*people, self._reference(ours)] if ours else people
+        return ({"parentAlarm": found} if found != said else {}), ours.id if ours else None
+
+    def _children(self, record: Record, under: Sequence[str]) -> tuple[dict[str, Any], list[str] | None]:
+        """The network's children of a head, as many as it may list, beside those that people put there."""
+        said = record.body.get("correlatedAlarm") or []
+        former = set(record.facts.get("listed") or ())
+        people = [one for one in said if referred(one) not in former]
+        ids = set(map(referred, people))
+        ours = [self._near[key] for key in under[:MOST_CORRELATED] if self._near[key].id not in ids]
+        found = [*people, *map(self._reference, ours)]
+        return ({"correlatedAlarm": found} if found != said else {}), [one.id for one in ours] or None
+
+    def _reference(self, record: Record) -> dict[str, str]:
+        return {"id": record.id, "href": self.work.resources.href(ALARM.name, record.id)}
+
+    def _looks_elsewhere(self, record: Record, head: str, part: str) -> list[Outgoing]:
+        """Looks at the heads that the alarm leaves and joins, where this one does not reach: they list it."""
+        if record.facts.get("head") == head:
+            return []
+        heads = {part, str(record.facts.get("headAt", part))}
+        cause = f"{record.id}:{record.revision}"
+        return [_look(self.tenant, place, cause) for place in sorted(heads) if not self._is_near(place)]
+
+
+def _key(record: Record) -> str:
+    return str(record.facts.get("key") or own(record.id))
+
+
+def _place(record: Record) -> str:
+    return str(record.facts.get("place") or own(record.id))
+
+
+def _alarm(record: Record) -> Alarm:
+    body = record.body
+    severity = body["perceivedSeverity"] if record.facts.get("fault") else "indeterminate"
+    return Alarm(_key(record), _place(record), severity, body["alarmType"], body.get("specificProblem", ""))
+
+
+def _fails(record: Record) -> bool:
+    return _alarm(record).fails
+
+
+def _is_part(place: str) -> bool:
+    return not place.startswith("alarm ")
+
+
+def _cause(record: Record) -> str:
+    return record.body.get("specificProblem") or "a fault"
+
+
+def _inferred(part: str, under: Sequence[Record]) -> dict[str, Any]:
+    """What is said of a link or group that is taken to fail: as grave as the gravest sign, since the first."""
+    severities = [record.body["perceivedSeverity"] for record in under]
+    return {
+        "alarmType": "communicationsAlarm",
+        "perceivedSeverity": min(severities, key=rank),
+        "probableCause": "communicationsSubsystemFailure",
+        "specificProblem": f"{called(part)} fails",
+        "alarmedObject": {"id": part},
+        "alarmedObjectType": "link" if kind_of(part) == "link" else "sharedRiskGroup",
+        "sourceSystemId": "convergedon",
+        "reportingSystemId": "convergedon-correlation",
+        "alarmRaisedTime": min(record.body["alarmRaisedTime"] for record in under),
+    }
+
+
+def touches(work: Work, services: Sequence[Service]) -> dict[str, Any]:
+    """Which customers may see an alarm, and which of its services each of them."""
+    touched: dict[str, list[dict[str, str]]] = {}
+    for service in services:
+        for customer in service.customers:
+            touched.setdefault(customer, []).append(inventory.reference(work.resources, service))
+    return {"parties": sorted(touched), "touches": touched}

@@ -1,0 +1,305 @@
+"""Many alarms, one problem: the same whoever took which observation when, and everybody affected has the last word."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given
+from hypothesis import settings as effort
+from hypothesis import strategies as st
+from scene import STORE_KINDS, PumpBus, Scene, playing
+
+from convergedon.adapters.contract import Observation
+from convergedon.core.bus import Message
+from convergedon.core.memory import MemoryStore, subject_matches
+from convergedon.core.store import Store
+from convergedon.handlers.alarms import ALARM
+from convergedon.handlers.service_inventory import SERVICE
+from convergedon.mediation import topology
+from convergedon.mediation.topology import Plan, part_at
+
+PLAN = Plan(
+    "acme",
+    {
+        "pe1": [],
+        "pe2": [],
+        "pe3": [],
+        "pe1/ge-8": [],
+        "pe2/ge-8": [],
+        "pe1/ge-9": [],
+        "pe3/ge-9": [],
+        "cpe": ["pe3"],
+        "link a": ["pe1/ge-8", "pe2/ge-8"],
+        "link b": ["pe1/ge-9", "pe3/ge-9"],
+        "group duct": ["link a", "link b"],
+    },
+)
+SERVICES = {
+    "s1": (("pe1", "pe1/ge-1"), ("northwind",)),
+    "s2": (("pe2", "pe2/ge-8"), ("contoso",)),
+    "s3": (("pe3", "pe3/ge-9"), ("northwind",)),
+    "s4": (("pe1", "pe1/ge-8", "pe3", "pe3/ge-1"), ("fabrikam", "contoso")),
+    "s5": (("cpe",), ("fabrikam",)),
+}
+PLACES = ["pe1", "pe2", "pe3", "cpe", "pe1/ge-1", "pe1/ge-8", "pe1/ge-9", "pe2/ge-8", "pe3/ge-9", "pe3/ge-1"]
+EPOCH = 1_770_000_000.0
+
+
+class Scattered(PumpBus):
+    """Delivers as many workers do: in each lane in order, but nobody knows which lane is next."""
+
+    def __init__(self, chance: Random) -> None:
+        super().__init__()
+        self._chance = chance
+        self._lanes: dict[str, deque[Message]] = defaultdict(deque)
+
+    async def publish(
+        self, subject: str, body: Mapping[str, Any], id: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        before = len(self.messages)
+        await super().publish(subject, body, id, headers)
+        for message in self.messages[before:]:
+            for consumer in self.consumers:
+                if subject_matches(message.subject, consumer.subject):
+                    self._lanes[consumer.name].append(message)
+
+    async def run(
+        self,
+        store: Store,
+        times: int = 1,
+        between: Callable[[], Awaitable[Any]] | None = None,
+        after: Callable[[Message, Any], Awaitable[None]] | None = None,
+        most: int = 1_000_000,
+    ) -> None:
+        """Deliver until nothing is left, or as many messages."""
+        for _ in range(most):
+            for unsent in await store.unsent(-1):
+                for message in unsent.messages:
+                    await self.publish(message.subject, message.body, message.id, message.headers)
+                await store.sent([unsent])
+            ready = [consumer for consumer in self.consumers if self._lanes[consumer.name]]
+            if not ready:
+                return
+            consumer = self._chance.choice(ready)
+            await self._deliver(consumer, self._lanes[consumer.name].popleft())
+
+
+def observation(number: int, place: str, kind: str, severity: str = "major") -> Observation:
+    device, _, port = place.partition("/")
+    about = {
+        "alarmType": "communicationsAlarm",
+        "perceivedSeverity": severity,
+        "probableCause": "lossOfSignal",
+        "specificProblem": f"{place} is down",
+        "details": {},
+    }
+    at = EPOCH + number
+    return Observation(f"o{number}", kind, "loopback", device, "acme", at, port, f"down:{port}", about)  # type: ignore[arg-type]
+
+
+async def furnish(scene: Scene) -> None:
+    await topology.keep(scene.resources, PLAN)
+    for id, (places, customers) in SERVICES.items():
+        body = {
+            "name": f"access {id}",
+            "state": "active",
+            "supportingResource": [{"id": part_at("acme", place)[1]} for place in places],
+            "relatedParty": [{"id": customer, "role": "customer"} for customer in customers],
+        }
+        await scene.resources.create(SERVICE, "acme", body, {}, id)
+    await scene.pump()
+
+
+async def outcome(scene: Scene) -> dict[str, Any]:
+    """What it comes to, in words that do not depend on ids."""
+    open_ = [one for one in await scene.find("alarm") if one.body["state"] != "cleared"]
+    at = {one.id: one.facts["key"] for one in open_}
+    alarms = {
+        one.facts["key"]: {
+            "why": one.body["why"],
+            "root": one.body["isRootCause"],
+            "severity": one.body["perceivedSeverity"],
+            "since": one.body["alarmRaisedTime"],
+            "affecting": one.body["serviceAffecting"],
+            "services": [service["id"] for service in one.body["affectedService"]],
+            "parent": [at[parent["id"]] for parent in one.body.get("parentAlarm", [])],
+            "children": sorted(at[child["id"]] for child in one.body.get("correlatedAlarm", [])),
+            "parties": one.facts["parties"],
+        }
+        for one in open_
+    }
+    told = {
+        (one.facts["customer"], at[one.facts["problem"]]): {
+            "cause": one.body["cause"],
+            "services": [service["id"] for service in one.body["service"]],
+            "since": one.body["affectedSince"],
+            "said": one.body["activity"][-1]["text"],
+        }
+        for one in await scene.find("affectedParty", **{"body.status": "affected"})
+    }
+    return {"alarms": alarms, "told": told, "last word": await last_words(scene)}
+
+
+async def last_words(scene: Scene) -> dict[tuple[str, str], str]:
+    """customer, service -> what the last notification that speaks of it says."""
+    found: dict[tuple[str, str], str] = {}
+    for note in await scene.store.find("customerNotification", {}):  # as they were made
+        customer = note.body["relatedParty"][0]["id"]
+        well = note.body["notificationType"] == "serviceRestored"
+        for service in note.body["service"]:
+            found[customer, service["id"]] = "works" if well else "disturbed"
+        for service in note.body.get("restoredService", []):
+            found[customer, service["id"]] = "works"
+    return found
+
+
+async def play(seen: Iterable[Observation], chance: Random, most: int) -> dict[str, Any]:
+    """What observations come to on workers of which nobody knows who is next; ``most`` messages between two of them."""
+    with TemporaryDirectory() as folder:
+        async with playing(MemoryStore(STORE_KINDS), Scattered(chance), Path(folder)) as scene:
+            await furnish(scene)
+            for one in seen:
+                await scene.network.say(one)
+                await scene.bus.run(scene.store, most=chance.randint(0, most))
+            await scene.pump()
+            assert scene.bus.parked_ == []
+            await hold(scene)
+            return await outcome(scene)
+
+
+async def hold(scene: Scene) -> None:
+    """What must be true whatever happened: no child without its parent, nobody told twice, nobody without last word."""
+    found = await outcome(scene)
+    for key, alarm in found["alarms"].items():
+        for parent in alarm["parent"]:
+            assert key in found["alarms"][parent]["children"]
+        for child in alarm["children"]:
+            assert found["alarms"][child]["parent"] == [key]
+        assert alarm["root"] == (alarm["parent"] == [])
+    disturbed = {(customer, id) for (customer, _), told in found["told"].items() for id in told["services"]}
+    assert {who for who, word in found["last word"].items() if word == "disturbed"} == disturbed
+    assert {
+        (customer, id) for alarm in found["alarms"].values() for id in alarm["services"] for customer in SERVICES[id][1]
+    } == disturbed
+    for record in await scene.find("affectedParty"):
+        notes = await scene.find("customerNotification", **{"body.affectedParty.id": record.id})
+        kinds = [note.body["notificationType"] for note in notes]
+        assert kinds.count("serviceAffected") == 1
+        assert kinds.count("serviceRestored") == (record.body["status"] == "restored")
+        texts = {note.body["text"] for note in notes}
+        assert texts == {entry["text"] for entry in record.body["activity"]}
+
+
+def reordered(seen: list[Observation], chance: Random) -> list[Observation]:
+    """The same observations, those of each device in their order."""
+    devices = [one.device for one in seen]
+    chance.shuffle(devices)
+    queues = {device: iter([one for one in seen if one.device == device]) for device in devices}
+    return [next(queues[device]) for device in devices]
+
+
+FAULTS = st.lists(
+    st.tuples(st.sampled_from(PLACES), st.sampled_from(["critical", "major", "major", "warning"])),
+    min_size=1,
+    max_size=10,
+    unique_by=lambda one: one[0],
+).map(lambda faults: [observation(number, place, "fault", severity) for number, (place, severity) in enumerate(faults)])
+MIXED = st.lists(
+    st.tuples(st.sampled_from(PLACES), st.sampled_from(["fault", "fault", "fault", "clear"])), min_size=1, max_size=14
+).map(lambda said: [observation(number, place, kind) for number, (place, kind) in enumerate(said)])
+PATIENT = effort(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+"""An example takes half a second: what fails is not made smaller."""
+
+
+@PATIENT
+@given(FAULTS, st.integers(0, 2**32))
+def test_in_whatever_order_it_comes_to_the_same(seen: list[Observation], seed: int) -> None:
+    """Problems, groups, reasons, who is affected since when, and what they heard last of what is still disturbed.
+
+    A cut that was concluded from half of the news may have been told of services that it turns out not to touch.
+    """
+    at_once = asyncio.run(play(seen, Random(1), 0))
+    chance = Random(seed)
+    scattered = asyncio.run(play(reordered(seen, chance), chance, 40))
+
+    assert _left(scattered) == _left(at_once)
+
+
+@PATIENT
+@given(MIXED, st.integers(0, 2**32))
+def test_what_ends_meanwhile_changes_nothing_of_what_is_left(seen: list[Observation], seed: int) -> None:
+    """Only since when a customer suffers may go back to a fault that ended before the next began."""
+    at_once = asyncio.run(play(seen, Random(1), 0))
+    chance = Random(seed)
+    scattered = asyncio.run(play(reordered(seen, chance), chance, 40))
+
+    assert _timeless(scattered) == _timeless(at_once)
+
+
+def _left(found: dict[str, Any]) -> dict[str, Any]:
+    told = {
+        who: {**said, "said": re.sub(r" [\w ,]* works again\.", "", said["said"])}
+        for who, said in found["told"].items()
+    }
+    disturbed = {who for who, word in found["last word"].items() if word == "disturbed"}
+    return {**found, "told": told, "last word": disturbed}
+
+
+def _timeless(found: dict[str, Any]) -> str:
+    told = {who: {**said, "since": "", "said": ""} for who, said in found["told"].items()}
+    return re.sub(r"2026-[0-9T:.-]*Z", "then", repr((sorted(found["alarms"].items()), sorted(told.items()))))
+
+
+async def test_a_late_parent_takes_over_and_gives_back(still: Scene) -> None:
+    """Its children name it, their customers hear of the other cause, and of each end once."""
+    await furnish(still)
+    for number, (place, kind) in enumerate(
+        [("pe2/ge-8", "fault"), ("pe1/ge-8", "fault"), ("pe1", "fault"), ("pe1", "clear"), ("pe1/ge-8", "clear")]
+    ):
+        await still.network.say(observation(number, place, kind))
+        await still.settled()
+
+    notes = await still.store.find("customerNotification", {})
+    heard = [
+        (note.body["notificationType"], note.body["text"].partition(": ")[2])
+        for note in notes
+        if note.body["relatedParty"][0]["id"] == "contoso"
+    ]
+    assert heard == [
+        ("serviceAffected", "pe2/ge-8 is down."),
+        ("serviceUpdated", "link a fails."),
+        ("serviceUpdated", "pe1 is down."),
+        ("serviceUpdated", "link a fails."),
+        ("serviceUpdated", "pe2/ge-8 is down. access s4 s4 works again."),
+    ]
+    assert [alarm["root"] for alarm in (await outcome(still))["alarms"].values()] == [True]
+
+
+async def test_what_people_say_of_alarms_stays_theirs(still: Scene) -> None:
+    """Acknowledgement, comment and grouping by hand outlast every regrouping."""
+    await furnish(still)
+    await still.network.say(observation(1, "pe2/ge-8", "fault"))
+    await still.network.say(observation(2, "cpe", "fault"))
+    await still.settled()
+    mine = next(one for one in await still.find("alarm") if one.facts["place"] == "pe2/ge-8")
+    other = next(one.id for one in await still.find("alarm") if one.facts["place"] == "cpe")
+    by_hand = {"parentAlarm": [{"id": other}], "ackState": "acknowledged", "comment": [{"comment": "on my way"}]}
+    await still.resources.change(ALARM, mine, by_hand)
+    await still.network.say(observation(3, "pe1/ge-8", "fault"))
+    await still.settled()
+    (link,) = [one for one in await still.find("alarm") if one.facts.get("inferred")]
+    grouped = await still.store.get("alarm", "acme", mine.id)
+    assert [parent["id"] for parent in grouped.body["parentAlarm"]] == [other, link.id]
+    await still.network.say(observation(4, "pe1/ge-8", "clear"))
+    await still.settled()
+
+    left = await still.store.get("alarm", "acme", mine.id)
+    assert {name: left.body[name] for name in by_hand} == by_hand
+    assert left.body["isRootCause"] is True
