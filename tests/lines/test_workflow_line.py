@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from faulty import FaultyStore
-from scene import STORE_KINDS, Scene, listening, pumped, twice
+from scene import BERLIN, STORE_KINDS, Scene, item, listening, pumped, twice
 
 from convergedon.adapters.contract import Outcome
 from convergedon.core.bus import partition
@@ -21,7 +21,7 @@ from convergedon.core.store import Record, Store
 from convergedon.handlers.apis import APIS
 from convergedon.handlers.remediation import WORKFLOW_APPROVAL, WORKFLOW_CONTROL
 from convergedon.handlers.resource import Resources
-from convergedon.mediation.workflows import remediation
+from convergedon.mediation.workflows import definitions, remediation
 from convergedon.mediation.workflows.definitions import Definition, violations
 
 MARA, ZOE = Subject("mara", "acme", ("noc",)), Subject("zoe", "acme", ("noc",))
@@ -431,6 +431,34 @@ async def test_a_request_is_made_once_it_is_answered(tmp_path: Path) -> None:
     assert changed == []
     assert run.body["state"] == "completed"
     assert listener.of("tickets") == [{"about": alarm.id}]
+
+
+async def test_the_shipped_ticket_is_opened_once_and_resolved_by_the_all_clear(tmp_path: Path) -> None:
+    """Also where the ticket system is away for a while."""
+    (source,) = [file for file in definitions.sources(None) if "ticket" in file.name]
+    async with listening() as listener:
+        document = dict(definitions.read(source).document)
+        document["document"] = {**document["document"], "metadata": {"url": listener.url("tickets")}}
+        async with pumped(tmp_path, workflows=[Definition(document)]) as scene:
+            assert (await scene.ended(await scene.order(item(**BERLIN))))["state"] == "completed"
+            listener.answers["tickets"] = 503
+            await scene.say("fault")
+            with pytest.raises(AssertionError, match=r"came back for ever: 127\.0\.0\.1 answered 503"):
+                await scene.pump()
+            assert (await run_of(scene)).body["state"] == "running"
+            listener.answers["tickets"] = 201
+            listener.got.clear()
+            (again,) = [one for one in scene.bus.messages if "request" in one.body]
+            await scene.bus.publish(again.subject, again.body, "once more")
+            await scene.pump()
+            await scene.say("clear")
+            await scene.pump()
+            run = await run_of(scene)
+
+    assert run.body["state"] == "completed"
+    assert [path for path, _ in listener.got] == ["tickets", "tickets/null/resolve"]
+    assert listener.of("tickets")[0]["name"] == "link down on pe1 ge-1"
+    assert [one["@referredType"] for one in listener.of("tickets")[0]["relatedEntity"]] == ["Alarm", "Service"]
 
 
 # everything that may go wrong, at every step
