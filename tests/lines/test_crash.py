@@ -26,7 +26,7 @@ ALARMS = "/tmf-api/alarmManagement/v4"
 NOTIFICATIONS = "/convergedon-api/customerNotification/v1"
 SITES = {"berlin-1": "pe1", "berlin-2": "pe1", "hamburg-1": "pe2"}
 ORDERS, TRAPS = 50, 500
-VICTIMS = ("gateway", "worker-1", "worker-2", "netconf", "snmp", "flow", "nats", "mongodb")
+VICTIMS = ("gateway", "worker-1", "worker-2", "netconf", "snmp", "flow", "file", "nats", "mongodb")
 BATCH = ORDERS // (len(VICTIMS) + 1)
 FINAL = {"completed", "failed", "partial", "cancelled", "rejected"}
 
@@ -237,7 +237,8 @@ async def reported(given: settings.Settings, system: up.System) -> tuple[Counter
             while True:
                 try:
                     messages = await bus.read("network.>")
-                    seen = [part["observation"] for body in messages for part in body.get("observations", [body])]
+                    parts = [part for body in messages for part in body.get("observations", [body])]
+                    seen = [part["observation"] for part in parts if "observation" in part]
                     alarms = await store.find("alarm", {})
                 except Unavailable:
                     continue
