@@ -213,6 +213,7 @@ class Correlation:
             if alarm.fails:
                 self._said[alarm.place] = alarm
         self._taken_to_fail: dict[str, bool] = {}
+        self._words: dict[str, str] = {}
 
     def inferred(self, place: str) -> bool:
         """Whether this link or group is taken to fail though no alarm says so."""
@@ -278,6 +279,11 @@ class Correlation:
 
     def signs(self, place: str) -> str:
         """Why a link or group is taken to fail."""
+        if place not in self._words:
+            self._words[place] = self._why_taken_to_fail(place)
+        return self._words[place]
+
+    def _why_taken_to_fail(self, place: str) -> str:
         if kind_of(place) == "link":
             ends = sorted(self._topology.ends[place])
             return f"{called(place)} fails: all its ends do ({_listed(ends)}), and none of their devices is known to"

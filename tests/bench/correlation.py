@@ -38,6 +38,8 @@ TENANT = "acme"
 DUCT = 5
 """Links in a duct: their ten ends are one problem when it is cut."""
 TRAPS = 2_000
+DRAWN = 200
+"""Alarms whose links are in the topology of the store; the others stand for themselves."""
 PATIENCE = 300.0
 
 
@@ -68,7 +70,7 @@ async def measure(effort: Effort) -> Result:
     for part in ("pure", "store"):
         few, many = (result.figures[f"{part}, {size} open"]["p50"] for size in (sizes[0], sizes[-1]))
         result.ratios[f"{part}, {sizes[-1]} / {sizes[0]} open"] = rounded(many / few)
-    traps = min(TRAPS, effort.most // 10 * 2)
+    traps = TRAPS if effort.most >= 10_000 else 40
     async with _worked() as work:
         figures, note = await _cut(work, traps)
         result.figures[f"a cut of {traps} traps"] = figures
@@ -127,7 +129,7 @@ async def _stored(work: Work, size: int, effort: Effort) -> list[float]:
     """Seconds that a look takes for an alarm that was raised at a place where none is, until all is written."""
     there = await work.store.count("alarm", {"tenant": TENANT})
     if not there:
-        await topology.keep(work.resources, Plan(TENANT, _plan(effort.most)))
+        await topology.keep(work.resources, Plan(TENANT, _plan(DRAWN)))
     fresh = [_record(place) for place in places(size)[there:]]
     for first in range(0, len(fresh), 500):
         await work.store.append(fresh[first : first + 500])
