@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from convergedon.adapters.contract import Capability, Device, Intent, Observation, Outcome, Report
+from convergedon.adapters.contract import Capability, Device, Observation, Report
 from convergedon.adapters.flow.exports import Export, Exports
 from convergedon.adapters.flow.gathering import Gathering
 from convergedon.adapters.intake import Datagram, Finding, Intake
@@ -81,9 +81,6 @@ class FlowAdapter:
     def become(self, other: FlowAdapter) -> None:
         """Go on with the devices that another one has read; templates and sockets stay."""
         self._devices = other._devices
-
-    async def perform(self, intent: Intent) -> Outcome:
-        raise Misconfigured(f"the flow adapter takes no intents: {intent.service} on {intent.device} needs another one")
 
     async def health(self) -> Mapping[str, Any]:
         return {**self._intake.health(), "waitingForTemplate": self._exports.kept, "missing": self._missing()}

@@ -16,13 +16,12 @@ from typing import Any
 
 import structlog
 
-from convergedon.adapters.contract import Capability, Device, Intent, Observation, Outcome, Report
+from convergedon.adapters.contract import Capability, Device, Observation, Report
 from convergedon.adapters.intake import Datagram, Finding, Intake
 from convergedon.adapters.snmp import ber, mapping, usm
 from convergedon.adapters.snmp.polling import Polling
 from convergedon.adapters.snmp.storm import Source, Storms
 from convergedon.core import strict
-from convergedon.core.errors import Misconfigured
 from convergedon.core.settings import Settings
 
 NO_INTERFACES: Mapping[int, str] = {}
@@ -112,9 +111,6 @@ class SnmpAdapter:
             self._usm = usm.Usm((), usm.own_engine(self._engine_file))
         if self._usm:
             self._usm.admit(users)
-
-    async def perform(self, intent: Intent) -> Outcome:
-        raise Misconfigured(f"the snmp adapter takes no intents: {intent.service} on {intent.device} needs another one")
 
     async def health(self) -> Mapping[str, Any]:
         storms = [{"device": device, "oid": oid} for device, oid in self._storms.raging[:20]]

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from convergedon.adapters import transaction
 from convergedon.adapters.contract import Device, Intent, Observation
 from convergedon.adapters.snmp import ber, create, lab
 from convergedon.adapters.snmp.adapter import SnmpAdapter
@@ -271,5 +272,7 @@ async def test_stopping_while_the_bus_is_away_ends_and_counts_what_is_lost(adapt
 
 
 async def test_an_intent_is_not_for_this_adapter(adapter):
-    with pytest.raises(Misconfigured, match="takes no intents"):
-        await adapter.perform(Intent("k", "acme", "pe1", "link", "eth0", {}, 0))
+    outcome = await transaction.perform(adapter, Intent("k", "acme", "pe1", "link", "eth0", {}, 0))
+
+    assert (outcome.status, outcome.reason) == ("refused", "capability")
+    assert "takes no intents" in outcome.words
