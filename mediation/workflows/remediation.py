@@ -24,6 +24,7 @@ from convergedon.handlers.alarms import ALARM
 from convergedon.handlers.remediation import WORKFLOW_APPROVAL, WORKFLOW_RUN
 from convergedon.handlers.resource import Resources, now
 from convergedon.handlers.service_inventory import SERVICE
+from convergedon.mediation import parts
 from convergedon.mediation.work import Work
 from convergedon.mediation.workflows import controls, web
 from convergedon.mediation.workflows.course import error
@@ -64,19 +65,26 @@ async def begin(work: Work, message: Message) -> None:
 
 
 async def incident(resources: Resources, alarm: Record) -> dict[str, Any]:
-    """What a workflow is given: the alarm, where it is, the services that it touches, and what was confirmed there."""
+    """What a workflow is given: the alarm, where it is, the services that it touches, and what was confirmed there.
+
+    What was confirmed is that of every service that stands there: a device that restarted may have lost them all,
+    though a warning touches none.
+    """
     place, _, part = str(alarm.body["alarmedObject"]["id"]).partition("/")
     device = str(alarm.body.get("sourceSystemId") or place)
     ids = [service["id"] for service in alarm.body.get("affectedService") or []]
     services = await resources.store.find(SERVICE.name, {"id": {"$in": ids}}) if ids else []
     found = sorted((one for one in services if one.tenant == alarm.tenant), key=lambda one: one.id)
+    here = {"tenant": alarm.tenant, "body.supportingResource.id": parts.id_of(alarm.tenant, parts.place(device, part))}
+    standing = await resources.store.find(SERVICE.name, here, sort=[("id", 1)])
     return {
         "alarm": resources.present(alarm),
         "target": {"device": device, "object": part},
         "services": [{"id": one.id, "name": one.body.get("name", "")} for one in found],
         "confirmed": [
             {**wanted, "instance": one.id}
-            for one in found
+            for one in standing
+            if one.body["state"] == "active"
             for wanted in one.facts.get("present", {}).get("wanted", [])
             if wanted["device"] == device and wanted["values"] is not None
         ],
@@ -177,7 +185,7 @@ async def _may_begin(work: Work, alarm: Record, definition: Definition, given: M
         "workflow": definition.name,
         "device": device,
         "changes": definition.changes,
-        "affected": len(alarm.body.get("affectedService") or []),
+        "affected": len({one["id"] for one in given["services"]} | {one["instance"] for one in given["confirmed"]}),
         "recent": sum(run.body["workflow"]["name"] == definition.name for run in lately),
         "raised": sum(instant(one.body["alarmRaisedTime"]) >= since for one in alarms if "alarmRaisedTime" in one.body),
         "underWay": await work.store.count(

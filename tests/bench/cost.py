@@ -2,7 +2,8 @@
 
 On in-memory twins a POST is as short as it can be, and the shares are as large; beside them stands the same on the
 embedded servers. A POST is counted in CPU time of the gateway's process, with all that it does for it afterwards
-(outbox, audit's writes, the log of decisions): what others do on the machine does not count in that. What is switched
+(outbox, audit's writes, the log of decisions): what others do on the machine does not count in that. On the embedded
+servers it is counted a second time as its caller waits for it, one POST after another, by the clock. What is switched
 off is switched off in servers.py, by no setting.
 """
 
@@ -64,14 +65,18 @@ async def measure(effort: Effort) -> Result:
         result.figures[name] = {"rate": rounded(rate), "us": rounded(1e6 / rate), "by the clock": rounded(clock)}
     pairs = [(stand, what) for stand, parts in STANDS.items() for what in parts if what != "all"]
     result.ratios = ratios(found, *((_post(stand, what), _post(stand, "all")) for stand, what in pairs))
+    result.ratios |= ratios(found, (_waited("neither"), _waited("all")))
     if OPA in found:
         result.ratios |= ratios(found, (EMBEDDED, OPA))
     for stand, what in pairs:
         share = _share(found[_post(stand, "all")], found[_post(stand, what)])
         result.notes.append(f"{stand}: {SAVED[what]} {share:.0f} % of the gateway's CPU time for a POST")
+    share = _share(found[_waited("all")], found[_waited("neither")])
+    result.notes.append(f"embedded: {SAVED['neither']} {share:.0f} % of the time that a caller waits for a POST")
     result.notes += [
         "rate and us are of CPU time, which others on the machine have no part in: of the gateway's process with all "
-        "that follows in it (outbox, audit's writes, log of decisions), of the policy server and of who asks it",
+        "that follows in it (outbox, audit's writes, log of decisions), of the policy server and of who asks it; "
+        "of a POST that is waited for they are of the clock, the median of a round",
         f"POST productOrder, {CONNECTIONS} connections",
     ]
     return result
@@ -79,6 +84,10 @@ async def measure(effort: Effort) -> Result:
 
 def _post(stand: str, what: str) -> str:
     return f"{stand}: POST, {what}"
+
+
+def _waited(what: str) -> str:
+    return f"embedded: POST waited for, {what}"
 
 
 def _share(whole: Sequence[float], without: Sequence[float]) -> float:
@@ -102,6 +111,14 @@ async def _posts(
 
         return one
 
+    def waited(name: str, address: str) -> Callable[[], Awaitable[float]]:
+        async def one() -> float:
+            found = await load.measure(address, [post], 1, seconds)
+            answered[name].append(float(found["rate"]))
+            return float(1000 / found["ms"]["p50"])
+
+        return one
+
     for server in ("nats", "mongodb"):
         (folder / server).mkdir()
     nats = await stack.enter_async_context(embedded.nats(folder / "nats"))
@@ -122,6 +139,8 @@ async def _posts(
             options = [word for part in WITHOUT[what] for word in ("--without", part)]
             address, process = await stack.enter_async_context(servers.process(stand, env, *options))
             turns[_post(stand, what)] = turn(_post(stand, what), address, process.pid)
+            if stand == "embedded":
+                turns[_waited(what)] = waited(_waited(what), address)
     return turns
 
 
