@@ -3,8 +3,8 @@
 On in-memory twins a POST is as short as it can be, and the shares are as large; beside them stands the same on the
 embedded servers. A POST is counted in CPU time of the gateway's process, with all that it does for it afterwards
 (outbox, audit's writes, the log of decisions): what others do on the machine does not count in that. On the embedded
-servers it is counted a second time as its caller waits for it, one POST after another, by the clock. What is switched
-off is switched off in servers.py, by no setting.
+servers it is counted twice more: with what store and bus spend for it, and by the clock, as its callers wait for it.
+What is switched off is switched off in servers.py, by no setting.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from socket import create_server
 from time import perf_counter, process_time
+from typing import Any
 
 import httpx
 
@@ -42,6 +43,10 @@ WITHOUT: Mapping[str, tuple[str, ...]] = {
 SAVED = {"no policy": "policy takes", "no audit": "audit takes", "neither": "policy and audit together take"}
 STANDS: Mapping[str, tuple[str, ...]] = {"memory": tuple(WITHOUT), "embedded": ("all", "neither")}
 """What store and bus are: twins in the process, or the servers that `convergedon up` brings; and what is measured."""
+WAITED: Mapping[str, int] = {"one after another": 1, f"{CONNECTIONS} at once": CONNECTIONS}
+PARTS_OF_A_TURN = 6
+"""A wait is measured in shorter turns and more of them: what a store needs for a POST changes from one second to the
+next by more than what is looked for."""
 EMBEDDED, OPA = "decisions: embedded", "decisions: OPA server"
 START = 20.0
 """Seconds an OPA server may take to start."""
@@ -51,32 +56,42 @@ ABOUT = {"api": "/tmf-api/productOrderingManagement/v4", "kind": "productOrder",
 async def measure(effort: Effort) -> Result:
     result = Result("what policy and audit cost", "in a second; us of one")
     answered: dict[str, list[float]] = defaultdict(list)
+    whole: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory(prefix="convergedon-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         async with AsyncExitStack() as stack:
-            contestants = {
-                **await _posts(folder, stack, effort.seconds, answered),
-                **await _decisions(stack, effort.seconds / 2, answered, result),
-            }
+            posts, waits = await _posts(folder, stack, effort.seconds, answered, whole)
+            contestants = {**posts, **await _decisions(stack, effort.seconds / 2, answered, result)}
             found = await in_turn(contestants, effort.rounds)
+            found |= await in_turn(waits, effort.rounds * PARTS_OF_A_TURN)
     for name, rates in found.items():
         rate = statistics.median(rates)
-        clock = statistics.median(answered[name])
-        result.figures[name] = {"rate": rounded(rate), "us": rounded(1e6 / rate), "by the clock": rounded(clock)}
+        result.figures[name] = {"rate": rounded(rate), "us": rounded(1e6 / rate)}
+        if name in answered:
+            result.figures[name]["by the clock"] = rounded(statistics.median(answered[name]))
+        if name in whole:
+            result.figures[name]["us of all servers"] = rounded(1e6 / statistics.median(whole[name]))
     pairs = [(stand, what) for stand, parts in STANDS.items() for what in parts if what != "all"]
     result.ratios = ratios(found, *((_post(stand, what), _post(stand, "all")) for stand, what in pairs))
-    result.ratios |= ratios(found, (_waited("neither"), _waited("all")))
+    result.ratios |= ratios(found, *((_waited("neither", how), _waited("all", how)) for how in WAITED))
     if OPA in found:
         result.ratios |= ratios(found, (EMBEDDED, OPA))
     for stand, what in pairs:
         share = _share(found[_post(stand, "all")], found[_post(stand, what)])
         result.notes.append(f"{stand}: {SAVED[what]} {share:.0f} % of the gateway's CPU time for a POST")
-    share = _share(found[_waited("all")], found[_waited("neither")])
-    result.notes.append(f"embedded: {SAVED['neither']} {share:.0f} % of the time that a caller waits for a POST")
+    share = _share(whole[_post("embedded", "all")], whole[_post("embedded", "neither")])
+    result.notes.append(f"embedded: {SAVED['neither']} {share:.0f} % of all CPU time for a POST, store's and bus's too")
+    for how in WAITED:
+        with_both, without = found[_waited("all", how)], found[_waited("neither", how)]
+        low, share, high = statistics.quantiles((_shares(with_both, without)), n=4)
+        result.notes.append(
+            f"embedded: {SAVED['neither']} {share:.0f} % of the time that a caller waits for a POST, {how} "
+            f"(half of {len(without)} pairs of turns between {low:.0f} and {high:.0f} %)"
+        )
     result.notes += [
         "rate and us are of CPU time, which others on the machine have no part in: of the gateway's process with all "
         "that follows in it (outbox, audit's writes, log of decisions), of the policy server and of who asks it; "
-        "of a POST that is waited for they are of the clock, the median of a round",
+        "of a POST that is waited for they are of the clock, by the median of a turn",
         f"POST productOrder, {CONNECTIONS} connections",
     ]
     return result
@@ -86,35 +101,49 @@ def _post(stand: str, what: str) -> str:
     return f"{stand}: POST, {what}"
 
 
-def _waited(what: str) -> str:
-    return f"embedded: POST waited for, {what}"
+def _waited(what: str, how: str) -> str:
+    return f"embedded: POST waited for, {how}, {what}"
 
 
 def _share(whole: Sequence[float], without: Sequence[float]) -> float:
     """How much of a POST's time goes when a part is left out, in %: the median over the rounds."""
-    return 100 * statistics.median(1 - one / other for one, other in zip(whole, without, strict=True))
+    return statistics.median(_shares(whole, without))
+
+
+def _shares(whole: Sequence[float], without: Sequence[float]) -> list[float]:
+    return [100 * (1 - one / other) for one, other in zip(whole, without, strict=True)]
+
+
+Turns = dict[str, Callable[[], Awaitable[float]]]
 
 
 async def _posts(
-    folder: Path, stack: AsyncExitStack, seconds: float, answered: Mapping[str, list[float]]
-) -> Mapping[str, Callable[[], Awaitable[float]]]:
+    folder: Path,
+    stack: AsyncExitStack,
+    seconds: float,
+    answered: Mapping[str, list[float]],
+    whole: Mapping[str, list[float]],
+) -> tuple[Turns, Turns]:
+    """POSTs by the CPU time that they take, and by the time that they are waited for."""
     post = request("POST", ORDERS, tokens.issue(settings.load(data=folder), "acme", "csr"), ORDER)
 
-    def turn(name: str, address: str, process: int) -> Callable[[], Awaitable[float]]:
+    def turn(name: str, address: str, process: int, beside: Sequence[int]) -> Callable[[], Awaitable[float]]:
         async def one() -> float:
-            before = servers.spent(process)
+            before = [servers.spent(each) for each in (process, *beside)]
             found = await load.measure(address, [post], CONNECTIONS, seconds)
-            if set(found["statuses"]) != {"201"}:
-                raise RuntimeError(f"answers other than 201: {found['statuses']}")
+            used = [servers.spent(each) - start for each, start in zip((process, *beside), before, strict=True)]
+            done = _created(found)
             answered[name].append(float(found["rate"]))
-            return float(found["statuses"]["201"] / (servers.spent(process) - before))
+            if beside:
+                whole[name].append(done / sum(used))
+            return done / used[0]
 
         return one
 
-    def waited(name: str, address: str) -> Callable[[], Awaitable[float]]:
+    def waited(address: str, at_once: int) -> Callable[[], Awaitable[float]]:
         async def one() -> float:
-            found = await load.measure(address, [post], 1, seconds)
-            answered[name].append(float(found["rate"]))
+            found = await load.measure(address, [post], at_once, seconds / PARTS_OF_A_TURN)
+            _created(found)
             return float(1000 / found["ms"]["p50"])
 
         return one
@@ -123,7 +152,8 @@ async def _posts(
         (folder / server).mkdir()
     nats = await stack.enter_async_context(embedded.nats(folder / "nats"))
     mongodb = await stack.enter_async_context(embedded.mongodb(folder / "mongodb"))
-    turns = {}
+    turns: Turns = {}
+    waits: Turns = {}
     for stand, some in STANDS.items():
         for what in some:
             metrics = folder / f"metrics {stand} {what}"
@@ -138,10 +168,18 @@ async def _posts(
             }
             options = [word for part in WITHOUT[what] for word in ("--without", part)]
             address, process = await stack.enter_async_context(servers.process(stand, env, *options))
-            turns[_post(stand, what)] = turn(_post(stand, what), address, process.pid)
+            beside = (nats.pid, mongodb.pid) if stand == "embedded" else ()
+            turns[_post(stand, what)] = turn(_post(stand, what), address, process.pid, beside)
             if stand == "embedded":
-                turns[_waited(what)] = waited(_waited(what), address)
-    return turns
+                waits |= {_waited(what, how): waited(address, number) for how, number in WAITED.items()}
+    return turns, waits
+
+
+def _created(found: Mapping[str, Any]) -> int:
+    """How many were answered. Raises RuntimeError unless each of them was made."""
+    if set(found["statuses"]) != {"201"}:
+        raise RuntimeError(f"answers other than 201: {found['statuses']}")
+    return int(found["statuses"]["201"])
 
 
 async def _decisions(

@@ -14,7 +14,7 @@ CONTESTANTS = {
     "order": {"order", "ncclient", "our session", "order: accepted - completed (record)"},
     "fault": {"one by one", "10/s", "50/s"},
     "parts": {"policy decision, embedded", "create: embedded store, one by one"},
-    "cost": {"memory: POST, all", "embedded: POST, neither", "decisions: embedded"},
+    "cost": {"memory: POST, all", "embedded: POST waited for, 8 at once, neither", "decisions: embedded"},
     "audit": {"record, which the call waits for", "flush, embedded store", "verify, embedded store"},
     "netconf": {"lab: intent", "lab: script", "lab: ncclient as shipped", "4 devices: intents"},
     "traps": {"adapter, 20,000/s", "snmptrapd, 20,000/s", "adapter, burst of 20,000", "adapter, 3 times as many"},
