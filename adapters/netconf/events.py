@@ -12,7 +12,7 @@ from lxml import etree  # type: ignore[import-untyped]
 from pydantic import Field, StringConstraints, model_validator
 
 from convergedon.adapters.contract import Observation
-from convergedon.adapters.snmp.mapping import UNMAPPED, AlarmType, Severity, Word
+from convergedon.adapters.x733 import UNMAPPED, AlarmType, ProbableCause, Severity
 from convergedon.core import strict
 
 NOTIFICATION = "urn:ietf:params:xml:ns:netconf:notification:1.0"
@@ -35,7 +35,7 @@ class Event(strict.Strict):
     kind: Literal["fault", "clear"]
     alarmType: AlarmType
     perceivedSeverity: Severity
-    probableCause: Word
+    probableCause: ProbableCause
     specificProblem: Text
     object: Name | None = None
     key: Text

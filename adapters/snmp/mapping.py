@@ -14,6 +14,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from convergedon.adapters.contract import ObservationKind
 from convergedon.adapters.snmp import ber, mibs
+from convergedon.adapters.x733 import UNMAPPED, AlarmType, ProbableCause, Severity, cause, numbered
 from convergedon.core import strict
 from convergedon.core.errors import Misconfigured
 
@@ -27,22 +28,7 @@ Oid = Annotated[
     StringConstraints(pattern=r"^([0-2](\.(0|[1-9]\d*))+|[A-Z][A-Za-z0-9-]*::[a-z][A-Za-z0-9-]*(\.(0|[1-9]\d*))*)$"),
 ]
 """In numbers, or by name: IF-MIB::linkDown."""
-Word = Annotated[str, StringConstraints(pattern=r"^[a-z][A-Za-z0-9]*$")]
 Text = Annotated[str, StringConstraints(min_length=1)]
-AlarmType = Literal[
-    "communicationsAlarm",
-    "processingErrorAlarm",
-    "environmentalAlarm",
-    "qualityOfServiceAlarm",
-    "equipmentAlarm",
-    "integrityViolation",
-    "operationalViolation",
-    "physicalViolation",
-    "securityService",
-    "mechanismViolation",
-    "timeDomainViolation",
-]
-Severity = Literal["critical", "major", "minor", "warning", "indeterminate", "cleared"]
 
 
 class Index(strict.Strict):
@@ -61,6 +47,13 @@ class Index(strict.Strict):
         return self
 
 
+class Carried(strict.Strict):
+    """The cause whose number in IANA's list stands in the varbind below an OID; another one where that says none."""
+
+    number: Oid
+    otherwise: ProbableCause
+
+
 class Entry(strict.Strict):
     """What one notification means."""
 
@@ -68,10 +61,15 @@ class Entry(strict.Strict):
     kind: Literal["fault", "clear"]
     alarmType: AlarmType
     perceivedSeverity: Severity
-    probableCause: Word
+    probableCause: str | Carried
     specificProblem: Text
     object: tuple[Oid | Index, ...] = Field((), strict=False)
     key: Text
+
+    @field_validator("probableCause", mode="before")
+    @classmethod
+    def _is_a_cause(cls, given: Any) -> Any:
+        return given if isinstance(given, Mapping) else cause(given)
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -132,7 +130,10 @@ def load(file: Traversable = SHIPPED, texts: Path | None = None) -> Mapping[str,
                 choices.append(number(choice, *place))
             else:
                 choices.append(choice.model_copy(update={"index": number(choice.index, *place, "index")}))
-        found[oid] = entry.model_copy(update={"object": tuple(choices)})
+        carried = entry.probableCause
+        if isinstance(carried, Carried):
+            carried = carried.model_copy(update={"number": number(carried.number, key, "probableCause", "number")})
+        found[oid] = entry.model_copy(update={"object": tuple(choices), "probableCause": carried})
     return found
 
 
@@ -155,18 +156,19 @@ def interpret(
         "notification": entry.name,
         "alarmType": entry.alarmType,
         "perceivedSeverity": entry.perceivedSeverity,
-        "probableCause": entry.probableCause,
+        "probableCause": _cause(entry.probableCause, notification.varbinds),
         "specificProblem": entry.specificProblem,
     }
     return Meaning(entry.kind, found, entry.key.replace("{object}", found), {**words, **told})
 
 
-UNMAPPED = {
-    "alarmType": "processingErrorAlarm",
-    "perceivedSeverity": "indeterminate",
-    "probableCause": "indeterminate",
-    "specificProblem": "a notification that the mapping does not know",
-}
+def _cause(given: str | Carried, varbinds: tuple[ber.Varbind, ...]) -> str:
+    if isinstance(given, str):
+        return given
+    for name, _, value in varbinds:
+        if name.startswith(f"{given.number}.") and isinstance(value, int) and value in numbered():
+            return numbered()[value]
+    return given.otherwise
 
 
 def _object(entry: Entry, varbinds: tuple[ber.Varbind, ...], interfaces: Mapping[int, str]) -> str:

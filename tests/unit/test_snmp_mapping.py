@@ -54,6 +54,33 @@ def test_a_wrong_entry_is_refused_with_file_and_key(tmp_path, key, value):
     assert key in sentence
 
 
+def test_a_cause_that_nobody_knows_is_refused_with_what_may_be_meant(tmp_path):
+    sentence = refused(tmp_path, {OID: {**FAULT, "probableCause": "collingFanFailure"}})
+
+    assert sentence.startswith(f", line 10: notifications.{OID}.probableCause: ")
+    assert sentence.endswith("did you mean coolingFanFailure?")
+
+
+@pytest.mark.parametrize("given", ["lossOfSignal", "lossOfSignalX733", 8, 527])
+def test_a_cause_is_one_whatever_its_spelling(tmp_path, given):
+    (tmp_path / "snmp.yaml").write_text(yaml.safe_dump({"notifications": {OID: {**FAULT, "probableCause": given}}}))
+
+    assert mapping.load(tmp_path / "snmp.yaml")[OID].probableCause == "lossOfSignal"
+
+
+@pytest.mark.parametrize(
+    ("sent", "told"), [(107, "coolingFanFailure"), (519, "heatingOrVentilationOrCoolingSystemProblem"), (9999, "other")]
+)
+def test_a_cause_that_a_trap_carries_is_told_by_its_name(tmp_path, sent, told):
+    carried = {"number": "ITU-ALARM-MIB::ituAlarmProbableCause", "otherwise": 1024}
+    (tmp_path / "snmp.yaml").write_text(yaml.safe_dump({"notifications": {OID: {**FAULT, "probableCause": carried}}}))
+    varbinds = [(ber.TRAP_OID, ber.OID, OID), ("1.3.6.1.2.1.121.1.1.1.1.3.7", ber.INTEGER, sent)]
+    trap = ber.decode(ber.encode(b"public", varbinds, request=1))
+    found = mapping.interpret(trap, mapping.load(tmp_path / "snmp.yaml"), {}, "127.0.0.1")
+
+    assert found.attributes["probableCause"] == told
+
+
 def test_a_missing_key_is_refused(tmp_path):
     entry = {name: value for name, value in FAULT.items() if name != "alarmType"}
 
