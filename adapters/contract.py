@@ -4,8 +4,9 @@ An adapter speaks one protocol and knows no TM Forum resource. It is given the d
 what the network says by itself (a trap, a flow record) as an ``Observation``. One that takes intents (``Performer``)
 is told the desired state of a service on a device (``Intent``) and offers the stages of a change: prepare, commit,
 verify, confirm, rollback. ``transaction.perform`` drives an intent through them and answers with what became of it
-(``Outcome``); ``readandset.ReadAndSet`` has the stages for devices that can only be read and set. Severities and
-causes are those of ITU-T X.733, which TMF642 took over word for word.
+(``Outcome``); ``readandset.ReadAndSet`` has the stages for devices that can only be read and set. What a device has can
+be asked without changing anything (``Reading``). Severities and causes are those of ITU-T X.733, which TMF642 took over
+word for word.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ State = Mapping[str, Any] | None
 """What a device has of one service: leaf -> value, in the device's names. None where the service is not there."""
 
 OutcomeStatus = Literal["applied", "unchanged", "refused", "rolledBack", "unknown"]
+ReadingStatus = Literal["read", "refused", "unknown"]
 ObservationKind = Literal["fault", "clear", "unmapped", "flow", "counter", "call"]
 
 
@@ -160,6 +162,33 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What a device has of the service that an intent is for, as a value; nothing was changed and nothing was locked.
+
+    read: ``state`` is what it has, in its own names, and ``differences`` is where that, or what it does, is not what
+    the intent wants. refused: the policy or the mapping said no. unknown: the device could not be asked.
+    """
+
+    key: str
+    device: str
+    status: ReadingStatus
+    state: State = None
+    differences: Sequence[Difference] = ()
+    words: str = ""
+    reason: Reason = ""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether it was read that the device has, and does, all that the intent wants."""
+        return self.status == "read" and not self.differences
+
+    @classmethod
+    def told(cls, told: Mapping[str, Any]) -> Reading:
+        """Out of what came over the bus."""
+        return cls(**{**told, "differences": tuple(Difference(**one) for one in told["differences"])})
+
+
+@dataclass(frozen=True)
 class Observation:
     """Something the network said by itself.
 
@@ -228,9 +257,11 @@ class Adapter(Protocol):
     Misconfigured) and returns the addresses it listens on; ``stop`` closes everything within five seconds and returns
     when it has.
 
-    Two members it may have besides: ``offers``, what it can do with a device at best, and ``become(other)``, by which
-    it takes over what another one, made a moment ago from the same files, has read of devices and mapping. Without the
-    latter it is replaced by that other one: who listens for packets has it, so that none is lost.
+    Three members it may have besides: ``offers``, what it can do with a device at best; ``become(other)``, by which it
+    takes over what another one, made a moment ago from the same files, has read of devices and mapping. Without the
+    latter it is replaced by that other one: who listens for packets has it, so that none is lost. And of a Performer
+    ``compare(intent)``, which reads what the device has of the service and what it does (a State), and how far that is
+    from what the intent wants (a sequence of Difference). Without it what ``observe`` reads is compared by name.
     """
 
     name: str

@@ -2,6 +2,7 @@
 
 Nothing is done on a device that was not asked for by one of the gateway's processes, which the seal says
 (``core/seals.py``), nor before the policy was asked, here too: what an intent says of itself is what that judges by.
+What is asked as a ``reading`` instead of an ``intent``, in the same words on the same subject, is only read.
 """
 
 from __future__ import annotations
@@ -19,7 +20,18 @@ import structlog
 
 from convergedon.adapters import transaction
 from convergedon.adapters.attending import Answer, Attending, process_of
-from convergedon.adapters.contract import Adapter, Device, Intent, Outcome, Performer, Reason, Rpc, witness
+from convergedon.adapters.contract import (
+    RETRIABLE,
+    Adapter,
+    Device,
+    Intent,
+    Outcome,
+    Performer,
+    Reading,
+    Reason,
+    Rpc,
+    witness,
+)
 from convergedon.adapters.inuse import InUse
 from convergedon.adapters.reporting import Reporting
 from convergedon.core import metrics, trace
@@ -38,6 +50,8 @@ PAUSE = 3.0
 """Seconds until an intent comes back whose device could not be asked; what is nearer to its deadline is answered."""
 PATIENCE = 5.0
 """Seconds that a device has to say what it can do, when it is asked how it is."""
+JUDGED_OF_CHANGES = ("purpose", "approval")
+"""What only says whether something may be changed."""
 AT_ONCE = 16
 """Devices that are asked side by side."""
 
@@ -187,11 +201,11 @@ class AdapterRole:
         if fault := self._seals.fault(message.subject, message.body):
             self._forged(device, message, fault)
             raise Refused(f"an intent for {device} that no worker asked for: {fault}")
-        intent = Intent(**message.body["intent"])
-        if await self._bus.last(_answers(message, intent.key)):
-            log.info("intent was answered before", device=intent.device, intent=intent.key)
+        asked = _asked_for(message)
+        if await self._bus.last(_answers(message, asked.key)):
+            log.info("intent was answered before", device=asked.device, intent=asked.key)
             return
-        await self._perform(message, intent)
+        await (self._read_for if "reading" in message.body else self._perform)(message, asked)
 
     def _forged(self, device: str, message: Message, fault: str) -> None:
         """Count and record it, as the device's tenant's: what it says of itself is not to be believed."""
@@ -202,9 +216,6 @@ class AdapterRole:
             self._audit.record("intent.forged", tenant, "", f"device/{device}", "refused", **about)
 
     async def _perform(self, message: Message, intent: Intent) -> None:
-        if time() >= intent.deadline:
-            await self._answer(message, _refused(intent, "its deadline had passed", "deadline"))
-            return
         decision = await self._ask(intent, message.body["about"].get("tenant", intent.tenant))
         outcome = await self._done(intent, decision)
         if outcome.retriable:
@@ -216,16 +227,43 @@ class AdapterRole:
 
     async def _ask(self, intent: Intent, tenant: str) -> Decision:
         """Ask whether an intent may be performed for a tenant: the one that is told what becomes of it."""
-        device = self._devices.get(intent.device)
-        return await self._policy.decide(
-            system(tenant), "perform", question(intent, device), intent.values, channel="adapter"
-        )
+        asked = question(intent, self._device(intent))
+        return await self._policy.decide(system(tenant), "perform", asked, intent.values, channel="adapter")
 
     async def _done(self, intent: Intent, decision: Decision) -> Outcome:
         if not decision.allow:
             return _refused(intent, "; ".join(decision.reasons), "policy")
         with self._witnessed(intent), self._running.using() as adapter:
+            if time() >= intent.deadline:
+                return await transaction.look_after(adapter, intent)
             return await transaction.perform(adapter, intent)
+
+    async def _read_for(self, message: Message, intent: Intent) -> None:
+        """Say what the device has, if the policy lets whoever asks see it: as retrieving a reading, not as a change."""
+        tenant, about = message.body["about"].get("tenant", intent.tenant), question(intent, self._device(intent))
+        asked = {**{name: value for name, value in about.items() if name not in JUDGED_OF_CHANGES}, "kind": "reading"}
+        decision = await self._policy.decide(system(tenant), "retrieve", asked, channel="adapter")
+        reading = await self._seen(intent, decision)
+        if reading.status == "unknown" and reading.reason in RETRIABLE and time() + PAUSE < intent.deadline:
+            raise Unavailable(f"{reading.words}; it is asked again")
+        if self._audit:
+            done = {"read": "done", "refused": "refused", "unknown": "failed"}[reading.status]
+            told: dict[str, Any] = {"reading": intent.key, "service": intent.service, "agrees": reading.agrees}
+            on = f"device/{intent.device}"
+            self._audit.record("device.read", intent.tenant, "convergedon", on, done, decision, **told)
+        await self._tell(message, intent.key, {"reading": asdict(reading)}, decision)
+
+    async def _seen(self, intent: Intent, decision: Decision) -> Reading:
+        if not decision.allow:
+            words = "; ".join(decision.reasons)
+            return Reading(intent.key, intent.device, "refused", words=words, reason="policy")
+        if time() >= intent.deadline:
+            return Reading(intent.key, intent.device, "unknown", words="its deadline had passed", reason="deadline")
+        with self._witnessed(intent), self._running.using() as adapter:
+            return await transaction.read(adapter, intent)
+
+    def _device(self, intent: Intent) -> Device | None:
+        return self._devices.get(intent.device)
 
     @contextmanager
     def _witnessed(self, intent: Intent) -> Iterator[None]:
@@ -251,21 +289,21 @@ class AdapterRole:
             told: dict[str, Any] = {"rpc": rpc.name, "ms": round(1000 * rpc.seconds, 3), "intent": intent.key}
             self._audit.record("device.rpc", intent.tenant, "convergedon", f"device/{rpc.device}", rpc.outcome, **told)
 
-    def _record(self, intent: Intent, outcome: Outcome, decision: Decision | None) -> None:
+    def _record(self, intent: Intent, outcome: Outcome, decision: Decision) -> None:
         if self._audit:
             told: dict[str, Any] = {"status": outcome.status, "intent": intent.key, "service": intent.service}
             on, done = f"device/{intent.device}", "done" if outcome.done else "failed"
-            if decision and not decision.allow:
+            if not decision.allow:
                 done, told = "refused", {**told, "reasons": list(decision.reasons)}
             self._audit.record("intent.performed", intent.tenant, "convergedon", on, done, decision, **told)
 
-    async def _answer(self, message: Message, outcome: Outcome, decision: Decision | None = None) -> None:
+    async def _answer(self, message: Message, outcome: Outcome, decision: Decision) -> None:
         self._record(Intent(**message.body["intent"]), outcome, decision)
-        body = {"outcome": asdict(outcome), "about": message.body["about"]}
-        if decision:
-            body["decision"] = {"id": decision.id, **decision.told}
-        answers = _answers(message, outcome.key)
-        await self._bus.publish(answers, body, f"outcome:{outcome.key}", trace.headers())
+        await self._tell(message, outcome.key, {"outcome": asdict(outcome)}, decision)
+
+    async def _tell(self, message: Message, key: str, answer: Mapping[str, Any], decision: Decision) -> None:
+        body = {**answer, "about": message.body["about"], "decision": {"id": decision.id, **decision.told}}
+        await self._bus.publish(_answers(message, key), body, f"outcome:{key}", trace.headers())
 
 
 async def _asked(adapter: Performer[Any], device: str, turns: asyncio.Semaphore) -> dict[str, Any]:
@@ -279,6 +317,10 @@ async def _asked(adapter: Performer[Any], device: str, turns: asyncio.Semaphore)
         except ConvergedonError as error:
             return {"state": transaction.reason(error), "words": str(error)}
     return {"state": "ready", "capabilities": sorted(found)}
+
+
+def _asked_for(message: Message) -> Intent:
+    return Intent(**message.body["reading" if "reading" in message.body else "intent"])
 
 
 def _answers(message: Message, key: str) -> str:

@@ -1,13 +1,16 @@
 """An intent on its way to the device and back: one line that ends in an Outcome, whatever breaks on it.
 
 The stages are the adapter's, their order is here. When we die between two of them the intent is delivered again and
-begins again: its prepare asks the device what became of the earlier try.
+begins again: its prepare asks the device what became of the earlier try. ``read`` asks what a device has, and changes
+nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import structlog
 
@@ -19,8 +22,12 @@ from convergedon.adapters.contract import (
     Outcome,
     OutcomeStatus,
     Performer,
+    Reading,
+    ReadingStatus,
     Reason,
+    State,
 )
+from convergedon.adapters.readandset import differences, with_values
 from convergedon.core.errors import (
     CredentialsRefused,
     DeadlinePassed,
@@ -45,6 +52,8 @@ REASONS: Mapping[type[Exception], Reason] = {
     OutcomeUnknown: "timeout",
     Unavailable: "unavailable",
 }
+LATE = 20.0
+"""Seconds that a device has to say what became of an intent whose deadline has passed."""
 UNTOUCHED = (Refused, Locked, DeadlinePassed)
 """What a commit raises that has changed nothing."""
 
@@ -57,6 +66,8 @@ class Why(NamedTuple):
 
 
 NOTHING = Why("", "")
+Changing: TypeAlias = Callable[[Performer[Any], Change], Awaitable[Outcome]]
+"""What is done with a change that is needed."""
 
 
 async def perform(adapter: Adapter, intent: Intent) -> Outcome:
@@ -64,16 +75,54 @@ async def perform(adapter: Adapter, intent: Intent) -> Outcome:
 
     Of an outcome that is ``retriable`` the same intent may come again: it is still done once.
     """
+    return await _performed(adapter, intent, _changed)
+
+
+async def look_after(adapter: Adapter, intent: Intent) -> Outcome:
+    """Say what became of an intent whose deadline has passed: it may have been done, and the answer was lost.
+
+    It is not begun any more; what is pending of an earlier try is taken back.
+    """
+    return await _performed(adapter, replace(intent, deadline=time.time() + LATE), _too_late)
+
+
+async def read(adapter: Adapter, intent: Intent) -> Reading:
+    """Say what the device has of the intent's service, and how far that is from what is wanted; nothing changes.
+
+    Of an unknown one whose ``reason`` is retriable the same may be asked again.
+    """
+    if not adapter.performs:
+        why = _takes_none(adapter, intent)
+        return Reading(intent.key, intent.device, "refused", words=why.words, reason=why.reason)
+    try:
+        state, wrong = await _compared(cast(Performer[Any], adapter), intent)
+    except Exception as error:
+        why = _why(error)
+        refused = isinstance(error, Refused)
+        status: ReadingStatus = "refused" if refused else "unknown"
+        return Reading(intent.key, intent.device, status, words=why.words, reason=why.reason)
+    return Reading(intent.key, intent.device, "read", state, tuple(wrong), _sentence(wrong))
+
+
+async def _compared(adapter: Performer[Any], intent: Intent) -> tuple[State, Sequence[Difference]]:
+    """Ask the adapter; one that does not compare has leaves that are called as the intent's values are."""
+    if compare := getattr(adapter, "compare", None):
+        found: tuple[State, Sequence[Difference]] = await compare(intent)
+        return found
+    state = await adapter.observe(intent)
+    return state, differences(None if intent.values is None else with_values(state, intent.values), state)
+
+
+async def _performed(adapter: Adapter, intent: Intent, change: Changing) -> Outcome:
     if adapter.performs:
-        outcome = await _perform(cast(Performer[Any], adapter), intent)
+        outcome = await _prepared(cast(Performer[Any], adapter), intent, change)
     else:
-        words = f"the {adapter.name} adapter takes no intents: {intent.service} needs another one"
-        outcome = _ended(intent, "refused", Why(words, "capability"))
+        outcome = _ended(intent, "refused", _takes_none(adapter, intent))
     PERFORMED.labels(adapter.name, outcome.status).inc()
     return outcome
 
 
-async def _perform(adapter: Performer[Any], intent: Intent) -> Outcome:
+async def _prepared(adapter: Performer[Any], intent: Intent, changing: Changing) -> Outcome:
     try:
         change = await adapter.prepare(intent)
     except (Refused, Locked) as error:
@@ -81,9 +130,14 @@ async def _perform(adapter: Performer[Any], intent: Intent) -> Outcome:
     except Exception as error:  # an earlier try may stand there: nobody could ask
         return _ended(intent, "unknown", _why(error))
     try:
-        return await (_changed(adapter, change) if change.needed else _left_alone(adapter, change))
+        return await (changing(adapter, change) if change.needed else _left_alone(adapter, change))
     finally:
         await adapter.release(change)
+
+
+async def _too_late(adapter: Performer[Any], change: Change) -> Outcome:
+    words = f"its deadline had passed; {change.intent.device} was asked, and does not have it"
+    return _ended(change.intent, "refused", Why(words, "deadline"))
 
 
 async def _left_alone(adapter: Performer[Any], change: Change) -> Outcome:
@@ -126,6 +180,11 @@ async def _undone(adapter: Performer[Any], change: Change, why: Why) -> Outcome:
         words = f"{why.words}; the former state is not back: {_sentence(missing)}"
         return _ended(change.intent, "unknown", Why(words, why.reason))
     return _ended(change.intent, "rolledBack", Why(f"{why.words}; the former state is back", why.reason))
+
+
+def _takes_none(adapter: Adapter, intent: Intent) -> Why:
+    words = f"the {adapter.name} adapter takes no intents: {intent.service} needs another one"
+    return Why(words, "capability")
 
 
 def _ended(intent: Intent, status: OutcomeStatus, why: Why = NOTHING) -> Outcome:

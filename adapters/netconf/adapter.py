@@ -101,6 +101,10 @@ class NetconfAdapter:
         service = self._service(intent)
         return await self._peer(intent.device).run(change.observe, service, intent)
 
+    async def compare(self, intent: Intent) -> tuple[State, Sequence[Difference]]:
+        service = self._service(intent)
+        return await self._peer(intent.device).run(change.compare, service, intent, self._confirm_timeout)
+
     async def prepare(self, intent: Intent) -> Edit:
         service = self._service(intent)
         peer = self._peer(intent.device)

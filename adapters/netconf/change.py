@@ -62,12 +62,19 @@ def observe(connection: Connection, service: Service, intent: Intent) -> Leaves 
     return _stored(connection, service, intent, RPC_TIMEOUT)
 
 
+def compare(
+    connection: Connection, service: Service, intent: Intent, confirm_timeout: int
+) -> tuple[Leaves | None, Sequence[Difference]]:
+    """Read what the device has and does, and wait for what it does as long as the mapping gives it."""
+    wanted, operational = _texts(service, intent)
+    return _settled(connection, Edit(intent, None, {}, False, service, wanted, operational, confirm_timeout))
+
+
 def prepare(connection: Connection, service: Service, intent: Intent, confirm_timeout: int) -> Edit:
     """Read what the device has; where something is to change, lock it and read it again."""
     if not _target(connection):
         raise Unsupported(f"{connection.device} has neither a candidate nor a writable running configuration")
-    wanted = None if intent.values is None else service.wanted(intent.values)
-    operational = {} if intent.values is None else service.operational(intent.values)
+    wanted, operational = _texts(service, intent)
     before = _stored(connection, service, intent, _left(intent))
     needed = bool(_differences(service, wanted, before)) or _cancelled(connection, intent, _left(intent))
     if needed:
@@ -108,14 +115,18 @@ def verify(connection: Connection, edit: Edit) -> Sequence[Difference]:
 
     The device's timer is set anew before it runs out.
     """
+    return _settled(connection, edit)[1]
+
+
+def _settled(connection: Connection, edit: Edit) -> tuple[Leaves | None, Sequence[Difference]]:
     found = _read(connection, edit)
     if wrong := _differences(edit.service, edit.wanted, found):
-        return wrong
+        return found, wrong
     wait, until = FIRST_WAIT, time.monotonic() + edit.service.settle
     extend = time.monotonic() + edit.confirm_timeout / 3
     while wrong := _lagging(edit, found):
         if time.monotonic() >= until:
-            return wrong
+            return found, wrong
         if connection.stopping.wait(wait):
             raise Unavailable(f"{connection.device}: the netconf adapter is stopping; the intent comes back")
         if edit.needed and _undoes_itself(connection) and time.monotonic() >= extend:
@@ -123,7 +134,7 @@ def verify(connection: Connection, edit: Edit) -> Sequence[Difference]:
             extend = time.monotonic() + edit.confirm_timeout / 3
         wait = min(2 * wait, LOOK_AGAIN, edit.confirm_timeout / 6)
         found = _read(connection, edit)
-    return []
+    return found, []
 
 
 def confirm(connection: Connection, edit: Edit) -> None:
@@ -149,6 +160,13 @@ def rollback(connection: Connection, edit: Edit) -> Sequence[Difference]:
 def persist_id(intent: Intent) -> str:
     """Name the confirmed commit of an intent, alike for whoever performs it."""
     return "convergedon-" + hashlib.sha256(intent.key.encode()).hexdigest()[:32]
+
+
+def _texts(service: Service, intent: Intent) -> tuple[Wanted | None, Leaves]:
+    """What the leaves must hold, in the configuration and in what the device does."""
+    if intent.values is None:
+        return None, {}
+    return service.wanted(intent.values), service.operational(intent.values)
 
 
 def _target(connection: Connection) -> str:

@@ -10,7 +10,7 @@ from typing import get_args
 from convergedon.adapters.contract import Capability, Intent, Performer
 from convergedon.adapters.testing.cases import case, performers, require
 from convergedon.adapters.testing.trial import Bench, ignore, sockets
-from convergedon.adapters.transaction import perform
+from convergedon.adapters.transaction import look_after, perform, read
 
 KNOWN = frozenset(get_args(Capability))
 
@@ -160,6 +160,34 @@ async def what_comes_too_late_changes_nothing(bench: Bench) -> None:
 
         require(not outcome.done and outcome.reason == "deadline", outcome)
         require(await bench.state(devices, bench.wanted) is None, "the device was changed")
+
+
+@case("contract", performers)
+async def what_was_done_before_it_came_too_late_is_done(bench: Bench) -> None:
+    """The answer was lost, the deadline has passed: unchanged where the device has it, else it comes too late."""
+    async with bench.working() as adapter:
+        late = replace(bench.wanted, deadline=time.time() - 1)
+        before = await look_after(adapter, late)
+        await perform(adapter, bench.wanted)
+        after = await look_after(adapter, late)
+
+    require((before.status, before.reason) == ("refused", "deadline"), before)
+    require(after.status == "unchanged", after)
+
+
+@case("contract", performers)
+async def reading_says_how_far_the_device_is_from_what_is_wanted(bench: Bench) -> None:
+    """Nothing before, no difference after, all of it when it must not be there; and nothing is changed."""
+    async with bench.devices() as devices:
+        async with bench.started(devices) as adapter:
+            before = await read(adapter, bench.wanted)
+            await perform(adapter, bench.wanted)
+            after, gone = await read(adapter, bench.wanted), await read(adapter, replace(bench.wanted, values=None))
+
+        require((before.status, before.state, before.agrees) == ("read", None, False), before)
+        require(after.agrees and after.state, after)
+        require(gone.status == "read" and not gone.agrees, gone)
+        require(await bench.state(devices, bench.wanted) is not None, "the device was changed")
 
 
 @case("contract", performers)

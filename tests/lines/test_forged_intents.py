@@ -142,13 +142,37 @@ async def test_what_was_performed_and_taken_back_is_not_performed_again(still: S
 
 
 async def test_what_comes_after_its_deadline_is_not_performed(still: Scene) -> None:
-    """The seal of what a worker asked for long ago still holds; its time has passed."""
+    """The seal of what a worker asked for long ago still holds; its time has passed, and the device is only asked."""
+    outcome = await answered_late(still)
+
+    assert (outcome["status"], outcome["reason"]) == ("refused", "deadline")
+    assert outcome["words"] == "its deadline had passed; pe1 was asked, and does not have it"
+    assert still.network.services == {}
+
+
+async def test_what_was_done_and_is_delivered_again_after_its_deadline_is_done(still: Scene) -> None:
+    """The adapter died between the commit and the answer, and came back late: what stands there is not refused."""
+    still.network.state["pe1"] = {("access", "a"): {"bandwidth": 1}}
+
+    outcome = await answered_late(still)
+
+    assert (outcome["status"], outcome["reason"]) == ("unchanged", "")
+    assert still.network.services == {"pe1": [{"bandwidth": 1}]}
+
+
+async def test_of_a_device_that_cannot_be_asked_after_the_deadline_nobody_knows(still: Scene) -> None:
+    still.network.unreachable.add("pe1")
+
+    outcome = await answered_late(still)
+
+    assert (outcome["status"], outcome["reason"]) == ("unknown", "unreachable")
+
+
+async def answered_late(scene: Scene) -> Body:
+    """The outcome of an intent that comes when its deadline has passed."""
     wanted = Intent("key", "acme", "pe1", "access", "a", {"bandwidth": 1}, time() - 1, site="berlin")
     body = {"intent": vars(wanted), "reply": "delivery.answer", "about": {"tenant": "acme"}}
-
-    await still.bus.publish(SUBJECT, still.work.seals.sealed(SUBJECT, body), "late")
-    await still.pump()
-
-    (answer,) = await still.bus.read("delivery.answer.>")
-    assert (answer["outcome"]["status"], answer["outcome"]["words"]) == ("refused", "its deadline had passed")
-    assert still.network.performed == []
+    await scene.bus.publish(SUBJECT, scene.work.seals.sealed(SUBJECT, body), "late")
+    await scene.pump()
+    (answer,) = await scene.bus.read("delivery.answer.>")
+    return dict(answer["outcome"])

@@ -19,7 +19,7 @@ from convergedon.adapters.netconf import NetconfAdapter, create
 from convergedon.adapters.netconf.lab import CAPABILITIES, Element, Fault, running
 from convergedon.adapters.netconf.session import Access, Connection, dial
 from convergedon.adapters.testing.trial import ignore
-from convergedon.adapters.transaction import perform
+from convergedon.adapters.transaction import look_after, perform, read
 from convergedon.core import settings
 from convergedon.core.errors import Misconfigured
 
@@ -313,6 +313,37 @@ async def test_configuration_without_effect_is_not_called_done(
     assert "is there already, but leaf oper-bandwidth: wanted 2000, found 1000" in outcome.words
 
 
+async def test_a_reading_says_what_the_device_has_and_does_and_locks_nothing(
+    adapter: NetconfAdapter, element: Element
+) -> None:
+    """Its configuration is as wanted, and the port gives less: that is a difference too."""
+    nothing = await read(adapter, intent(GOLD))
+    await perform(adapter, intent(GOLD))
+    element.requests.clear()
+
+    agrees = await read(adapter, intent(GOLD, key="reading-1"))
+    element.interfaces["ge-0/0/1"] = 100
+    lacks = await read(adapter, intent(GOLD, key="reading-2"))
+    gone = await read(adapter, intent(None, key="reading-3"))
+
+    assert (nothing.status, nothing.state, nothing.words) == ("read", None, "the service is not there")
+    assert agrees.agrees
+    assert (agrees.state or {})["oper-bandwidth"] == "200"
+    assert (lacks.agrees, lacks.words) == (False, "leaf oper-bandwidth: wanted 200, found 100")
+    assert gone.words == "the service is still there"
+    assert element.requests.keys() == {"get", "get-config"}
+    assert running(element) == ON_DEVICE
+
+
+async def test_a_reading_of_what_cannot_be_asked_is_unknown(adapter: NetconfAdapter, element: Element) -> None:
+    refused = await read(adapter, intent(GOLD, service="no-such"))
+    await element.stop()
+    away = await read(adapter, intent(GOLD))
+
+    assert (refused.status, refused.reason) == ("refused", "value")
+    assert (away.status, away.reason) == ("unknown", "unreachable")
+
+
 # --- devices that cannot be asked now
 
 
@@ -601,6 +632,28 @@ async def test_gateway_that_dies_after_the_confirmation_has_done_it(
 
     assert again.status == "unchanged"
     assert element.requests["commit-confirmed"] == 1
+
+
+async def test_what_is_pending_when_its_deadline_has_passed_is_taken_back(
+    adapter: NetconfAdapter, element: Element, make_adapter: MakeAdapter
+) -> None:
+    """It looks done and would be undone by the device: it is said not to be, and is not, at once."""
+    await die_after(["commit", "verify"], adapter, intent(GOLD), element)
+    late = await look_after(await make_adapter(element), intent(GOLD, within=-1))
+
+    assert (late.status, late.reason) == ("refused", "deadline")
+    assert not element.pending
+    assert running(element) == {}
+
+
+async def test_what_was_confirmed_before_its_deadline_is_done_after_it(
+    adapter: NetconfAdapter, element: Element, make_adapter: MakeAdapter
+) -> None:
+    await die_after(["commit", "verify", "confirm"], adapter, intent(GOLD), element)
+    late = await look_after(await make_adapter(element), intent(GOLD, within=-1))
+
+    assert (late.status, late.reason) == ("unchanged", "")
+    assert running(element) == ON_DEVICE
 
 
 async def test_commit_that_nobody_confirms_is_undone_by_the_device(element: Element, make_adapter: MakeAdapter) -> None:
