@@ -1,7 +1,8 @@
 """From a trap's datagram to the notification at the customer's listener.
 
 Sequentially: linkDown, wait for the notification, linkUp, wait. At a rate: traps leave on their beat whether or not
-anything was heard, linkDown and linkUp of each port in turn. A fault that is over before it was looked at is told
+anything was heard, linkDown and linkUp of each port in turn. Beside it, in the same rounds, what Alertmanager needs
+from the call of its API to the same sink. A fault that is over before it was looked at is told
 neither as a fault nor as an end: how many are told stands beside how long those took.
 """
 
@@ -11,6 +12,7 @@ import asyncio
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from datetime import datetime
 from time import perf_counter, time
 from typing import Any
@@ -18,12 +20,13 @@ from typing import Any
 from convergedon.adapters import lab
 from convergedon.adapters.snmp import lab as trapper
 from convergedon.demo.stage import NORTHWIND, NOTICES, ORDERING, VENDOR
+from tests.bench import alertmanager
+from tests.bench.alertmanager import Alertmanager
 from tests.bench.rounds import Effort, Result, ratios, rounded, spread
 from tests.bench.scene import SITES, Scene, add, means, playing
 
 RATES = (10, 50)
-QUIET = 2.0
-"""Seconds without a notification after which none comes any more."""
+OTHER = "Alertmanager"
 CLOCK = 0.001
 """Seconds by which a time in a notification may be earlier than it was: it is cut to the millisecond."""
 STATES: Mapping[str, trapper.State] = {"serviceAffected": "down", "serviceRestored": "up"}
@@ -59,7 +62,9 @@ async def measure(effort: Effort) -> Result:
     result = Result("a trap until its customer's listener has the notification", "ms")
     found: dict[str, list[list[float]]] = defaultdict(list)
     told: dict[str, list[float]] = defaultdict(list)
-    async with playing("netconf", "snmp") as scene:
+    async with AsyncExitStack() as stack:
+        scene = await stack.enter_async_context(playing("netconf", "snmp"))
+        other = await _alertmanager(stack, scene, result)
         await scene.hub(VENDOR, ORDERING)
         await scene.hub(NORTHWIND, NOTICES)
         orders = {site: (await scene.order(add(site, 100 + n))).order["id"] for n, site in enumerate(SITES)}
@@ -72,15 +77,25 @@ async def measure(effort: Effort) -> Result:
                 took, share = await _at(rate, scene, ports, effort.seconds)
                 found[f"{rate}/s"].append(took)
                 told[f"{rate}/s"].append(share)
+            if other is None:
+                continue
+            found[f"{OTHER}, one by one"].append(await other.in_sequence(effort.seconds))
+            for rate in RATES:
+                took, share = await other.at(rate, _wanted(rate, effort.seconds))
+                found[f"{OTHER}, {rate}/s"].append(took)
+                told[f"{OTHER}, {rate}/s"].append(share)
         after = await scene.metrics()
     for name, turns in found.items():
         result.figures[name] = spread([one for turn in turns for one in turn], 1000)
         if name in told:
             result.figures[name]["told, %"] = rounded(100 * statistics.mean(told[name]))
     medians = {name: [spread(turn)["p50"] for turn in turns] for name, turns in found.items()}
+    names = ["one by one", *(f"{rate}/s" for rate in RATES)]
     result.ratios = ratios(medians, *((f"{rate}/s", "one by one") for rate in RATES))
+    if other:
+        result.ratios |= ratios(medians, *((name, f"{OTHER}, {name}") for name in names))
     steps = means(before, after, "convergedon_flow_step_seconds", "step")
-    result.notes = [
+    result.notes += [
         "ports of two devices, linkDown and linkUp in turn; nothing was told twice, and no end without its fault",
         "steps of the worker, mean ms: " + ", ".join(f"{step} {1000 * took:.1f}" for step, took in steps.items()),
     ]
@@ -108,12 +123,12 @@ async def _at(rate: int, scene: Scene, ports: Ports, seconds: float) -> tuple[li
     scene.listener.heard.clear()
     sent: dict[tuple[str, trapper.State], list[float]] = defaultdict(list)
     sites, begun = list(SITES), perf_counter()
-    wanted = max(1, round(rate * seconds / (2 * len(sites)))) * 2 * len(sites)  # whole turns: all ports are up again
+    wanted = _wanted(rate, seconds)
     for number in range(wanted):
         await asyncio.sleep(max(0.0, begun + number / rate - perf_counter()))
         order, state, at = ports.toggle(sites[number % len(sites)])
         sent[order, state].append(at)
-    await _quiet(scene)
+    await scene.listener.quiet()
     heard = dict(reversed([(event["eventId"], (at, event)) for at, _, event in scene.listener.heard]))
     took = []
     for at, event in heard.values():
@@ -123,11 +138,19 @@ async def _at(rate: int, scene: Scene, ports: Ports, seconds: float) -> tuple[li
     return took, len(took) / wanted
 
 
-async def _quiet(scene: Scene) -> None:
-    heard = -1
-    while heard < len(scene.listener.heard):
-        heard = len(scene.listener.heard)
-        await asyncio.sleep(QUIET)
+def _wanted(rate: int, seconds: float) -> int:
+    """Whole turns: all ports are up again."""
+    return max(1, round(rate * seconds / (2 * len(SITES)))) * 2 * len(SITES)
+
+
+async def _alertmanager(stack: AsyncExitStack, scene: Scene, result: Result) -> Alertmanager | None:
+    """The other one, told of the same ports, if it is installed."""
+    binary = alertmanager.program()
+    if binary is None:
+        result.notes.append("no Prometheus Alertmanager is installed: it was not measured")
+        return None
+    ports = [(about["device"], about["interface"]) for about in SITES.values()]
+    return await stack.enter_async_context(alertmanager.running(binary, scene.listener, ports))
 
 
 def _when(event: Mapping[str, Any]) -> float:

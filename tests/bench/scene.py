@@ -22,6 +22,8 @@ from convergedon.core.settings import Settings
 from convergedon.demo.stage import NORTHWIND, ORDERING, VENDOR, Caller, Gateway
 
 PATIENCE = 30.0
+QUIET = 2.0
+"""Seconds without a notification after which none comes any more."""
 SITES = {
     "one": {"device": "pe1", "interface": "ge-0/0/1", "network": "10.1.0.0/16"},
     "two": {"device": "pe1", "interface": "ge-0/0/2", "network": "10.2.0.0/16"},
@@ -60,6 +62,13 @@ class Listener:
                 looked = len(self.heard)
                 self._bell.clear()
                 await self._bell.wait()
+
+    async def quiet(self) -> None:
+        """Wait until nothing comes any more."""
+        heard = -1
+        while heard < len(self.heard):
+            heard = len(self.heard)
+            await asyncio.sleep(QUIET)
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,22 @@
 """The benchmarks still run: each for a moment, with its report looked at. No figure is judged here."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.bench import alertmanager
+
 ROOT = Path(__file__).parents[2]
+HAS_ALERTMANAGER = bool(alertmanager.program() or os.environ.get("CONVERGEDON_REQUIRE_PEERS"))
 CONTESTANTS = {
     "post": {"embedded", "memory", "frame", "connexion", "starlette", "tmf-mock", "socket"},
     "read": {"memory, one", "memory, page", "frame, page", "connexion, one", "starlette, page", "tmf-mock, page"},
     "order": {"order", "ncclient", "our session", "order: accepted - completed (record)"},
-    "fault": {"one by one", "10/s", "50/s"},
+    "fault": {"one by one", "10/s", "50/s", *(("Alertmanager, 50/s",) if HAS_ALERTMANAGER else ())},
     "parts": {"policy decision, embedded", "create: embedded store, one by one"},
     "cost": {"memory: POST, all", "embedded: POST waited for, 8 at once, neither", "decisions: embedded"},
     "audit": {"record, which the call waits for", "flush, embedded store", "verify, embedded store"},
