@@ -148,10 +148,13 @@ class Lab:
     def _link(self, element: Element, interface: str, up: bool) -> str:
         """Take a link up or down, and send the trap that an agent sends for it."""
         state: trapper.State = "up" if up else "down"
-        if element.link_is_up(interface) == up:
+        before = element.link_is_up(interface)
+        if element.ports()[interface].linked == up:
             return f"{interface} of {element.name} was {state} already"
         receivers, index = self._receivers(), list(INTERFACES).index(interface) + 1
         element.set_link(interface, up)
+        if element.link_is_up(interface) == before:
+            return f"{interface} of {element.name} is switched off; its line is {state}"
         trapper.trap_link(state, address(element.name), interface, index, receivers.community, receivers.trap)
         return f"{interface} of {element.name} is {state}"
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lxml import etree  # type: ignore[import-untyped]
 
-from convergedon.adapters.netconf.ports import Ports
+from convergedon.adapters.netconf.ports import Port, Ports
 from convergedon.core.errors import Misconfigured, NotFound
 
 if TYPE_CHECKING:
@@ -174,6 +174,8 @@ class Element:
         self.faults = list(faults)
         self.capabilities = tuple(capabilities)
         self.latency = 0.0
+        self.silent = False
+        self.booted = time.monotonic()
         self.requests: Counter[str] = Counter()
         self.sessions: dict[int, Session] = {}
         self.sessions_opened = 0
@@ -212,6 +214,8 @@ class Element:
         """Listen; the port is the one asked for, or the one it had before, or a free one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._key = self._host_key()
+        self.booted = time.monotonic()
+        self._ports.begin_anew(self.booted)
         self._restore()
         kept = self.folder / "port"
         wanted = self._fixed_port or (int(kept.read_text()) if kept.exists() else 0)
@@ -380,6 +384,9 @@ class Element:
         operation = next(iter(rpc.iterchildren(tag=etree.Element)), None)
         name = _fault_name(operation)
         self.requests[name] += 1
+        if self.silent:
+            await self._tell()
+            return
         fault = self._fault(name)
         try:
             if self.latency:
@@ -645,10 +652,25 @@ class Element:
         return found
 
     def set_link(self, interface: str, up: bool) -> None:
-        """Take a link up or down, and tell of it."""
+        """Take the line of an interface up or down, and tell of it."""
         self._look_at_ports()
-        self._ports[interface].up = up
+        self._ports[interface].linked = up
+        self._changed_port(interface)
+
+    def enable(self, interface: str, enabled: bool) -> None:
+        """Switch an interface on or off, whatever its line is, and tell of it."""
         self._look_at_ports()
+        self._ports[interface].enabled = enabled
+        self._changed_port(interface)
+
+    def ports(self) -> Mapping[str, Port]:
+        """The interfaces as they are now: up or down, and what they have counted."""
+        self._look_at_ports()
+        return dict(self._ports.items())
+
+    def _changed_port(self, interface: str) -> None:
+        self._look_at_ports()
+        up = self._ports[interface].up
         told = etree.Element(f"{{{ACCESS}}}interface-state", nsmap={None: ACCESS})
         etree.SubElement(told, f"{{{ACCESS}}}interface").text = interface
         etree.SubElement(told, f"{{{ACCESS}}}oper-status").text = "up" if up else "down"

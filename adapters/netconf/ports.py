@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import ItemsView, Mapping
 from dataclasses import dataclass
 
 UTILISATION = 0.5
@@ -12,19 +12,37 @@ OCTETS_A_MEGABIT = 125_000
 
 @dataclass
 class Port:
-    """One interface; ``rate`` in octets a second is what it carries in each direction since it was looked at last."""
+    """One interface; ``rate`` in octets a second is what it carries in each direction since it was looked at last.
 
-    up: bool = True
+    It is up while it is ``enabled`` and there is somebody at the other end of the line.
+    """
+
+    capacity: int
+    linked: bool = True
+    enabled: bool = True
     octets: float = 0.0
     rate: float = 0.0
+
+    @property
+    def up(self) -> bool:
+        return self.linked and self.enabled
 
 
 class Ports:
     """All interfaces. Counters grow by the rates that were in force, whatever those are by now."""
 
     def __init__(self, names: Mapping[str, int], now: float) -> None:
-        self._ports = {name: Port() for name in names}
+        self._ports = {name: Port(capacity) for name, capacity in names.items()}
         self._looked = now
+
+    def items(self) -> ItemsView[str, Port]:
+        return self._ports.items()
+
+    def begin_anew(self, now: float) -> None:
+        """Count from nothing, as after a restart; lines and what was told to be off stay as they are."""
+        self._looked = now
+        for port in self._ports.values():
+            port.octets = port.rate = 0.0
 
     def __getitem__(self, name: str) -> Port:
         return self._ports[name]

@@ -263,7 +263,7 @@ async def test_counters_grow_with_the_bandwidth_that_is_configured(element: Elem
     ports.look(101.0, {PORT: 160})
     ports.look(102.0, {PORT: 160})
     second = ports[PORT].octets
-    ports[PORT].up = False
+    ports[PORT].linked = False
     ports.look(102.0, {PORT: 160})
     ports.look(200.0, {PORT: 160})
 
