@@ -176,7 +176,7 @@ async def test_a_device_that_is_away_when_the_adapter_starts_is_listened_to_late
     [
         ("kind: clear", "perceivedSeverity is cleared for a clear"),
         ("key: link", "key has {object} in it"),
-        ("probableCause: 5", "probableCause"),
+        ("probableCause: lossOfSignals", "probableCause"),
     ],
 )
 def test_a_mapping_of_notifications_that_is_wrong_is_refused_with_its_place(
