@@ -188,6 +188,7 @@ def _body(work: Work, wanted: Wanted) -> dict[str, Any]:
         "service": [{"id": one.id, "href": href("service", one.id), "name": one.name} for one in services],
         "productOrder": [{"id": id, "href": href("productOrder", id)} for id in orders],
         "alarm": {"id": wanted.alarm.id, "href": href(ALARM.name, wanted.alarm.id)},
+        "perceivedSeverity": wanted.alarm.body["perceivedSeverity"],
         "cause": wanted.cause,
         "affectedSince": wanted.since,
     }
