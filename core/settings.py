@@ -116,6 +116,11 @@ class Settings(BaseSettings):
         1_000, ge=0, description="Traps of one kind from one device in ten seconds that begin a storm; 0: none is one."
     )
     trap_storm_low: int = Field(100, ge=0, description="Traps of that kind in ten seconds at which the storm is over.")
+    flap_clears: int = Field(
+        4, ge=0, description="Clears of one condition within the window that make it one flapping alarm; 0: none flaps."
+    )
+    flap_window: float = Field(300, gt=0, description="Seconds within which those clears are counted.")
+    flap_quiet: float = Field(120, gt=0, description="Seconds without a turn after which an alarm flaps no more.")
     flow_host: str = Field("127.0.0.1", description="Address the flow adapter listens on.")
     flow_port: int = Field(2055, ge=0, le=65535, description="UDP port for NetFlow and IPFIX; 0 takes a free one.")
     call_folder: Path | None = Field(

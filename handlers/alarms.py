@@ -32,6 +32,7 @@ def _in_agreement(body: Body) -> dict[str, Any]:
     members: dict[str, Any] = {"ackState": _ack_state(body.get("ackState"))}
     if "cleared" in (body.get("state"), body.get("perceivedSeverity")):
         members |= {"state": "cleared", "perceivedSeverity": "cleared"}
+        members |= {"flapping": False} if body.get("flapping") else {}
         members["alarmClearedTime"] = body.get("alarmClearedTime") or now()
     return members
 
@@ -71,11 +72,12 @@ ALARM = Resource(
         ("body.perceivedSeverity", "facts.at.alarmRaisedTime", "id"),
         ("body.state", "facts.at.alarmRaisedTime", "id"),
         ("facts.at.alarmRaisedTime", "id"),
-        "facts.key",
+        ("facts.key", "facts.at.alarmClearedTime"),
         "facts.openAt",
         "facts.openOn",
     ),
     unique=("facts.openKey",),
+    swept=("facts.quietAt",),
     changed=_changed,
     rule=_alarm_rule,
     views=_views,

@@ -17,7 +17,7 @@ from convergedon.core.bus import Message
 from convergedon.core.errors import Conflict, NotFound, Unavailable
 from convergedon.core.store import Record
 from convergedon.handlers.alarms import ALARM
-from convergedon.mediation import inventory, parts
+from convergedon.mediation import flapping, inventory, parts
 from convergedon.mediation.correlation import fails
 from convergedon.mediation.inventory import Service
 from convergedon.mediation.notification import notify
@@ -38,8 +38,9 @@ async def raise_alarm(work: Work, message: Message) -> None:
         await _raise(work, seen, message)
     elif not _counted(open_, message):
         count = open_.facts["count"] + 1
-        change = {"state": "updated", "alarmDetails": _details(seen, count), "perceivedSeverity": _severity(seen)}
-        await work.resources.change(ALARM, open_, change, {"count": count, **_position(message)})
+        change = {"state": "updated", "perceivedSeverity": _severity(seen), **_counted_as(seen, count)}
+        quiet = flapping.once_quiet(work.settings, open_, {})
+        await work.resources.change(ALARM, open_, change, {"count": count, **quiet, **_position(message)})
 
 
 async def clear_alarm(work: Work, message: Message) -> None:
@@ -54,6 +55,8 @@ async def clear_alarm(work: Work, message: Message) -> None:
         "alarmClearedTime": instant(seen.time),
         "clearSystemId": seen.device,
     }
+    if await flapping.holds_open(work, open_, seen, change, _position(message)):
+        return
     # the all-clear belongs to the trace that the fault began
     with trace.span("alarm.clear", open_.facts["carrier"]):
         await work.resources.change(ALARM, open_, change, {**CLOSED, **_position(message)})
@@ -138,7 +141,7 @@ def _alarm(work: Work, seen: Observation, affected: Sequence[Service]) -> dict[s
         "sourceSystemId": seen.device,
         "reportingSystemId": f"convergedon-{seen.adapter}",
         "alarmRaisedTime": instant(seen.time),
-        "alarmDetails": _details(seen, 1),
+        **_counted_as(seen, 1),
         "serviceAffecting": bool(affected),
         "affectedService": [inventory.reference(work.resources, service) for service in affected],
     }
@@ -146,6 +149,11 @@ def _alarm(work: Work, seen: Observation, affected: Sequence[Service]) -> dict[s
 
 def _severity(seen: Observation) -> str:
     return str(seen.attributes["perceivedSeverity"])
+
+
+def _counted_as(seen: Observation, count: int) -> dict[str, Any]:
+    """What an alarm says of how often the network raised it, and what it said last."""
+    return {"alarmDetails": _details(seen, count), "raisedCount": count, "lastRaisedTime": instant(seen.time)}
 
 
 def _details(seen: Observation, count: int) -> str:

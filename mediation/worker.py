@@ -21,7 +21,7 @@ from convergedon.core.bus import PARTITIONS, Consumer, Message
 from convergedon.core.errors import Stale, Unavailable
 from convergedon.core.policy import Decision, system
 from convergedon.core.tasks import end
-from convergedon.mediation import cancellation, inventory, metering, ordering
+from convergedon.mediation import cancellation, flapping, inventory, metering, ordering
 from convergedon.mediation.delivery import Delivery
 from convergedon.mediation.flows import FLOWS, Step, name_of, step_name
 from convergedon.mediation.work import Work
@@ -32,7 +32,7 @@ log = structlog.get_logger()
 EVERY = 15.0
 """Seconds between two looks at what is overdue."""
 CLOSES = 1.0
-"""And at which intervals of usage are over, or the time of a workflow has come."""
+"""And at which intervals of usage are over, or the time of a workflow or of a flapping alarm has come."""
 
 
 class Worker:
@@ -60,6 +60,7 @@ class Worker:
             asyncio.create_task(self._again(EVERY, self.look_after)),
             asyncio.create_task(self._again(CLOSES, self.close_intervals)),
             asyncio.create_task(self._again(CLOSES, self.attend_workflows)),
+            asyncio.create_task(self._again(CLOSES, self.attend_flapping)),
         ]
 
     async def stop(self) -> None:
@@ -87,6 +88,9 @@ class Worker:
 
     async def attend_workflows(self) -> None:
         await remediation.look_after(self._work)
+
+    async def attend_flapping(self) -> None:
+        await flapping.release(self._work)
 
     async def _flow(self, message: Message) -> None:
         if "observations" in message.body:

@@ -49,8 +49,10 @@ def definition(*tasks: Mapping[str, Any], name: str = "mend", version: str = "1.
 
 
 @asynccontextmanager
-async def playing(folder: Path, *tasks: Mapping[str, Any], store: Store | None = None) -> AsyncIterator[Scene]:
-    async with pumped(folder, store, workflows=[definition(*tasks)]) as scene:
+async def playing(
+    folder: Path, *tasks: Mapping[str, Any], store: Store | None = None, **given: Any
+) -> AsyncIterator[Scene]:
+    async with pumped(folder, store, workflows=[definition(*tasks)], **given) as scene:
         yield scene
 
 
@@ -353,8 +355,8 @@ async def test_the_operators_button_stops_every_tenant(tmp_path: Path) -> None:
 
 
 async def test_what_flaps_is_left_to_a_person(tmp_path: Path) -> None:
-    """Each time the same fault comes back a workflow may try, but not for ever."""
-    async with playing(tmp_path, ASK, MEND, HEAR) as scene:
+    """Each time the same fault comes back a workflow may try, but not for ever, be it an alarm of its own each time."""
+    async with playing(tmp_path, ASK, MEND, HEAR, flap_clears=0) as scene:
         for _ in range(5):
             await say(scene)
             if any(run.body["state"] == "waitingForApproval" for run in await scene.find("workflowRun")):
