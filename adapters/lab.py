@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -57,6 +59,8 @@ class Lab:
         self._folder = folder
         self._receivers = receivers or _nobody
         self._elements = {name: Element(name, folder / name, INTERFACES) for name in ELEMENTS}
+        for name, element in self._elements.items():
+            element.on_link = partial(self._trap, name)
 
     async def start(self) -> Path:
         """Start all elements; returns the devices file that describes them."""
@@ -115,6 +119,10 @@ class Lab:
     async def _ifup(self, element: Element, interface: str) -> str:
         return self._link(element, interface, up=True)
 
+    async def _hang(self, element: Element, interface: str) -> str:
+        self._link(element, interface, up=False, hung=True)
+        return f"{interface} of {element.name} hangs: it is down until it was switched off and on"
+
     async def _flap(self, element: Element, interface: str) -> str:
         for _ in range(FLAPS):
             self._link(element, interface, up=False)
@@ -145,18 +153,25 @@ class Lab:
             self._link(element, one, up=True)
         return f"{element.name} is as it should be"
 
-    def _link(self, element: Element, interface: str, up: bool) -> str:
-        """Take a link up or down, and send the trap that an agent sends for it."""
-        state: trapper.State = "up" if up else "down"
+    def _link(self, element: Element, interface: str, up: bool, hung: bool = False) -> str:
+        """Take a link up or down; the element's agent sends the trap for it."""
+        state = "up" if up else "down"
         before = element.link_is_up(interface)
         if element.ports()[interface].linked == up:
             return f"{interface} of {element.name} was {state} already"
-        receivers, index = self._receivers(), list(INTERFACES).index(interface) + 1
-        element.set_link(interface, up)
+        self._receivers()  # nothing is changed that nobody could hear of
+        element.set_link(interface, up, hung)
         if element.link_is_up(interface) == before:
             return f"{interface} of {element.name} is switched off; its line is {state}"
-        trapper.trap_link(state, address(element.name), interface, index, receivers.community, receivers.trap)
         return f"{interface} of {element.name} is {state}"
+
+    def _trap(self, name: str, interface: str, up: bool) -> None:
+        """Send the trap that an agent sends when an interface goes up or down, whoever has it do so."""
+        state: trapper.State = "up" if up else "down"
+        index = list(INTERFACES).index(interface) + 1
+        with suppress(Unavailable):
+            receivers = self._receivers()
+            trapper.trap_link(state, address(name), interface, index, receivers.community, receivers.trap)
 
     def _element(self, name: str) -> Element:
         if name not in self._elements:
@@ -167,13 +182,14 @@ class Lab:
 FAULTS: Mapping[str, Callable[[Lab, Element, str], Awaitable[str]]] = {
     "ifdown": Lab._ifdown,
     "ifup": Lab._ifup,
+    "hang": Lab._hang,
     "flap": Lab._flap,
     "refuse-commit": Lab._refuse_commit,
     "slow": Lab._slow,
     "reboot": Lab._reboot,
     "mend": Lab._mend,
 }
-ON_INTERFACES = frozenset({"ifdown", "ifup", "flap"})
+ON_INTERFACES = frozenset({"ifdown", "ifup", "hang", "flap"})
 
 
 def _nobody() -> Receivers:

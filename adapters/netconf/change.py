@@ -65,9 +65,16 @@ def observe(connection: Connection, service: Service, intent: Intent) -> Leaves 
 def compare(
     connection: Connection, service: Service, intent: Intent, confirm_timeout: int
 ) -> tuple[Leaves | None, Sequence[Difference]]:
-    """Read what the device has and does, and wait for what it does as long as the mapping gives it."""
-    wanted, operational = _texts(service, intent)
-    return _settled(connection, Edit(intent, None, {}, False, service, wanted, operational, confirm_timeout))
+    """Read what the device has and does, and wait for what it does as long as the mapping gives it.
+
+    Of what no value names nothing is wanted: without values it is only read.
+    """
+    if intent.values is None:
+        found = _stored(connection, service, intent, RPC_TIMEOUT)
+        return found, _differences(service, None, found)
+    wanted, operational = service.compared(intent.values)
+    edit = Edit(intent, None, {}, False, service, wanted, operational, confirm_timeout)
+    return _settled(connection, edit) if wanted or operational else (_whole(connection, edit), ())
 
 
 def prepare(connection: Connection, service: Service, intent: Intent, confirm_timeout: int) -> Edit:
@@ -209,7 +216,11 @@ def _read(connection: Connection, edit: Edit) -> dict[str, str] | None:
     """Read the configuration, and in the same call the operational leaves where there are any to compare."""
     if not edit.operational:
         return _stored(connection, edit.service, edit.intent, _patience(edit))
-    chosen = edit.service.subtree(edit.intent.instance)
+    return _whole(connection, edit)
+
+
+def _whole(connection: Connection, edit: Edit) -> dict[str, str] | None:
+    chosen = edit.service.subtree(edit.intent.instance, state=True)
     reply = connection.call("get", filter=chosen, within=_patience(edit))
     return edit.service.read(reply.data_ele, edit.intent.instance)
 

@@ -1,9 +1,9 @@
 """A NETCONF element to learn and to test with: a real server over real SSH that keeps what it is told.
 
-It has candidate and running, locks, confirmed commit 1.1 and validation by libyang against convergedon-access.yang, and
-keeps its configuration in a folder. Its interfaces shape no faster than they can: an access sold above the capacity of
-its port is accepted and then reads the capacity as its ``oper-bandwidth``, as real shapers do. Faults are given to it
-as a list, so that a test says where on the line something breaks.
+It has candidate and running, locks, confirmed commit 1.1 and validation by libyang against convergedon-access.yang and
+what it has of ietf-interfaces, and keeps its configuration in a folder. Its interfaces shape no faster than they can:
+an access sold above the capacity of its port is accepted and then reads the capacity as its ``oper-bandwidth``, as real
+shapers do. Faults are given to it as a list, so that a test says where on the line something breaks.
 """
 
 from __future__ import annotations
@@ -37,8 +37,16 @@ NC = "urn:ietf:params:xml:ns:netconf:base:1.0"
 ACCESS = "urn:convergedon:yang:access"
 NOTIFICATION = "urn:ietf:params:xml:ns:netconf:notification:1.0"
 REPLAYED = 1_000
+INTERFACES = "urn:ietf:params:xml:ns:yang:ietf-interfaces"
+TYPES = "urn:ietf:params:xml:ns:yang:iana-if-type"
 MODULE = "convergedon-access"
-YANG = files("convergedon.adapters.netconf") / "yang" / f"{MODULE}.yang"
+MODULES = {ACCESS: MODULE, INTERFACES: "ietf-interfaces"}
+HERE = files("convergedon.adapters.netconf")
+YANG = (
+    HERE / "yang" / f"{MODULE}.yang",
+    HERE / "element" / "ietf-interfaces.yang",
+    HERE / "element" / "iana-if-type.yang",
+)
 CONFIRM_TIMEOUT = 600.0  # RFC 6241, 8.4.4.1
 LARGEST_MESSAGE = 16_777_216
 CAPABILITIES = (
@@ -52,9 +60,14 @@ CAPABILITIES = (
     "urn:ietf:params:netconf:capability:validate:1.0",
     "urn:ietf:params:netconf:capability:validate:1.1",
     f"{ACCESS}?module={MODULE}&revision=2026-11-26",
+    f"{INTERFACES}?module=ietf-interfaces&revision=2018-02-20",
+    f"{TYPES}?module=iana-if-type&revision=2014-05-08",
 )
-KEYS = {f"{{{ACCESS}}}{entry}": f"{{{ACCESS}}}name" for entry in ("access", "interface")}
-STATE_LEAVES = frozenset({f"{{{ACCESS}}}oper-bandwidth", f"{{{ACCESS}}}oper-status"})
+KEYS = {
+    f"{{{space}}}{entry}": f"{{{space}}}name"
+    for space, entry in ((ACCESS, "access"), (ACCESS, "interface"), (INTERFACES, "interface"))
+}
+CONTAINERS = frozenset({f"{{{ACCESS}}}accesses", f"{{{INTERFACES}}}interfaces"})
 EDIT_OPERATIONS = frozenset({"merge", "replace", "create", "delete", "remove", "none"})
 
 log = logging.getLogger(__name__)
@@ -188,6 +201,8 @@ class Element:
         self._key: asyncssh.SSHKey | None = None
         self._connections: set[asyncssh.SSHServerConnection] = set()
         self._ports = Ports(interfaces, time.monotonic())
+        self._switched: dict[str, bool] = {}
+        self.on_link: Callable[[str, bool], None] = lambda interface, up: None
         self._told: deque[tuple[datetime, bytes]] = deque(maxlen=REPLAYED)
         self._telling: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Condition()
@@ -633,6 +648,10 @@ class Element:
             if interface is not None and interface not in self.interfaces:
                 path = f"/{MODULE}:accesses/access[name='{entry.findtext(f'{{{ACCESS}}}name')}']/interface"
                 yield RpcError("invalid-value", f"{self.name} has no interface {interface!r}", path)
+        for name in _switches(config):
+            if name not in self.interfaces:
+                path = f"/ietf-interfaces:interfaces/interface[name='{name}']"
+                yield RpcError("invalid-value", f"{self.name} has no interface {name!r}", path)
 
     def _with_state(self) -> etree._Element:
         found = copy.deepcopy(self._running)
@@ -649,35 +668,67 @@ class Element:
             interface = etree.SubElement(listed, f"{{{ACCESS}}}interface")
             for leaf, value in {**state, **octets}.items():
                 etree.SubElement(interface, f"{{{ACCESS}}}{leaf}").text = str(value)
+        self._with_interfaces(found)
         return found
 
-    def set_link(self, interface: str, up: bool) -> None:
-        """Take the line of an interface up or down, and tell of it."""
-        self._look_at_ports()
-        self._ports[interface].linked = up
-        self._changed_port(interface)
+    def _with_interfaces(self, found: etree._Element) -> None:
+        """Every interface is there by itself, whether it is configured or not."""
+        listed = found.find(f"{{{INTERFACES}}}interfaces")
+        if listed is None:
+            listed = etree.SubElement(found, f"{{{INTERFACES}}}interfaces", nsmap={None: INTERFACES})
+        configured = {entry.findtext(f"{{{INTERFACES}}}name"): entry for entry in listed}
+        for name in self.interfaces:
+            entry = configured.get(name)
+            if entry is None:
+                entry = etree.SubElement(listed, f"{{{INTERFACES}}}interface")
+                etree.SubElement(entry, f"{{{INTERFACES}}}name").text = name
+                kind = etree.SubElement(entry, f"{{{INTERFACES}}}type", nsmap={"ianaift": TYPES})
+                kind.text = "ianaift:ethernetCsmacd"
+            status = "up" if self._ports[name].up else "down"
+            etree.SubElement(entry, f"{{{INTERFACES}}}oper-status").text = status
+
+    def set_link(self, interface: str, up: bool, hung: bool = False) -> None:
+        """Take the line of an interface up or down; one that is ``hung`` is down until the interface was off."""
+        self._change_port(interface, linked=up, hung=hung)
 
     def enable(self, interface: str, enabled: bool) -> None:
-        """Switch an interface on or off, whatever its line is, and tell of it."""
-        self._look_at_ports()
-        self._ports[interface].enabled = enabled
-        self._changed_port(interface)
+        """Switch an interface on or off, whatever its line is."""
+        port = self._ports[interface]
+        mended = port.hung and not enabled
+        self._change_port(interface, enabled=enabled, linked=port.linked or mended, hung=port.hung and not mended)
 
     def ports(self) -> Mapping[str, Port]:
         """The interfaces as they are now: up or down, and what they have counted."""
         self._look_at_ports()
         return dict(self._ports.items())
 
-    def _changed_port(self, interface: str) -> None:
+    def _switch_ports(self) -> None:
+        """Switch the interfaces whose configuration says otherwise than it did."""
+        before, self._switched = self._switched, _switches(self._running)
+        for name in self.interfaces:
+            if self._switched.get(name, True) != before.get(name, True):
+                self.enable(name, self._switched.get(name, True))
+
+    def _change_port(self, interface: str, **state: bool) -> None:
+        """Change what an interface is, and tell when it goes up or down."""
         self._look_at_ports()
-        up = self._ports[interface].up
+        port = self._ports[interface]
+        before = port.up
+        for name, value in state.items():
+            setattr(port, name, value)
+        self._look_at_ports()
+        if port.up != before:
+            self._tell_link(interface, port.up)
+            self.on_link(interface, port.up)
+
+    def _tell_link(self, interface: str, up: bool) -> None:
         told = etree.Element(f"{{{ACCESS}}}interface-state", nsmap={None: ACCESS})
         etree.SubElement(told, f"{{{ACCESS}}}interface").text = interface
         etree.SubElement(told, f"{{{ACCESS}}}oper-status").text = "up" if up else "down"
         self.tell_all(told)
 
     def link_is_up(self, interface: str) -> bool:
-        """Whether a link is up. Raises NotFound."""
+        """Whether an interface is up. Raises NotFound."""
         if interface not in self.interfaces:
             raise NotFound(f"{self.name} has no interface {interface}; it has {', '.join(self.interfaces)}")
         return self._ports[interface].up
@@ -720,6 +771,7 @@ class Element:
         if self._pending is not None:
             state["before"] = _serialise(self._pending.before).decode()
         _write(self.folder / "state.json", json.dumps(state))
+        self._switch_ports()
 
     def _restore(self) -> None:
         kept = self.folder / "state.json"
@@ -728,6 +780,7 @@ class Element:
         state = json.loads(kept.read_text(encoding="utf-8"))
         self._running = _parse((state["before"] or state["running"]).encode())
         self._look_at_ports()
+        self._switch_ports()
         if state["before"]:
             self._save()
 
@@ -814,7 +867,8 @@ def _rpc_error(error: RpcError) -> etree._Element:
     if error.app_tag:
         etree.SubElement(element, f"{{{NC}}}error-app-tag").text = error.app_tag
     if error.path:
-        etree.SubElement(element, f"{{{NC}}}error-path", nsmap={MODULE: ACCESS}).text = error.path
+        spaces = {module: space for space, module in MODULES.items() if f"{module}:" in error.path}
+        etree.SubElement(element, f"{{{NC}}}error-path", nsmap=spaces).text = error.path
     etree.SubElement(element, f"{{{NC}}}error-message").text = error.message
     if error.info:
         info = etree.SubElement(element, f"{{{NC}}}error-info")
@@ -889,6 +943,10 @@ def _edit(target: etree._Element, edits: etree._Element, inherited: str, path: s
             _edit(present, edit, operation if operation != "create" else "merge", here)
         else:
             present.text = edit.text
+            if (edit.text or "").partition(":")[0] in edit.nsmap:  # an identity: its prefix goes with it
+                fresh = etree.Element(edit.tag, nsmap=edit.nsmap)
+                fresh.text = edit.text
+                target.replace(present, fresh)
 
 
 def _counterpart(target: etree._Element, edit: etree._Element) -> etree._Element | None:
@@ -903,14 +961,26 @@ def _step(edit: etree._Element, top: bool) -> str:
     name = str(etree.QName(edit).localname)
     key = KEYS.get(edit.tag)
     chosen = f"[name='{(edit.findtext(key) or '').strip()}']" if key else ""
-    return f"{MODULE}:{name}{chosen}" if top else f"{name}{chosen}"
+    module = MODULES.get(etree.QName(edit).namespace, MODULE)
+    return f"{module}:{name}{chosen}" if top else f"{name}{chosen}"
 
 
 def _prune(config: etree._Element) -> None:
     """Take away containers that hold nothing: they mean nothing in YANG."""
     for top in list(config):
-        if not len(top) and top.tag == f"{{{ACCESS}}}accesses":
+        if not len(top) and top.tag in CONTAINERS:
             config.remove(top)
+
+
+def _switches(config: etree._Element) -> dict[str, bool]:
+    """The interfaces that are configured, and whether they are switched on."""
+    entries = config.iterfind(f"{{{INTERFACES}}}interfaces/{{{INTERFACES}}}interface")
+    return {
+        (entry.findtext(f"{{{INTERFACES}}}name") or "").strip(): (
+            entry.findtext(f"{{{INTERFACES}}}enabled", "true").strip() != "false"
+        )
+        for entry in entries
+    }
 
 
 # --- validation
@@ -922,7 +992,8 @@ def _yang() -> tuple[Any, Any]:
 
     libyang.set_log_options(libyang.LogOptions.Store)
     context = libyang.Context(None, libyang.ContextOptions.NoYangLibrary | libyang.ContextOptions.DisableSearchDirs)
-    context.parse_module(YANG.read_text(encoding="utf-8"), libyang.SchemaFormat.YANG)
+    for module in YANG:
+        context.parse_module(module.read_text(encoding="utf-8"), libyang.SchemaFormat.YANG)
     return libyang, context
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -39,7 +39,12 @@ class Constant:
 
 @dataclass(frozen=True)
 class Service:
-    """How one service stands in the configuration of a device."""
+    """How one service stands in the configuration of a device.
+
+    ``becomes`` has, for a characteristic of ``verify`` whose operational leaf speaks otherwise, what it says for which
+    configured value; for a value that is not there it may say anything. ``reads`` can only be looked at. ``state`` is
+    where operational leaves stand on devices that keep them apart from the configuration.
+    """
 
     name: str
     source: str
@@ -50,6 +55,9 @@ class Service:
     constants: Mapping[str, Constant]
     verify: Mapping[str, str]
     settle: float
+    becomes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    reads: Mapping[str, str] = field(default_factory=dict)
+    state: tuple[str, ...] = ()
 
     def wanted(self, values: Mapping[str, Any]) -> dict[str, str | None]:
         """Say in text what each leaf must hold; None for a leaf that must not be there.
@@ -64,19 +72,35 @@ class Service:
 
     def operational(self, values: Mapping[str, Any]) -> dict[str, str]:
         """Say in text what each operational leaf must become."""
-        texts = {leaf: self._text(name, values.get(name)) for name, leaf in self.verify.items()}
+        texts = {leaf: self._becoming(name, values.get(name)) for name, leaf in self.verify.items()}
         return {leaf: text for leaf, text in texts.items() if text is not None}
 
-    def subtree(self, instance: str) -> etree._Element:
-        """Build the filter that selects the instance."""
+    def _becoming(self, name: str, value: Any) -> str | None:
+        text = self._text(name, value)
+        return text if text is None or name not in self.becomes else self.becomes[name].get(text)
+
+    def compared(self, values: Mapping[str, Any]) -> tuple[dict[str, str | None], dict[str, str]]:
+        """Say in text what each leaf that is named must hold, of the configuration and of what the device does.
+
+        Raises Invalid for a characteristic that the mapping does not know.
+        """
+        named = {name: value for name, value in values.items() if name not in self.reads}
+        told = self.wanted(named)
+        read = {leaf: self._text(name, values[name]) or "" for name, leaf in self.reads.items() if name in values}
+        return {self.leaves[name]: told[self.leaves[name]] for name in named}, {**self.operational(values), **read}
+
+    def subtree(self, instance: str, state: bool = False) -> etree._Element:
+        """Build the filter that selects the instance: as it is configured, or with its operational state."""
         root = etree.Element(f"{{{BASE}}}filter", {"type": "subtree"}, nsmap={None: BASE})
-        self._entry(root, instance)
+        self._entry(root, instance, self.path)
+        if state and self.state:
+            self._entry(root, instance, self.state)
         return root
 
     def payload(self, instance: str, wanted: Mapping[str, str | None] | None) -> etree._Element:
         """Build the edit-config payload that brings the instance to what is wanted; None takes it away."""
         root = etree.Element(f"{{{BASE}}}config", nsmap={None: BASE})
-        entry = self._entry(root, instance)
+        entry = self._entry(root, instance, self.path)
         if wanted is None:
             entry.set(f"{{{BASE}}}operation", "remove")
             return root
@@ -93,9 +117,12 @@ class Service:
 
     def read(self, found: etree._Element | None, instance: str) -> dict[str, str] | None:
         """Read the leaves of the instance out of a <data> element; None where the device does not have it."""
-        if found is None:
-            return None
-        for entry in found.iterfind("/".join(self._tag(step) for step in self.path)):
+        parts = [self._leaves(found, instance, path) for path in (self.state, self.path) if path and found is not None]
+        there = [part for part in parts if part is not None]
+        return {leaf: text for part in there for leaf, text in part.items()} if there else None
+
+    def _leaves(self, found: etree._Element, instance: str, path: tuple[str, ...]) -> dict[str, str] | None:
+        for entry in found.iterfind("/".join(self._tag(step) for step in path)):
             if entry.findtext(self._tag(self.key), "").strip() == instance.strip():
                 leaves = [child for child in entry.iterchildren(tag=etree.Element) if not len(child)]
                 return {etree.QName(leaf).localname: (leaf.text or "").strip() for leaf in leaves}
@@ -115,9 +142,9 @@ class Service:
         numbers = _NUMBER.fullmatch(wanted) and _NUMBER.fullmatch(found)
         return bool(numbers) and Decimal(wanted) == Decimal(found)
 
-    def _entry(self, root: etree._Element, instance: str) -> etree._Element:
+    def _entry(self, root: etree._Element, instance: str, path: tuple[str, ...]) -> etree._Element:
         parent = root
-        for number, step in enumerate(self.path):
+        for number, step in enumerate(path):
             parent = etree.SubElement(parent, self._tag(step), nsmap=None if number else {None: self.namespace})
         self._write(etree.SubElement(parent, self._tag(self.key)), self.key, instance)
         return parent
@@ -151,6 +178,7 @@ def plain(text: str | None) -> int | str | None:
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")]
 Text = Annotated[str, StringConstraints(min_length=1)]
+Path = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z_][A-Za-z0-9_.-]*)+$")]
 
 
 class Identity(strict.Strict):
@@ -160,15 +188,24 @@ class Identity(strict.Strict):
     namespace: Text
 
 
+class Becoming(strict.Strict):
+    """An operational leaf that follows a configured one in words of its own."""
+
+    leaf: Name
+    values: dict[Text, Text] = Field(min_length=1)
+
+
 class Entry(strict.Strict):
     """One service as the file describes it."""
 
     namespace: Text
-    path: Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z_][A-Za-z0-9_.-]*)+$")]
+    path: Path
+    state: Path | None = None
     key: Name
     leaves: dict[Text, Name] = Field(min_length=1)
     constants: dict[Name, Identity | bool | int | float | str] = Field(default_factory=dict)
-    verify: dict[Text, Name] = Field(default_factory=dict)
+    verify: dict[Text, Name | Becoming] = Field(default_factory=dict)
+    reads: dict[Text, Name] = Field(default_factory=dict)
     settle: float = Field(SETTLE, ge=0)
 
     @model_validator(mode="after")
@@ -176,6 +213,9 @@ class Entry(strict.Strict):
         for characteristic in self.verify:
             if characteristic not in self.leaves:
                 raise ValueError(f"verify.{characteristic}: no such characteristic in leaves")
+        for characteristic in self.reads:
+            if characteristic in self.leaves:
+                raise ValueError(f"reads.{characteristic}: it stands in leaves already")
         used = [self.key, *self.leaves.values(), *self.constants]
         for leaf in used:
             if used.count(leaf) > 1:
@@ -207,13 +247,20 @@ def _service(source: str, name: str, entry: Entry) -> Service:
         name=name,
         source=source,
         namespace=entry.namespace,
-        path=tuple(entry.path[1:].split("/")),
+        path=_steps(entry.path),
         key=entry.key,
         leaves=entry.leaves,
         constants={leaf: _constant(value) for leaf, value in entry.constants.items()},
-        verify=entry.verify,
+        verify={name: to.leaf if isinstance(to, Becoming) else to for name, to in entry.verify.items()},
         settle=entry.settle,
+        becomes={name: to.values for name, to in entry.verify.items() if isinstance(to, Becoming)},
+        reads=entry.reads,
+        state=_steps(entry.state) if entry.state else (),
     )
+
+
+def _steps(path: str) -> tuple[str, ...]:
+    return tuple(path[1:].split("/"))
 
 
 def _constant(value: Identity | bool | int | float | str) -> Constant:

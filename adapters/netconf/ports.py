@@ -14,12 +14,14 @@ OCTETS_A_MEGABIT = 125_000
 class Port:
     """One interface; ``rate`` in octets a second is what it carries in each direction since it was looked at last.
 
-    It is up while it is ``enabled`` and there is somebody at the other end of the line.
+    It is up while it is ``enabled`` and there is somebody at the other end of the line. A line that is ``hung`` comes
+    back when the interface was switched off.
     """
 
     capacity: int
     linked: bool = True
     enabled: bool = True
+    hung: bool = False
     octets: float = 0.0
     rate: float = 0.0
 

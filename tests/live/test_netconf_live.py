@@ -14,6 +14,7 @@ import netconfd
 import pytest
 from peers import lacking, peer
 
+from convergedon.adapters import transaction
 from convergedon.adapters.contract import Device, Intent, Observation, Rpc, witness
 from convergedon.adapters.faults import BreakingProxy, How
 from convergedon.adapters.netconf import NetconfAdapter, mapping
@@ -358,8 +359,41 @@ def link() -> Iterator[str]:
     if made.returncode:
         words = f"no link can be made here, which root may do: {made.stderr.decode().strip()}"
         lacking(words) if os.geteuid() == 0 else pytest.skip(words)
+    subprocess.run(["ip", "link", "set", f"{name}p", "up"], check=True)
     yield name
     subprocess.run(["ip", "link", "del", name], check=True)
+
+
+async def test_a_real_port_is_looked_at_and_one_that_stays_up_when_it_is_off_is_put_back(
+    link: str, entry: dict[str, Any]
+) -> None:
+    """netconfd takes ``enabled`` and does nothing about it: its word about the link tells, and the change is undone."""
+    services = mapping.load()
+    adapter = make_adapter(entry, {"port": replace(services["port"], settle=0.2)})
+    await adapter.start(ignore)
+    port = replace(intent({"enabled": True}, instance=link), service="port")
+
+    up = {"operStatus": "up"}
+
+    made = await perform(adapter, port)
+    on = await transaction.read(adapter, replace(port, values={"enabled": True, **up}))
+    off = await perform(adapter, replace(port, key="order-2", values={"enabled": False}))
+    after = await transaction.read(adapter, port)
+    believing = make_adapter(entry, {"port": replace(services["port"], verify={})})
+    await believing.start(ignore)
+    taken = await perform(believing, replace(port, key="order-3", values={"enabled": False}))
+    told = await transaction.read(believing, replace(port, values={"enabled": False, **up}))
+    await perform(believing, replace(port, key="order-4", values=None))
+    await believing.stop()
+    await adapter.stop()
+
+    assert (made.status, on.words, on.agrees) == ("applied", "", True)
+    assert off.status == "rolledBack"
+    assert off.words.startswith("leaf oper-status: wanted down, found up")
+    assert after.agrees
+    assert (taken.status, told.agrees) == ("applied", True)
+    assert told.state is not None
+    assert (told.state["enabled"], told.state["oper-status"]) == ("false", "up")
 
 
 def is_up(link: str) -> bool:

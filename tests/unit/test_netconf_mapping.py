@@ -54,6 +54,33 @@ def test_mapping_that_ships_loads() -> None:
     assert service.verify == {"bandwidth": "oper-bandwidth"}
 
 
+def test_a_port_that_is_switched_off_must_be_seen_down_and_one_that_is_on_need_not_be_up() -> None:
+    service = mapping.load()["port"]
+
+    assert service.operational({"enabled": False}) == {"oper-status": "down"}
+    assert service.operational({"enabled": True}) == {}
+    assert service.compared({"enabled": True, "operStatus": "up"}) == ({"enabled": "true"}, {"oper-status": "up"})
+    assert service.compared({"enabled": False}) == ({"enabled": "false"}, {"oper-status": "down"})
+    assert service.compared({}) == ({}, {})
+
+
+def test_state_that_stands_apart_is_read_beside_the_configuration() -> None:
+    """As RFC 7223 has it; a device that has no such place says nothing there."""
+    service = mapping.load()["port"]
+    name, end = f"xmlns='{service.namespace}'><interface><name>ge-1</name>", "</interface>"
+    configured = f"<interfaces {name}<enabled>true</enabled>{end}</interfaces>"
+    state = f"<interfaces-state {name}<oper-status>up</oper-status>{end}</interfaces-state>"
+    read = [service.read(etree.XML(f"<data>{text}</data>"), "ge-1") for text in (configured + state, configured, state)]
+    asked = {apart: [etree.QName(top).localname for top in service.subtree("ge-1", apart)] for apart in (True, False)}
+
+    assert asked == {True: ["interfaces", "interfaces-state"], False: ["interfaces"]}
+    assert read == [
+        {"name": "ge-1", "oper-status": "up", "enabled": "true"},
+        {"name": "ge-1", "enabled": "true"},
+        {"name": "ge-1", "oper-status": "up"},
+    ]
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
@@ -69,6 +96,8 @@ def test_mapping_that_ships_loads() -> None:
         ({"constants": {"vlan-id": 1}}, "services.access: leaf 'vlan-id' is written twice"),
         ({"verify": {"colour": "oper-colour"}}, "services.access: verify.colour: no such characteristic"),
         ({"verify": None}, "services.access.verify: "),
+        ({"verify": {"vlan": {"leaf": "oper-vlan"}}}, "services.access.verify.vlan"),
+        ({"reads": {"vlan": "oper-vlan"}}, "services.access: reads.vlan: it stands in leaves already"),
         ({"constants": {"type": {"identity": "x"}}}, "services.access.constants.type."),
         ({"constants": {"type": []}}, "services.access.constants.type."),
         ({"constants": 1}, "services.access.constants: "),

@@ -1,0 +1,1 @@
+"""YANG modules of the lab's element that real devices bring themselves."""
