@@ -56,7 +56,7 @@ repairing := data.tmf.remediation.reasons if repairs
 
 repairs if input.resource.purpose
 
-repairs if input.action in {"approve", "remediate"}
+repairs if input.action in {"approve", "remediate", "prove"}
 
 # What may be seen at all. The gateway holds that to the subject's own tenant whatever stands here.
 default filter := {}

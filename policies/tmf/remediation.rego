@@ -125,6 +125,19 @@ beginning if input.action == "remediate"
 
 limits := data.remediation.limits
 
+# How often one workflow may run on one device: its own bound, where it has one.
+per_hour := data.remediation.limits.each[named].perHour
+
+per_hour := limits.perHour if not data.remediation.limits.each[named].perHour
+
+# How often any workflows may: repairs that raise each other's alarms go round in circles.
+default per_target := 6
+
+per_target := data.remediation.limits.perTarget
+
+# What is made for a fault that comes and goes may begin on one that has done so many times.
+for_flapping if named in data.remediation.flapping
+
 reasons contains sprintf("all workflows are stopped: %v", [input.resource.stopped]) if {
 	beginning
 	input.resource.stopped != ""
@@ -133,7 +146,13 @@ reasons contains sprintf("all workflows are stopped: %v", [input.resource.stoppe
 reasons contains sprintf("%v has run on %v %v times within an hour: a person must look at it", [named, input.resource.device, input.resource.recent]) if {
 	beginning
 	input.resource.changes
-	input.resource.recent >= limits.perHour
+	input.resource.recent >= per_hour
+}
+
+reasons contains sprintf("workflows have run on %v %v times within an hour: they may go round in circles, and a person must look at it", [input.resource.device, input.resource.repairs]) if {
+	beginning
+	input.resource.changes
+	input.resource.repairs >= per_target
 }
 
 reasons contains sprintf("the fault touches %v services, and workflows may touch %v", [input.resource.affected, limits.affected]) if {
@@ -146,10 +165,32 @@ reasons contains sprintf("this alarm was raised %v times within an hour: it flap
 	beginning
 	input.resource.changes
 	input.resource.raised >= limits.raised
+	not for_flapping
 }
 
 reasons contains sprintf("%v workflows are under way already", [input.resource.underWay]) if {
 	beginning
 	input.resource.changes
 	input.resource.underWay >= limits.underWay
+}
+
+# Whether what was done has helped, going by what the gateway sees around its target.
+proving if input.action == "prove"
+
+default more_services := 0
+
+more_services := data.remediation.worse.services
+
+default more_alarms := 0
+
+more_alarms := data.remediation.worse.alarms
+
+reasons contains sprintf("it is worse than before: %v services of %v are out of service that worked", [input.resource.newly.services, input.resource.device]) if {
+	proving
+	input.resource.newly.services > more_services
+}
+
+reasons contains sprintf("it is worse than before: %v alarms are open on %v, and there were %v", [input.resource.after.alarms, input.resource.device, input.resource.before.alarms]) if {
+	proving
+	input.resource.after.alarms > input.resource.before.alarms + more_alarms
 }

@@ -122,7 +122,7 @@ begins(more) := {
 	"resource": object.union(
 		{
 			"kind": "workflowRun", "tenant": "acme", "workflow": "reset-port", "device": "pe1", "changes": true,
-			"affected": 2, "recent": 0, "raised": 1, "underWay": 0, "stopped": "",
+			"affected": 2, "recent": 0, "repairs": 0, "raised": 1, "underWay": 0, "stopped": "",
 		},
 		more,
 	),
@@ -134,6 +134,7 @@ test_a_workflow_begins_within_its_limits if {
 	main.decision.allow with input as begins({})
 	every more, words in {
 		{"recent": 3}: "reset-port has run on pe1 3 times within an hour: a person must look at it",
+		{"repairs": 6}: "workflows have run on pe1 6 times within an hour: they may go round in circles, and a person must look at it",
 		{"affected": 101}: "the fault touches 101 services, and workflows may touch 100",
 		{"raised": 5}: "this alarm was raised 5 times within an hour: it flaps, and a person must look at it",
 		{"underWay": 20}: "20 workflows are under way already",
@@ -142,7 +143,40 @@ test_a_workflow_begins_within_its_limits if {
 		reasons := main.decision.reasons with input as begins(more)
 		reasons == [words]
 	}
-	every more in [{"recent": 3}, {"affected": 101}, {"raised": 5}, {"underWay": 20}] {
+	every more in [{"recent": 3}, {"repairs": 6}, {"affected": 101}, {"raised": 5}, {"underWay": 20}] {
 		main.decision.allow with input as begins(object.union(more, {"changes": false}))
 	}
+}
+
+test_one_workflow_may_have_a_bound_of_its_own if {
+	own := {"reset-port": {"perHour": 1}}
+	not main.decision.allow with input as begins({"recent": 1}) with data.remediation.limits.each as own
+	main.decision.allow with input as begins({"recent": 2, "workflow": "other"}) with data.remediation.limits.each as own
+}
+
+test_what_is_made_for_flapping_begins_on_it if {
+	main.decision.allow with input as begins({"raised": 50}) with data.remediation.flapping as ["reset-port"]
+	not main.decision.allow with input as begins({"raised": 50, "recent": 3}) with data.remediation.flapping as ["reset-port"]
+}
+
+proves(before, after, newly) := {
+	"subject": {"id": "convergedon", "tenant": "acme", "roles": ["system"]},
+	"action": "prove",
+	"resource": {
+		"kind": "workflowRun", "tenant": "acme", "workflow": "reset-port", "device": "pe1",
+		"before": before, "after": after, "newly": newly,
+	},
+	"channel": "flow",
+	"environment": {"time": now},
+}
+
+test_a_repair_after_which_it_is_worse_has_not_helped if {
+	before := {"alarms": 1, "services": 2}
+	main.decision.allow with input as proves(before, {"alarms": 0, "services": 0}, {"alarms": 0, "services": 0})
+	main.decision.allow with input as proves(before, before, {"alarms": 1, "services": 0})
+	services := main.decision.reasons with input as proves(before, before, {"alarms": 0, "services": 1})
+	services == ["it is worse than before: 1 services of pe1 are out of service that worked"]
+	alarms := main.decision.reasons with input as proves(before, {"alarms": 2, "services": 2}, {"alarms": 1, "services": 0})
+	alarms == ["it is worse than before: 2 alarms are open on pe1, and there were 1"]
+	main.decision.allow with input as proves(before, {"alarms": 2, "services": 2}, {"alarms": 1, "services": 1}) with data.remediation.worse as {"services": 1, "alarms": 1}
 }
