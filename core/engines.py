@@ -15,6 +15,7 @@ import orjson
 from convergedon.core import encryption
 from convergedon.core.bundles import Bundle
 from convergedon.core.errors import Misconfigured, Unavailable
+from convergedon.core.reads import reads
 
 RULE = "data.main.decision"
 UNDEFINED = "<undefined>"
@@ -22,7 +23,8 @@ UNDEFINED = "<undefined>"
 NO_RULE = "not a valid rule path"
 """And of one that there is not."""
 MOST_ANSWERS = 1024
-"""Questions that are remembered, some two hundred bytes each."""
+LARGEST = 4096
+"""Answers that are remembered, and the bytes that what was read for one may have: together some megabytes at most."""
 
 
 class Engine(Protocol):
@@ -56,20 +58,21 @@ class Closed:
 class Embedded:
     """The Rego engine in the process (regorus). Raises Misconfigured for policies that do not compile.
 
-    A question about no content is remembered with its answer, as clients and listeners ask the same again and again:
-    its time, in whole seconds, is part of it and the only clock that policies have.
+    An answer is remembered for all questions that agree in what the policies read, as clients, listeners and flows ask
+    the same again and again: the time, in whole seconds, is part of it and the only clock that policies have.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         self.revision = bundle.revision
         self._thread, self._engine = get_ident(), _regorus()
-        self._answers: dict[str, str] = {}
+        self._answers: dict[bytes, str] = {}
         try:
             for path, text in bundle.policies.items():
                 self._engine.add_policy(path, text)
             self._engine.add_data(bundle.data)
         except Exception as error:
             raise Misconfigured(f"policy does not compile: {_words(error)}") from error
+        self._reads = reads(self.tree())
 
     def __del__(self) -> None:
         """The garbage collector runs in whichever thread allocates; regorus lets go only in the one that made it."""
@@ -77,14 +80,18 @@ class Embedded:
             _left.append((self._thread, self._engine))
 
     async def evaluate(self, question: Mapping[str, Any]) -> Any:
-        asked = _text(question)
-        if question.get("body") is not None or question.get("before") is not None:
-            return _value(self._answer(RULE, asked))
-        if asked not in self._answers:
-            if len(self._answers) >= MOST_ANSWERS:
-                self._answers.clear()
-            self._answers[asked] = self._answer(RULE, asked)
-        return _value(self._answers[asked])
+        try:
+            read = self._reads.of(question)
+        except orjson.JSONEncodeError as error:
+            raise Unavailable(f"the policy could not be asked: {error}") from error
+        answer = self._answers.get(read)
+        if answer is None:
+            answer = self._answer(RULE, _text(question))
+            if len(read) <= LARGEST:
+                if len(self._answers) >= MOST_ANSWERS:
+                    self._answers.clear()
+                self._answers[read] = answer
+        return _value(answer)
 
     async def close(self) -> None:
         """There is nothing to close."""

@@ -5,8 +5,9 @@ the policies: {allow, reasons, filter, obligations}. A policy that cannot be ask
 done.
 
 ``resource`` has kind and tenant, and by channel: rest and console id and api; delivery of (the kind it tells of),
-record, type and parties; flow, of a step id, of, record and owner, of an order that is begun id, owner and sites, of a
-notification id and parties; adapter device, deviceTenant, service, site, order, owner, purpose, workflow and approval.
+record, type and parties; flow, of a step its name, of, record and owner, of an order that is begun id, owner and sites,
+of a notification id and parties; adapter device, deviceTenant, service, site, order, owner, purpose, workflow and
+approval.
 docs/policies.md says what each of them is.
 """
 
@@ -193,12 +194,15 @@ class Policy:
             "environment": {"time": int(now)},
         }
         begun, engine = perf_counter(), self._engine
+        try:
+            content = orjson.dumps(question, option=orjson.OPT_SORT_KEYS)
+        except orjson.JSONEncodeError as error:
+            raise Unavailable(f"the policy could not be asked: {error}") from error
         answer = await engine.evaluate(question)
         revision = engine.revision  # at once: after the next wait it may be that of another answer
         if not is_decision(answer, question):
             raise Unavailable("the policy gave no decision")
         metrics.DECISIONS.labels(channel, str(answer["allow"]).lower()).inc()
-        content = orjson.dumps(question, option=orjson.OPT_SORT_KEYS)
         decision = Decision(
             _id(now),
             answer["allow"],

@@ -117,7 +117,7 @@ class Worker:
     async def _step(self, step: Step, message: Message) -> None:
         """Run one step if the policy lets it. Raises Forbidden; what comes back later leaves no record this time."""
         about = concerned(message)
-        question = {"kind": "step", "id": step_name(step), **about}
+        question = {"kind": "step", "step": step_name(step), **about}
         tenant = _tenant_of_subject(message) or about.get("tenant", "")
         decision = await self._work.policy.decide(system(tenant), "run", question, channel="flow")
         if not decision.allow:

@@ -79,4 +79,4 @@ wanted := ["create", "productOrder"] if {
 
 ends if input.resource.purpose == "undo"
 
-ends if input.resource.id in data.steps.ending
+ends if input.resource.step in data.steps.ending

@@ -4,7 +4,10 @@
 # fractions are kept.
 package tmf.spend
 
-comes_to := max([sum(dues(input.body, "orderTotalPrice")), sum([of_item(item) | item := data.tmf.orders.growing[_]])]) if {
+comes_to := max([
+	sum([due(price) | price := input.body.orderTotalPrice[_]]),
+	sum([of_item(item) | item := data.tmf.orders.growing[_]]),
+]) if {
 	priced
 }
 

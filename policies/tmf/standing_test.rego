@@ -91,7 +91,7 @@ gone := {"subjects": {"acme": {"vendor": now}}, "roles": {}}
 
 test_what_was_asked_for_by_somebody_withdrawn_is_not_begun if {
 	begun := [
-		done("run", {"kind": "step", "id": "billing.bill", "of": "productOrder"}),
+		done("run", {"kind": "step", "step": "billing.bill", "of": "productOrder"}),
 		done("fulfil", {"kind": "productOrder"}),
 		done("perform", {"kind": "intent", "purpose": "order"}),
 	]
@@ -110,7 +110,7 @@ test_who_may_not_do_it_itself_has_it_not_done if {
 
 test_what_was_begun_is_ended_and_taken_back if {
 	ended := [
-		done("run", {"kind": "step", "id": "ordering.advance", "of": "productOrder"}),
+		done("run", {"kind": "step", "step": "ordering.advance", "of": "productOrder"}),
 		done("perform", {"kind": "intent", "purpose": "undo"}),
 	]
 	every question in ended {

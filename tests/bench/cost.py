@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.resources import as_file, files
+from itertools import cycle
 from pathlib import Path
 from socket import create_server
 from time import perf_counter, process_time
@@ -29,7 +30,7 @@ from convergedon.core import bundles, embedded, settings, tokens
 from convergedon.core.engines import Engine, OpaServer, compiled
 from convergedon.core.policy import Policy
 from tests.bench import load, servers
-from tests.bench.orders import ORDER, request
+from tests.bench.orders import ORDER, of_circuit, request
 from tests.bench.parts import SUBJECT
 from tests.bench.post import CONNECTIONS, ORDERS
 from tests.bench.rounds import Effort, Result, in_turn, ratios, rounded
@@ -41,6 +42,7 @@ WITHOUT: Mapping[str, tuple[str, ...]] = {
     "neither": ("policy", "audit"),
 }
 SAVED = {"no policy": "policy takes", "no audit": "audit takes", "neither": "policy and audit together take"}
+ALIKE = "memory: POST of the same again, all"
 STANDS: Mapping[str, tuple[str, ...]] = {"memory": tuple(WITHOUT), "embedded": ("all", "neither")}
 """What store and bus are: twins in the process, or the servers that `convergedon up` brings; and what is measured."""
 WAITED: Mapping[str, int] = {"one after another": 1, f"{CONNECTIONS} at once": CONNECTIONS}
@@ -48,6 +50,9 @@ PARTS_OF_A_TURN = 6
 """A wait is measured in shorter turns and more of them: what a store needs for a POST changes from one second to the
 next by more than what is looked for."""
 EMBEDDED, OPA = "decisions: embedded", "decisions: OPA server"
+AGAIN = f"{EMBEDDED}, the same again"
+VARIED = 20_000
+"""Orders that differ: more than are decided on in a second, for which a decision is remembered."""
 START = 20.0
 """Seconds an OPA server may take to start."""
 ABOUT = {"api": "/tmf-api/productOrderingManagement/v4", "kind": "productOrder", "tenant": "acme", "id": ""}
@@ -73,6 +78,7 @@ async def measure(effort: Effort) -> Result:
             result.figures[name]["us of all servers"] = rounded(1e6 / statistics.median(whole[name]))
     pairs = [(stand, what) for stand, parts in STANDS.items() for what in parts if what != "all"]
     result.ratios = ratios(found, *((_post(stand, what), _post(stand, "all")) for stand, what in pairs))
+    result.ratios |= ratios(found, (ALIKE, _post("memory", "all")), (AGAIN, EMBEDDED))
     result.ratios |= ratios(found, *((_waited("neither", how), _waited("all", how)) for how in WAITED))
     if OPA in found:
         result.ratios |= ratios(found, (EMBEDDED, OPA))
@@ -92,7 +98,7 @@ async def measure(effort: Effort) -> Result:
         "rate and us are of CPU time, which others on the machine have no part in: of the gateway's process with all "
         "that follows in it (outbox, audit's writes, log of decisions), of the policy server and of who asks it; "
         "of a POST that is waited for they are of the clock, by the median of a turn",
-        f"POST productOrder, {CONNECTIONS} connections",
+        f"POST productOrder, {CONNECTIONS} connections, each for another circuit but where it says the same again",
     ]
     return result
 
@@ -125,12 +131,17 @@ async def _posts(
     whole: Mapping[str, list[float]],
 ) -> tuple[Turns, Turns]:
     """POSTs by the CPU time that they take, and by the time that they are waited for."""
-    post = request("POST", ORDERS, tokens.issue(settings.load(data=folder), "acme", "csr"), ORDER)
+    token = tokens.issue(settings.load(data=folder), "acme", "csr")
+    post = request("POST", ORDERS, token, ORDER)
 
-    def turn(name: str, address: str, process: int, beside: Sequence[int]) -> Callable[[], Awaitable[float]]:
+    alike = request("POST", ORDERS, token, of_circuit("one"))
+
+    def turn(
+        name: str, address: str, process: int, beside: Sequence[int], asked: bytes = post
+    ) -> Callable[[], Awaitable[float]]:
         async def one() -> float:
             before = [servers.spent(each) for each in (process, *beside)]
-            found = await load.measure(address, [post], CONNECTIONS, seconds)
+            found = await load.measure(address, [asked], CONNECTIONS, seconds)
             used = [servers.spent(each) - start for each, start in zip((process, *beside), before, strict=True)]
             done = _created(found)
             answered[name].append(float(found["rate"]))
@@ -170,6 +181,8 @@ async def _posts(
             address, process = await stack.enter_async_context(servers.process(stand, env, *options))
             beside = (nats.pid, mongodb.pid) if stand == "embedded" else ()
             turns[_post(stand, what)] = turn(_post(stand, what), address, process.pid, beside)
+            if (stand, what) == ("memory", "all"):
+                turns[ALIKE] = turn(ALIKE, address, process.pid, (), alike)
             if stand == "embedded":
                 waits |= {_waited(what, how): waited(address, number) for how, number in WAITED.items()}
     return turns, waits
@@ -194,17 +207,25 @@ async def _decisions(
         server, process = await stack.enter_async_context(_serving(program))
         stack.push_async_callback(server.close)
         asked |= {OPA: (server, 1, process), f"{OPA}, 8 at once": (server, 8, process)}
-    return {name: _deciding(name, *how, seconds, answered) for name, how in asked.items()}
+    turns = {name: _deciding(name, *how, seconds, answered) for name, how in asked.items()}
+    return turns | {AGAIN: _deciding(AGAIN, *asked[EMBEDDED], seconds, answered, varied=False)}
 
 
 def _deciding(
-    name: str, engine: Engine, at_once: int, beside: int, seconds: float, answered: Mapping[str, list[float]]
+    name: str,
+    engine: Engine,
+    at_once: int,
+    beside: int,
+    seconds: float,
+    answered: Mapping[str, list[float]],
+    varied: bool = True,
 ) -> Callable[[], Awaitable[float]]:
     """How many in a second of CPU time, of this process and of the one ``beside``."""
     rules = Policy(engine)
+    orders = cycle([of_circuit(f"{number}") for number in range(VARIED if varied else 1)])
 
     async def decide() -> None:
-        (await rules.decide(SUBJECT, "create", ABOUT, ORDER)).require()
+        (await rules.decide(SUBJECT, "create", ABOUT, next(orders))).require()
 
     def spent() -> float:
         return process_time() + (servers.spent(beside) if beside else 0.0)

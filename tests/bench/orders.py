@@ -8,6 +8,7 @@ import orjson
 
 from tests.bench.load import NUMBER
 
+CIRCUIT = NUMBER.decode()
 ORDER: dict[str, Any] = {
     "externalId": "NW-2291",
     "description": "Internet access for the Berlin office",
@@ -23,12 +24,13 @@ ORDER: dict[str, Any] = {
                     {"name": "bandwidth", "value": 100},
                     {"name": "vlan", "value": 100},
                     {"name": "site", "value": "berlin-1"},
+                    {"name": "circuit", "value": CIRCUIT},
                 ]
             },
         }
     ],
 }
-"""One that fulfilment could plan."""
+"""One that fulfilment could plan; what is ordered is never the same, or its decision would be remembered."""
 SERVICE_ORDER = {
     "externalId": "NW-2291",
     "description": "Internet access for the Berlin office",
@@ -44,12 +46,19 @@ SERVICE_ORDER = {
                     {"name": "bandwidth", "value": 100},
                     {"name": "vlan", "value": 100},
                     {"name": "site", "value": "berlin-1"},
+                    {"name": "circuit", "value": CIRCUIT},
                 ],
             },
         }
     ],
 }
 """The same in the words of TMF641, for the one who serves only that."""
+
+
+def of_circuit(name: str) -> dict[str, Any]:
+    """The order of another circuit."""
+    whole: dict[str, Any] = orjson.loads(orjson.dumps(ORDER).replace(NUMBER, name.encode()))
+    return whole
 
 
 def request(method: str, path: str, token: str = "", body: Any = None) -> bytes:
