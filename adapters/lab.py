@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -13,8 +13,8 @@ from pathlib import Path
 import yaml
 
 from convergedon.adapters.flow import lab as exporter
+from convergedon.adapters.labports import OCTETS_A_PACKET
 from convergedon.adapters.netconf.lab import Element, Fault
-from convergedon.adapters.netconf.ports import OCTETS_A_MEGABIT, UTILISATION
 from convergedon.adapters.snmp import lab as trapper
 from convergedon.core.errors import Invalid, NotFound, Unavailable
 
@@ -26,7 +26,6 @@ SLOW = 0.5
 FLAPS = 3
 OUTSIDE = "192.0.2.1"
 """Whom the customers of the lab exchange traffic with (RFC 5737)."""
-OCTETS_A_PACKET = 1_000
 
 
 def address(element: str) -> str:
@@ -95,18 +94,24 @@ class Lab:
         return await FAULTS[kind](self, self._element(device), interface)
 
     def traffic(self, device: str, seconds: float) -> str:
-        """Export flow records of what the accesses of an element carried in the last seconds, both ways."""
-        end = time.time()
+        """Export flow records of what the accesses of an element carry in so many seconds, both ways."""
+        element, end = self._element(device), time.time()
+        rates = element.rates()
+        carried = [(address, seconds * rates.get(name, 0.0)) for name, (address, _) in element.carried().items()]
+        return self._export(device, carried, end - seconds, end)
+
+    def _export(self, device: str, carried: Iterable[tuple[str, float]], start: float, end: float) -> str:
         records = [
             {
                 "source": source,
                 "destination": destination,
-                "octets": (octets := int(UTILISATION * OCTETS_A_MEGABIT * rate * seconds)),
-                "packets": octets // OCTETS_A_PACKET,
-                "start": end - seconds,
+                "octets": int(octets),
+                "packets": int(octets) // OCTETS_A_PACKET,
+                "start": start,
                 "end": end,
             }
-            for customer, rate in self._element(device).carried()
+            for customer, octets in carried
+            if octets >= 1
             for source, destination in ((OUTSIDE, customer), (customer, OUTSIDE))
         ]
         if records:
@@ -146,11 +151,12 @@ class Lab:
         trapper.trap_cold_start(address(element.name), receivers.community, receivers.trap)
         return f"{element.name} restarted; its sessions are gone, and what was not confirmed is undone"
 
+    async def _worse(self, element: Element, interface: str) -> str:
+        element.worsen(interface)
+        return f"the next change of {element.name} takes {interface} down, until what is there now is there again"
+
     async def _mend(self, element: Element, interface: str) -> str:
-        element.latency = 0.0
-        element.faults.clear()
-        for one in INTERFACES:
-            self._link(element, one, up=True)
+        element.mend()
         return f"{element.name} is as it should be"
 
     def _link(self, element: Element, interface: str, up: bool, hung: bool = False) -> str:
@@ -168,7 +174,7 @@ class Lab:
     def _trap(self, name: str, interface: str, up: bool) -> None:
         """Send the trap that an agent sends when an interface goes up or down, whoever has it do so."""
         state: trapper.State = "up" if up else "down"
-        index = list(INTERFACES).index(interface) + 1
+        index = self._elements[name].ports()[interface].index
         with suppress(Unavailable):
             receivers = self._receivers()
             trapper.trap_link(state, address(name), interface, index, receivers.community, receivers.trap)
@@ -187,9 +193,10 @@ FAULTS: Mapping[str, Callable[[Lab, Element, str], Awaitable[str]]] = {
     "refuse-commit": Lab._refuse_commit,
     "slow": Lab._slow,
     "reboot": Lab._reboot,
+    "worse": Lab._worse,
     "mend": Lab._mend,
 }
-ON_INTERFACES = frozenset({"ifdown", "ifup", "hang", "flap"})
+ON_INTERFACES = frozenset({"ifdown", "ifup", "hang", "flap", "worse"})
 
 
 def _nobody() -> Receivers:

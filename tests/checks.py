@@ -26,7 +26,7 @@ WAIVED: Mapping[tuple[str, str], str] = {
     ("adapters/file/adapter.py", "B311"): "spreads retries in time; nobody gains by guessing it",
     ("adapters/intake.py", "B101"): "tells the type checker what start() has set; no check of anything outside",
     ("adapters/intake.py", "B311"): "spreads retries in time; nobody gains by guessing it",
-    ("adapters/netconf/lab.py", "B107"): "the password of a simulated device on loopback",
+    ("adapters/netconf/lab/element.py", "B107"): "the password of a simulated device on loopback",
     ("adapters/snmp/ber.py", "B104"): "the address that SNMP v1 writes for none, not one to listen on",
     ("adapters/testing/suite.py", "B101"): "the suite that adapters are tested by",
     ("core/bus.py", "B311"): "spreads retries in time; nobody gains by guessing it",

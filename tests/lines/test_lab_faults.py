@@ -146,6 +146,20 @@ def test_an_element_that_restarts_says_so_and_goes_on(operator: Operator) -> Non
     assert done["state"] == "completed"
 
 
+def test_a_change_that_makes_it_worse_is_an_alarm_somewhere_else(operator: Operator) -> None:
+    """The order is done as it was asked for, and another link of the element goes down with it."""
+    port = BERLIN["berlin-1"]
+    said = operator.lab("fault", "pe1", "worse", port)
+    done = operator.order("berlin-2", 208)
+    raised = operator.until(lambda: of_port(operator, port, "raised"))
+    operator.lab("fault", "pe1", "mend")
+    operator.until(lambda: not of_port(operator, port, "raised"))
+
+    assert said == f"the next change of pe1 takes {port} down, until what is there now is there again"
+    assert done["state"] == "completed"
+    assert raised[0]["perceivedSeverity"] == "major"
+
+
 def test_flows_match_the_bandwidth_that_is_configured(operator: Operator) -> None:
     """Half of it is used, in each direction: what the customer's usage says is that."""
     assert operator.order("berlin-2", 207, bandwidth=160)["state"] == "completed"

@@ -344,6 +344,23 @@ async def test_a_reading_of_what_cannot_be_asked_is_unknown(adapter: NetconfAdap
     assert (away.status, away.reason) == ("unknown", "unreachable")
 
 
+async def test_a_link_that_a_change_takes_down_is_back_when_the_change_is_taken_back(
+    adapter: NetconfAdapter, element: Element
+) -> None:
+    """The lab's fault ``worse``: on another interface, whichever way the change is taken back."""
+    moved: list[tuple[str, bool]] = []
+    element.on_link = lambda interface, up: moved.append((interface, up))
+    element.worsen("ge-0/0/2")
+    outcome = await perform(adapter, intent(GOLD))
+    worse = element.link_is_up("ge-0/0/2")
+    await perform(adapter, intent(None, key="order-2"))
+    back = element.link_is_up("ge-0/0/2")
+    await perform(adapter, intent(GOLD, key="order-3"))
+
+    assert (outcome.status, worse, back) == ("applied", False, True)
+    assert moved == [("ge-0/0/2", False), ("ge-0/0/2", True)]
+
+
 # --- devices that cannot be asked now
 
 
