@@ -3,11 +3,13 @@
 What fails takes with it what depends on it: a device its interfaces and the links that end on it, a link its ends, a
 shared-risk group (a duct, a power feed) its members. So an alarm follows from the highest failing part that it depends
 on, and that part's alarm is the root of the problem. A link of which all ends fail, and a group of which all members
-do, is taken to have failed itself though nobody said so, unless a device that is known to fail explains it: then the
-root is inferred.
+do, is taken to have failed itself though nobody said so, unless a device that is known to fail explains it. So is a
+device that is cut off: all its neighbours say that their links to it are down, and it does not. Then the root is
+inferred.
 
 Neither order nor time is asked, so late news corrects what was concluded without them. What changes at one place can
-change conclusions in its neighbourhood alone (``reconsidered``), and those need few alarms (``needed``).
+change conclusions in its neighbourhood alone (``reconsidered``), and those need few alarms (``needed``, ``evidence``).
+That a device is cut off is the exception: whoever finds that so, or not so any more, has its neighbourhood looked at.
 """
 
 from __future__ import annotations
@@ -120,6 +122,7 @@ class Topology:
         self._needed_by: dict[str, set[str]] = defaultdict(set)
         self._on: dict[str, set[str]] = defaultdict(set)
         self._neighbourhoods: dict[frozenset[str], frozenset[str]] = {}
+        self._far_ends: dict[str, dict[str, frozenset[str]]] = {}
         for relation in relations:
             self._take(relation)
 
@@ -164,6 +167,33 @@ class Topology:
             self._neighbourhoods[begin] = frozenset(closure(begin, self.below))
         return self._neighbourhoods[begin]
 
+    def far_ends(self, device: str) -> Mapping[str, frozenset[str]]:
+        """The links of a device, each with its ends on others."""
+        if device not in self._far_ends:
+            links = {link for port in self._on.get(device, ()) for link in self._links.get(port, ())}
+            found = {link: frozenset(end for end in self.ends[link] if device_of(end) != device) for link in links}
+            self._far_ends[device] = {link: ends for link, ends in found.items() if ends}
+        return self._far_ends[device]
+
+    def is_watched(self, place: str) -> bool:
+        """Whether this is a device whose neighbours, two at least, can tell together that it fails."""
+        if kind_of(place) != "device":
+            return False
+        return len({device_of(end) for ends in self.far_ends(place).values() for end in ends}) > 1
+
+    def holders(self, device: str) -> set[str]:
+        """The groups to which all links of a device belong."""
+        found = [closure([link], lambda one: self._groups.get(one, ())) - {link} for link in self.far_ends(device)]
+        return set.intersection(*found) if found else set()
+
+    def hubs(self, group: str) -> set[str]:
+        """The devices on which all that is in a group ends, and other links besides."""
+        inside = closure([group], lambda one: self.members.get(one, ()))
+        leaves = {place for place in inside if kind_of(place) != "group"}
+        found = [{device_of(end) for end in self.ends.get(leaf, ())} for leaf in leaves]
+        shared = set.intersection(*found) if found else set()
+        return {device for device in shared if self.far_ends(device).keys() > leaves}
+
     def witnessed(self, place: str) -> set[str]:
         """The links and groups of which the failure of this part is a sign."""
         return self._links.get(place, set()) | self._groups.get(place, set())
@@ -202,6 +232,20 @@ def needed(places: Iterable[str], topology: Topology) -> set[str]:
     return closure(closure(above, topology.witnesses), topology.above)
 
 
+def evidence(places: Iterable[str], topology: Topology) -> set[str]:
+    """The parts whose alarms must be known besides, to tell which devices among these places are cut off.
+
+    A device among them stands for itself alone.
+    """
+    far = {end for place in places if topology.is_watched(place) for end in signs_of(place, topology)}
+    return closure(far, topology.above)
+
+
+def signs_of(device: str, topology: Topology) -> set[str]:
+    """The parts of others that must all fail for a device to be cut off."""
+    return {end for ends in topology.far_ends(device).values() for end in ends}
+
+
 class Correlation:
     """The conclusions from a set of open alarms, each drawn when it is asked for."""
 
@@ -213,24 +257,48 @@ class Correlation:
             if alarm.fails:
                 self._said[alarm.place] = alarm
         self._taken_to_fail: dict[str, bool] = {}
+        self._cut_off: dict[str, bool] = {}
         self._words: dict[str, str] = {}
 
     def inferred(self, place: str) -> bool:
-        """Whether this link or group is taken to fail though no alarm says so."""
+        """Whether this link, group or device is taken to fail though no alarm says so."""
         if place not in self._taken_to_fail:
             self._taken_to_fail[place] = place not in self._said and self._all_signs(place)
         return self._taken_to_fail[place]
 
     def _all_signs(self, place: str) -> bool:
+        if kind_of(place) == "device":
+            return self._is_cut_off(place) and not any(map(self._fails, self._topology.holders(place)))
         signs = self._topology.witnesses(place)
         if len(signs) < 2:
             return False
         if kind_of(place) == "link":
             return all(end in self._said for end in signs)
-        return all(map(self._dead, signs)) and sum(not self._explained(member) for member in signs) > 1
+        if not all(map(self._dead, signs)) or any(map(self._is_cut_off, self._topology.hubs(place))):
+            return False
+        return sum(not self._explained(member) for member in signs) > 1
+
+    def _is_cut_off(self, device: str) -> bool:
+        """Whether all neighbours of a device, two at least, say that their links to it are down, and it does not.
+
+        What it says of other things counts for nothing: that may be older. Nor does a neighbour's word that something
+        else explains.
+        """
+        if device not in self._cut_off:
+            self._cut_off[device] = self._topology.is_watched(device) and self._nobody_reaches(device)
+        return self._cut_off[device]
+
+    def _nobody_reaches(self, device: str) -> bool:
+        links, far = self._topology.far_ends(device), signs_of(device, self._topology)
+        own = {end for link in links for end in self._topology.ends[link]} - far
+        if device in self._said or not far <= self._said.keys() or not own.isdisjoint(self._said):
+            return False
+        return len({device_of(end) for end in far if not self._explained(end)}) > 1
 
     def _dead(self, member: str) -> bool:
         """Whether a member of a group is out of service. Of a link one end is enough: the other may have no voice."""
+        if kind_of(member) == "device":
+            return member in self._said or self._is_cut_off(member)
         ends = self._topology.ends.get(member, ())
         return member in self._said or any(end in self._said for end in ends) or self.inferred(member)
 
@@ -278,7 +346,7 @@ class Correlation:
         return part not in closure([other], self._topology.above)
 
     def signs(self, place: str) -> str:
-        """Why a link or group is taken to fail."""
+        """Why a link, group or device is taken to fail."""
         if place not in self._words:
             self._words[place] = self._why_taken_to_fail(place)
         return self._words[place]
@@ -287,6 +355,11 @@ class Correlation:
         if kind_of(place) == "link":
             ends = sorted(self._topology.ends[place])
             return f"{called(place)} fails: all its ends do ({_listed(ends)}), and none of their devices is known to"
+        if kind_of(place) == "device":
+            far = sorted(signs_of(place, self._topology))
+            return (
+                f"{place} fails: all its neighbours say that their links to it are down ({_listed(far)}), it does not"
+            )
         members = sorted(map(called, self._topology.members[place]))
         return f"{called(place)} fails: everything that shares it does ({_listed(members)})"
 
@@ -295,15 +368,21 @@ class Correlation:
         found = self._to_the_top(place)
         return found[0] if found else None
 
+    def heard_of(self, device: str, under: Iterable[str]) -> str:
+        """What neighbours say of a device that is a root, among the alarms that follow from it; begins with a mark."""
+        far = signs_of(device, self._topology)
+        ends = sorted({self.alarms[key].place for key in under} & far)
+        return f"; the links to it are down as neighbours say ({_listed(ends)})" if ends else ""
+
     def root_of(self, place: str) -> bool:
-        """Whether this link or group is the root of a problem though no alarm says that it fails."""
+        """Whether this link, group or device is the root of a problem though no alarm says that it fails."""
         return self.inferred(place) and self.top(place) == place
 
     def problem(self, part: str, children: Mapping[str, str], root: str | None) -> Problem:
         """A problem with what is out of service because of it."""
         fails = root is None or self.alarms[root].fails
         failing = closure([part], self._topology.below) if fails else ()
-        why = self.verdict(root).why if root else self.signs(part)
+        why = self.verdict(root).why + self.heard_of(part, children) if root else self.signs(part)
         return Problem(part, root, why, children, frozenset(failing))
 
     @cached_property

@@ -9,7 +9,7 @@ half way is done again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import time
 from typing import Any
@@ -30,10 +30,12 @@ from convergedon.mediation.correlation import (
     called,
     closure,
     device_of,
+    evidence,
     kind_of,
     needed,
     rank,
     reconsidered,
+    signs_of,
 )
 from convergedon.mediation.inventory import Service
 from convergedon.mediation.topology import part_at
@@ -121,22 +123,61 @@ async def correlate(work: Work, message: Message) -> None:
     newest = await work.bus.last(message.subject)
     look = await _read(work, tenant, near, topology)
     await look.write()
+    for device in look.turned():
+        further = _look(tenant, device, message.id)
+        await work.bus.publish(further.subject, further.body, further.id, further.headers)
     work.known.note(tenant, near, newest.position if newest else message.position)
 
 
 async def _read(work: Work, tenant: str, near: frozenset[str], topology: Topology) -> Look:
+    watched: list[str] = []
     alone = next((place.partition(" ")[2] for place in near if place.startswith("alarm ")), None)
     if alone is not None:
         found = await work.store.find(ALARM.name, {"id": alone})
         there = [record for record in found if record.tenant == tenant and "place" not in record.facts]
     else:
-        there = await _open_at(work, ALARM.name, tenant, needed(near, topology))
+        known = needed(near, topology)
+        there = await _open_at(work, ALARM.name, tenant, known)
+        watched = sorted(place for place in known if topology.is_watched(place))
+        there += await _heard_of(work, tenant, known, watched, topology, there)
     open_ = [record for record in there if record.body["state"] != "cleared"]
     for record in there:
         if record.body["state"] == "cleared" and "openAt" in record.facts:  # a person cleared it
             await work.resources.change(ALARM, record, facts=CLOSED)
     told = await _open_at(work, AFFECTED_PARTY.name, tenant, near)
-    return Look(work, tenant, near, topology, open_, told)
+    return Look(work, tenant, near, topology, open_, told, watched)
+
+
+async def _heard_of(
+    work: Work,
+    tenant: str,
+    known: Collection[str],
+    watched: Sequence[str],
+    topology: Topology,
+    there: Sequence[Record],
+) -> list[Record]:
+    """The alarms beyond what is known that tell which of these devices are cut off.
+
+    Of each one sign is looked for first: hardly ever is it there, and then the others matter not.
+    """
+
+    def beyond(places: Iterable[str]) -> set[str]:
+        return {place for place in places if place not in known and device_of(place) not in known}
+
+    first = {device: min(signs_of(device, topology)) for device in watched}
+    found = await _exactly_at(work, tenant, beyond(first.values()))
+    open_ = {record.facts["openAt"] for record in (*there, *found)}
+    doubtful = [device for device in watched if first[device] in open_]
+    return found + await _exactly_at(work, tenant, beyond(evidence(doubtful, topology)) - {*first.values()})
+
+
+async def _exactly_at(work: Work, tenant: str, places: Collection[str]) -> list[Record]:
+    """What is open at these places alone."""
+    listed, found = sorted(places), []
+    for first in range(0, len(listed), LOOKED_UP):
+        where = {"tenant": tenant, "facts.openAt": {"$in": listed[first : first + LOOKED_UP]}}
+        found += await work.store.find(ALARM.name, where)
+    return found
 
 
 async def _open_at(work: Work, kind: str, tenant: str, places: Collection[str]) -> list[Record]:
@@ -161,6 +202,7 @@ class Look:
     topology: Topology
     open: Sequence[Record]
     told: Sequence[Record]
+    watched: Sequence[str]
 
     def __post_init__(self) -> None:
         self._inferred = {record.facts["openAt"]: record for record in self.open if record.facts.get("inferred")}
@@ -168,6 +210,11 @@ class Look:
         self._correlation = Correlation(map(_alarm, self._records.values()), self.topology)
         self._near = {key: one for key, one in self._records.items() if self._is_near(_place(one))}
         self._verdicts = {key: self._correlation.verdict(key) for key in sorted(self._near)}
+
+    def turned(self) -> list[str]:
+        """Devices outside that are found cut off, or so no more, and of which that is not written."""
+        outside = [device for device in self.watched if not self._is_near(device)]
+        return [one for one in outside if self._correlation.root_of(one) != (one in self._inferred)]
 
     def _is_near(self, place: str) -> bool:
         return place in self.near or device_of(place) in self.near
@@ -186,7 +233,7 @@ class Look:
                 await self._dismiss(record)
 
     def _found_to_fail(self) -> dict[str, list[Record]]:
-        """The links and groups that are roots though no alarm says so, with the alarms from which that follows."""
+        """The parts that are roots though no alarm says so, with the alarms from which that follows."""
         found: dict[str, list[Record]] = {}
         for key, verdict in self._verdicts.items():
             if verdict.root is None:
@@ -194,7 +241,7 @@ class Look:
         return found
 
     async def _infer(self, part: str, under: Sequence[Record]) -> Record:
-        """The alarm of a link or group that is taken to fail."""
+        """The alarm of a link, group or device that is taken to fail."""
         if part in self._inferred:
             return self._inferred[part]
         body = _inferred(part, under)
@@ -304,8 +351,9 @@ class Look:
             return
         head = self._head_of(verdict)
         under = self._under(_place(record), key) if head.id == record.id else []
+        why = verdict.why + self._correlation.heard_of(_place(record), under)
         await self._conclude(
-            record, None if head.id == record.id else head, verdict.part, verdict.why, under, services.get(key, ())
+            record, None if head.id == record.id else head, verdict.part, why, under, services.get(key, ())
         )
 
     async def _write_head(self, record: Record, part: str, services: Mapping[str, Sequence[Service]]) -> None:
@@ -407,7 +455,7 @@ def _cause(record: Record) -> str:
 
 
 def _inferred(part: str, under: Sequence[Record]) -> dict[str, Any]:
-    """What is said of a link or group that is taken to fail: as grave as the gravest sign, since the first."""
+    """What is said of a link, group or device that is taken to fail: as grave as the gravest sign, since the first."""
     severities = [record.body["perceivedSeverity"] for record in under]
     return {
         "alarmType": "communicationsAlarm",
@@ -415,7 +463,7 @@ def _inferred(part: str, under: Sequence[Record]) -> dict[str, Any]:
         "probableCause": "communicationsSubsystemFailure",
         "specificProblem": f"{called(part)} fails",
         "alarmedObject": {"id": part},
-        "alarmedObjectType": "link" if kind_of(part) == "link" else "sharedRiskGroup",
+        "alarmedObjectType": "sharedRiskGroup" if kind_of(part) == "group" else kind_of(part),
         "sourceSystemId": "convergedon",
         "reportingSystemId": "convergedon-correlation",
         "alarmRaisedTime": min(record.body["alarmRaisedTime"] for record in under),

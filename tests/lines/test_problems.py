@@ -11,6 +11,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
@@ -39,6 +40,12 @@ PLAN = Plan(
         "link a": ["pe1/ge-8", "pe2/ge-8"],
         "link b": ["pe1/ge-9", "pe3/ge-9"],
         "group duct": ["link a", "link b"],
+        "agg": [],
+        "x1": [],
+        "x2": [],
+        **{place: [] for place in ("agg/1", "agg/2", "x1/1", "x2/1")},
+        "link c": ["agg/1", "x1/1"],
+        "link d": ["agg/2", "x2/1"],
     },
 )
 SERVICES = {
@@ -47,8 +54,11 @@ SERVICES = {
     "s3": (("pe3", "pe3/ge-9"), ("northwind",)),
     "s4": (("pe1", "pe1/ge-8", "pe3", "pe3/ge-1"), ("fabrikam", "contoso")),
     "s5": (("cpe",), ("fabrikam",)),
+    "s6": (("agg", "agg/7"), ("northwind", "fabrikam")),
 }
 PLACES = ["pe1", "pe2", "pe3", "cpe", "pe1/ge-1", "pe1/ge-8", "pe1/ge-9", "pe2/ge-8", "pe3/ge-9", "pe3/ge-1"]
+AROUND = ["x1/1", "x2/1", "x1/1", "x2/1", "agg/1", "agg", "agg/7", "x1"]
+"""Around a device that its two neighbours lose."""
 EPOCH = 1_770_000_000.0
 
 
@@ -205,14 +215,15 @@ def reordered(seen: list[Observation], chance: Random) -> list[Observation]:
     return [next(queues[device]) for device in devices]
 
 
+SOMEWHERE = st.sampled_from([PLACES, PLACES, AROUND]).flatmap(st.sampled_from)
 FAULTS = st.lists(
-    st.tuples(st.sampled_from(PLACES), st.sampled_from(["critical", "major", "major", "warning"])),
+    st.tuples(SOMEWHERE, st.sampled_from(["critical", "major", "major", "warning"])),
     min_size=1,
     max_size=10,
     unique_by=lambda one: one[0],
 ).map(lambda faults: [observation(number, place, "fault", severity) for number, (place, severity) in enumerate(faults)])
 MIXED = st.lists(
-    st.tuples(st.sampled_from(PLACES), st.sampled_from(["fault", "fault", "fault", "clear"])), min_size=1, max_size=14
+    st.tuples(SOMEWHERE, st.sampled_from(["fault", "fault", "fault", "clear"])), min_size=1, max_size=14
 ).map(lambda said: [observation(number, place, kind) for number, (place, kind) in enumerate(said)])
 PATIENT = effort(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
 """An example takes half a second: what fails is not made smaller."""
@@ -280,6 +291,84 @@ async def test_a_late_parent_takes_over_and_gives_back(still: Scene) -> None:
         ("serviceUpdated", "pe2/ge-8 is down. access s4 s4 works again."),
     ]
     assert [alarm["root"] for alarm in (await outcome(still))["alarms"].values()] == [True]
+
+
+async def test_a_device_that_its_neighbours_lose_is_the_problem(still: Scene) -> None:
+    """Nobody says that it fails. Who stands on it hears so once, and its neighbours' ports follow from it."""
+    await furnish(still)
+    for number, place in enumerate(("x2/1", "x1/1")):
+        await still.network.say(observation(number, place, "fault"))
+        await still.settled()
+
+    (lost,) = [one for one in await still.find("alarm") if one.facts.get("inferred")]
+    assert (lost.body["alarmedObject"]["id"], lost.body["alarmedObjectType"]) == ("agg", "device")
+    assert lost.body["why"] == (
+        "agg fails: all its neighbours say that their links to it are down (x1/1, x2/1), it does not"
+    )
+    assert len(lost.body["correlatedAlarm"]) == 2
+    assert [service["id"] for service in lost.body["affectedService"]] == ["s6"]
+    notes = await still.find("customerNotification")
+    assert sorted(note.body["relatedParty"][0]["id"] for note in notes) == ["fabrikam", "northwind"]
+    await hold(still)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_device_that_is_silent_too_is_one_problem_in_any_order(still: Scene, seed: int) -> None:
+    """Its silence is the root then, and says what its neighbours say; a word of it about its link takes that back."""
+    await furnish(still)
+    said = [observation(number, place, "fault") for number, place in enumerate(("agg", "x1/1", "x2/1"))]
+    Random(seed).shuffle(said)
+    for one in said:
+        await still.network.say(one)
+        await still.settled()
+
+    found = (await outcome(still))["alarms"]
+    assert {key for key, alarm in found.items() if alarm["root"]} == {"agg|down:"}
+    assert found["agg|down:"]["why"] == (
+        "nothing that agg depends on is known to fail; the links to it are down as neighbours say (x1/1, x2/1)"
+    )
+    await hold(still)
+    for number, (place, kind) in enumerate((("agg", "clear"), ("agg/1", "fault")), 10):
+        await still.network.say(observation(number, place, kind))
+        await still.settled()
+    found = (await outcome(still))["alarms"]
+    assert {key for key, alarm in found.items() if alarm["root"]} == {"inferred link c", "x2|down:1"}
+    await hold(still)
+
+
+async def test_a_neighbour_that_reaches_a_device_again_ends_what_was_concluded(still: Scene) -> None:
+    await furnish(still)
+    for number, (place, kind) in enumerate((("x2/1", "fault"), ("x1/1", "fault"), ("x1/1", "clear"))):
+        await still.network.say(observation(number, place, kind))
+        await still.settled()
+
+    found = await outcome(still)
+    assert [*found["alarms"]] == ["x2|down:1"]
+    assert found["alarms"]["x2|down:1"]["root"]
+    assert set(found["last word"].values()) == {"works"}
+    await hold(still)
+
+
+async def test_what_another_problem_takes_from_a_lost_device_is_still_a_sign_of_it(still: Scene) -> None:
+    """One of its links is in a tray that fails too: the device is found, and found no more, all the same."""
+    links = {"link c": ["z/1", "x1/1"], "link d": ["z/2", "x2/1"], "link e": ["y1/1", "y2/1"]}
+    ends = {end: [] for ends in links.values() for end in ends}
+    devices = {place.partition("/")[0]: [] for place in ends}
+    await topology.keep(still.resources, Plan("acme", {**devices, **ends, **links, "group tray": ["link c", "link e"]}))
+    for number, place in enumerate(("x2/1", "y1/1", "x1/1")):
+        await still.network.say(observation(number, place, "fault"))
+        await still.settled()
+
+    found = (await outcome(still))["alarms"]
+    assert {key: alarm["parent"] for key, alarm in found.items() if not alarm["root"]} == {
+        "x2|down:1": ["inferred z"],
+        "x1|down:1": ["inferred group tray"],
+        "y1|down:1": ["inferred group tray"],
+    }
+    await still.network.say(observation(3, "x1/1", "clear"))
+    await still.settled()
+    found = (await outcome(still))["alarms"]
+    assert {key for key, alarm in found.items() if alarm["root"]} == {"x2|down:1", "y1|down:1"} == {*found}
 
 
 async def test_what_people_say_of_alarms_stays_theirs(still: Scene) -> None:

@@ -17,15 +17,16 @@ from convergedon.mediation.correlation import (
     Topology,
     affected,
     device_of,
+    evidence,
     needed,
     reconsidered,
     walk,
 )
 
-PORTS = [f"pe{device}/ge-{port}" for device in (1, 2) for port in (1, 2)]
+PORTS = [f"pe{device}/ge-{port}" for device in (1, 2, 3) for port in (1, 2)]
 LINKS = ["link a", "link b", "link c"]
 GROUPS = ["group duct", "group site"]
-DEVICES = ["pe1", "pe2"]
+DEVICES = ["pe1", "pe2", "pe3"]
 TWO_LINKS = Topology(
     [
         Relation("connects", "link a", "pe1/ge-1"),
@@ -166,6 +167,87 @@ def test_what_stands_on_any_failing_part_is_affected() -> None:
     assert affected(problem, stands_on) == ["far"]
 
 
+STAR = [Relation("connects", f"link {n}", end) for n in (1, 2, 3) for end in (f"core/ge-{n}", f"pe{n}/ge-1")]
+THREE = Topology([*STAR, *(Relation("contains", "group duct", f"link {n}") for n in (1, 2))])
+FAR = ("pe1/ge-1", "pe2/ge-1", "pe3/ge-1")
+
+
+def test_a_device_that_all_neighbours_have_lost_is_the_root_though_nobody_says_so() -> None:
+    (problem,) = Correlation(down(*FAR), THREE).problems
+
+    assert (problem.part, problem.root, len(problem.children)) == ("core", None, 3)
+    assert problem.why == (
+        "core fails: all its neighbours say that their links to it are down (pe1/ge-1, pe2/ge-1, pe3/ge-1), it does not"
+    )
+    assert problem.children["down pe1/ge-1"] == f"pe1/ge-1 is an end of link 1; link 1 ends on core; {problem.why}"
+    assert {"core/ge-1", "core"} <= problem.failing
+
+
+def test_while_one_neighbour_reaches_a_device_it_does_not_fail() -> None:
+    assert "core" not in roots(down(*FAR[1:]), THREE).values()
+
+
+def test_a_device_that_says_that_a_link_is_down_is_alive() -> None:
+    """A link that is down at both ends stays a link."""
+    found = roots(down(*FAR, "core/ge-3"), THREE)
+
+    assert (found["down pe3/ge-1"], found["down core/ge-3"]) == ("link 3", "link 3")
+    assert "core" not in found.values()
+
+
+def test_what_a_device_says_of_other_things_is_no_sign_of_life() -> None:
+    """It may have been said long ago, as that a customer's port is down."""
+    found = roots([*down(*FAR, "core/ge-99"), Alarm("fan core", "core", "minor")], THREE)
+
+    assert set(found.values()) == {"core"}
+
+
+def test_one_neighbour_alone_cannot_tell_a_device_from_its_links() -> None:
+    """Two links to the same one: it may be that one's card."""
+    two = Topology(Relation("connects", f"link {n}", end) for n in (1, 2) for end in (f"core/ge-{n}", f"pe1/ge-{n}"))
+
+    assert set(roots(down("pe1/ge-1", "pe1/ge-2"), two).values()) == {"pe1/ge-1", "pe1/ge-2"}
+
+
+def test_a_silent_device_and_its_neighbours_ports_are_one_problem() -> None:
+    """Its root is the device's silence, in whatever order they came, and the reason names both."""
+    silence = Alarm("snmp:unreachable", "core", "major", says="the device does not answer SNMP")
+    (problem,) = Correlation([silence, *down(*FAR[:2])], THREE).problems
+
+    assert (problem.part, problem.root) == ("core", "snmp:unreachable")
+    assert problem.children["down pe1/ge-1"] == (
+        "pe1/ge-1 is an end of link 1; link 1 ends on core; core fails: the device does not answer SNMP"
+    )
+    assert problem.why == (
+        "nothing that core depends on is known to fail; the links to it are down as neighbours say (pe1/ge-1, pe2/ge-1)"
+    )
+
+
+def test_neighbours_that_fail_themselves_are_no_witnesses() -> None:
+    assert "core" not in roots(down(*FAR, "pe1", "pe2"), THREE).values()
+
+
+def test_a_duct_that_holds_all_links_of_a_device_goes_before_it() -> None:
+    """Both explain the same, and a duct more than the device where it holds others too."""
+    every = Topology([*STAR, *(Relation("contains", "group duct", f"link {n}") for n in (1, 2, 3))])
+
+    assert set(roots(down(*FAR), every).values()) == {"group duct"}
+    assert set(roots(down(*FAR), THREE).values()) == {"core"}
+
+
+def test_devices_that_share_a_site_and_are_cut_off_are_the_sites_problem() -> None:
+    links = {"link 1": "a/1 x/1", "link 2": "a/2 y/1", "link 3": "b/1 x/2", "link 4": "b/2 y/2"}
+    site = Topology(
+        [
+            *(Relation("connects", link, end) for link, ends in links.items() for end in ends.split()),
+            Relation("contains", "group site", "a"),
+            Relation("contains", "group site", "b"),
+        ]
+    )
+
+    assert set(roots(down("x/1", "y/1", "x/2", "y/2"), site).values()) == {"group site"}
+
+
 # laws
 
 PARTS = [*PORTS, "pe1/bgp", *DEVICES, *LINKS, *GROUPS]
@@ -180,12 +262,18 @@ def _related(kind: str, of: list[str], to: list[str], most: int) -> st.SearchStr
     )
 
 
+RING = [
+    Relation("connects", f"link {link}", end)
+    for link, ends in {"a": "pe1/ge-1 pe2/ge-1", "b": "pe2/ge-2 pe3/ge-1", "c": "pe3/ge-2 pe1/ge-2"}.items()
+    for end in ends.split()
+]
+"""Each device has two neighbours, which can tell together that it fails."""
 TOPOLOGIES = st.tuples(
-    _related("connects", LINKS, PORTS, 2),
+    st.one_of(_related("connects", LINKS, PORTS, 2), st.just(RING)),
     _related("contains", GROUPS, [*LINKS, *LINKS, *PORTS, *DEVICES, *GROUPS], 3),
     _related("dependsOn", DEVICES, [*DEVICES, *LINKS, *PORTS], 1),
 ).map(lambda found: [relation for relations in found for relation in relations])
-ALARMS = st.lists(
+SOME = st.lists(
     st.builds(
         lambda place, severity, kind, number: Alarm(f"{number} of {place}", place, severity, kind),
         st.sampled_from([*PORTS, *PARTS]),
@@ -196,6 +284,9 @@ ALARMS = st.lists(
     max_size=12,
     unique_by=lambda alarm: alarm.key,
 )
+LOST = {"pe1": ("pe2/ge-1", "pe3/ge-2"), "pe2": ("pe1/ge-1", "pe3/ge-1"), "pe3": ("pe2/ge-2", "pe1/ge-2")}
+"""Around the ring: what the neighbours of a device that fails say."""
+ALARMS = st.tuples(SOME, st.sampled_from([(), *LOST.values()])).map(lambda found: [*found[0], *down(*found[1])])
 
 
 @effort(max_examples=200)
@@ -229,28 +320,40 @@ def test_every_alarm_is_in_one_problem_and_a_root_is_its_own(relations: list[Rel
 def test_a_change_changes_conclusions_in_its_neighbourhood_alone(
     relations: list[Relation], alarms: list[Alarm], data: st.DataObject
 ) -> None:
-    """And what must be known for them is little: the rest of the alarms may be left out."""
+    """And below devices that it finds cut off, or so no more. Little must be known: the rest may be left out."""
     topology = Topology(relations)
     new = data.draw(st.builds(Alarm, st.just("new"), PLACES, st.sampled_from(SEVERITIES)))
     before, after = Correlation(alarms, topology), Correlation([*alarms, new], topology)
     near = reconsidered(new.place, topology)
-    known = needed(near, topology)
-    part = Correlation([one for one in (*alarms, new) if _in(one.place, known)], topology)
+    known, more = _known(near, topology, [*alarms, new])
+    part = Correlation(known, topology)
+    turned = [one for one in DEVICES if one not in near and before.root_of(one) != after.root_of(one)]
+    for device in turned:
+        assert device in more
+        assert part.root_of(device) == after.root_of(device)
+    elsewhere = near.union(*(reconsidered(device, topology) for device in turned))
 
     for alarm in alarms:
-        if not _in(alarm.place, near):
+        if not _in(alarm.place, elsewhere):
             assert before.verdict(alarm.key) == after.verdict(alarm.key)
-        else:
+        elif _in(alarm.place, near):
             assert part.verdict(alarm.key) == after.verdict(alarm.key)
     assert part.verdict("new") == after.verdict("new")
-    for place in (*LINKS, *GROUPS):
+    for place in (*LINKS, *GROUPS, *DEVICES):
         if place in near:
             assert part.root_of(place) == after.root_of(place)
-        else:
+        elif place not in elsewhere:
             assert before.root_of(place) == after.root_of(place)
 
 
-def _in(place: str, places: set[str]) -> bool:
+def _known(near: Iterable[str], topology: Topology, alarms: list[Alarm]) -> tuple[list[Alarm], set[str]]:
+    """The alarms that are read for a look, and the places that it can tell of."""
+    wide = needed(near, topology)
+    narrow = evidence(wide, topology)
+    return [one for one in alarms if _in(one.place, wide) or one.place in narrow], wide
+
+
+def _in(place: str, places: Iterable[str]) -> bool:
     """A device among the places stands for all that is part of it."""
     return place in places or device_of(place) in places
 
