@@ -16,7 +16,7 @@ from convergedon.adapters.contract import Capability, Device, Difference, Intent
 from convergedon.adapters.netconf import change, mapping
 from convergedon.adapters.netconf.change import Edit
 from convergedon.adapters.netconf.events import Events
-from convergedon.adapters.netconf.listening import Listener
+from convergedon.adapters.netconf.listening import SILENT_AFTER, Listener
 from convergedon.adapters.netconf.mapping import Service
 from convergedon.adapters.netconf.peer import Peer
 from convergedon.adapters.netconf.session import Access
@@ -52,7 +52,9 @@ class NetconfAdapter:
         devices: Mapping[str, Device],
         services: Mapping[str, Service] | None = None,
         events: Events | None = None,
+        silent_after: float = SILENT_AFTER,
     ) -> None:
+        self._silent_after = silent_after
         self._confirm_timeout = settings.confirm_timeout
         self._services = mapping.load() if services is None else services
         self._events = mapping.load_events() if events is None else events
@@ -70,7 +72,7 @@ class NetconfAdapter:
         _refuse_too_many(self._accesses.values())
         self._peers = {name: Peer(access) for name, access in self._accesses.items()}
         self._listeners = {
-            name: Listener(access, self._tenants[name], self._events, report)
+            name: Listener(access, self._tenants[name], self._events, report, self._silent_after)
             for name, access in self._accesses.items()
             if access.notifications
         }

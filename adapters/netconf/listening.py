@@ -1,18 +1,21 @@
 """Hears what devices tell by themselves (RFC 5277), each over a session of its own.
 
 What was told while nobody listened is told again: after a reconnection the device replays from the last notification
-that was made safe, and what was safe already is known by its id.
+that was made safe, and what was safe already is known by its id. A device that cannot be reached for a while is one
+fault until it is listened to again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 
@@ -25,6 +28,9 @@ from convergedon.core.errors import Unavailable
 FIRST_WAIT, LONGEST_WAIT = 0.2, 30.0
 LOOK_UP = 5.0
 REMEMBERED = 1_000
+SILENT_AFTER = 10.0
+"""Seconds without a session after which a device counts as unreachable: one session may be lost."""
+SILENCE = "netconf:unreachable"
 
 log = structlog.get_logger()
 
@@ -32,8 +38,11 @@ log = structlog.get_logger()
 class Listener:
     """One device's notifications, one after another, in a thread that waits for them."""
 
-    def __init__(self, access: Access, tenant: str, events: Events, report: Report) -> None:
+    def __init__(
+        self, access: Access, tenant: str, events: Events, report: Report, silent_after: float = SILENT_AFTER
+    ) -> None:
         self._access, self._tenant, self._events, self._report = access, tenant, events, report
+        self._silent_after = silent_after
         self._loop = asyncio.get_running_loop()
         self._stopping = threading.Event()
         self._sever: Callable[[], None] = lambda: None
@@ -45,6 +54,8 @@ class Listener:
         self._reporting: Any = None
         self._words = ""
         self._listening = False
+        self._lost: float | None = None
+        self._silent: bool | None = None  # not known: what was told before this process began is not over by itself
         self.received = 0
         self.unreadable = 0
 
@@ -73,12 +84,31 @@ class Listener:
             except (Unavailable, Denied) as error:
                 wait = FIRST_WAIT if self._listening else min(2 * wait, LONGEST_WAIT)
                 self._words, self._listening = str(error), False
+                self._notice(error)
             self._stopping.wait(wait)
+
+    def _notice(self, error: Unavailable | Denied) -> None:
+        """Tell of a device that has been away for a while; one that refuses us is there."""
+        self._lost = self._lost or time.monotonic()
+        if isinstance(error, Unavailable) and not self._silent and time.monotonic() - self._lost >= self._silent_after:
+            self._tell(_silence(self._access.device, self._tenant, "fault", "major", str(error)))
+
+    def _reached(self) -> None:
+        self._lost = None
+        if self._silent is not False:
+            self._tell(_silence(self._access.device, self._tenant, "clear", "cleared", ""))
+
+    def _tell(self, seen: Observation) -> None:
+        with suppress(Unavailable):  # the adapter is stopping
+            self._make_safe(seen)
+            self._silent = seen.kind == "fault"
+            metrics.OBSERVED.labels("netconf", seen.kind).inc()
 
     def _listen(self, connection: Connection) -> None:
         try:
             self._subscribe(connection)
             self._words, self._listening = "", True
+            self._reached()
             while not self._stopping.is_set():
                 notification = connection.notification(LOOK_UP)
                 if notification is not None:
@@ -139,6 +169,19 @@ class Listener:
         self._sever = sever
         if self._stopping.is_set():
             sever()
+
+
+def _silence(device: str, tenant: str, kind: Literal["fault", "clear"], severity: str, words: str) -> Observation:
+    now = time.time()
+    about = {
+        "alarmType": "communicationsAlarm",
+        "perceivedSeverity": severity,
+        "probableCause": "underlyingResourceUnavailable",
+        "specificProblem": "the device does not answer NETCONF",
+        "details": {"words": words} if words else {},
+    }
+    id = hashlib.sha256(f"{device} {kind} {now}".encode()).hexdigest()[:32]
+    return Observation(id, kind, "netconf", device, tenant, now, key=SILENCE, attributes=about)
 
 
 async def _reported(report: Report, seen: Observation) -> None:

@@ -12,6 +12,7 @@ from lxml import etree
 from convergedon.adapters.contract import Device, Observation
 from convergedon.adapters.netconf import NetconfAdapter, adapter, create, mapping
 from convergedon.adapters.netconf.lab import ACCESS, NOTIFICATION, Element
+from convergedon.adapters.netconf.listening import SILENCE
 from convergedon.adapters.testing.trial import ignore
 from convergedon.core import settings
 from convergedon.core.errors import CredentialsRefused, Misconfigured, Unavailable
@@ -20,10 +21,11 @@ PORT = "ge-0/0/1"
 
 
 class Reported:
-    """What was reported; ``away`` is how often it cannot be made safe."""
+    """What was reported, of silence apart; ``away`` is how often it cannot be made safe."""
 
     def __init__(self) -> None:
         self.seen: list[Observation] = []
+        self.silence: list[str] = []
         self.away = 0
         self._more = asyncio.Condition()
 
@@ -32,8 +34,15 @@ class Reported:
             self.away -= 1
             raise Unavailable("the bus is away")
         async with self._more:
-            self.seen.append(observation)
+            if observation.key == SILENCE:
+                self.silence.append(observation.kind)
+            else:
+                self.seen.append(observation)
             self._more.notify_all()
+
+    async def until_silence(self, *kinds: str) -> None:
+        async with asyncio.timeout(20), self._more:
+            await self._more.wait_for(lambda: self.silence == [*kinds])
 
     async def until(self, number: int) -> list[Observation]:
         async with asyncio.timeout(20), self._more:
@@ -105,6 +114,22 @@ async def test_what_happened_while_nobody_listened_is_told_once_all_the_same(
 
     assert [one.kind for one in seen] == ["fault", "clear", "fault"]
     assert len({one.id for one in seen}) == 3
+
+
+async def test_a_device_that_is_away_is_one_fault_until_it_is_listened_to(element: Element, reported: Reported) -> None:
+    """What an earlier process told of it is over at the first session, too."""
+    adapter = NetconfAdapter(settings.load(), {"pe1": device(element, notifications=True)}, silent_after=0.0)
+    await adapter.start(reported)
+    try:
+        await reported.until_silence("clear")
+        await element.stop()
+        await reported.until_silence("clear", "fault")
+        await element.start()
+
+        await reported.until_silence("clear", "fault", "clear")
+        assert (await adapter.health())["devices"]["pe1"]["notifications"]["state"] == "listening"
+    finally:
+        await adapter.stop()
 
 
 async def test_nothing_is_taken_for_safe_that_is_not(
