@@ -39,6 +39,8 @@ def parsed(file: Traversable) -> tuple[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise Misconfigured(f"{file}{where}: {getattr(error, 'problem', None) or 'this is no YAML'}") from None
+    except RecursionError:
+        raise Misconfigured(f"{file}: it is nested too deep") from None
 
 
 def read(model: type[Model], file: Traversable) -> Model:
@@ -103,6 +105,15 @@ def _words(kind: str, words: str) -> str:
 
 class _Loader(yaml.SafeLoader):
     """YAML's safe subset in which a key that is given twice is an error instead of the last one winning."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """What stands there; a 31st of February, and a number of five thousand digits, are refused as YAML too."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, OverflowError):
+            raise yaml.constructor.ConstructorError(
+                None, None, "this looks like a number or a date and is none: put quotes around it", node.start_mark
+            ) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()

@@ -7,6 +7,7 @@ compiled, nothing is executed, and a module that imports from one that is not th
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -22,23 +23,29 @@ from convergedon.core.errors import Misconfigured
 SHIPPED = files("convergedon.adapters.snmp") / "mibs.yaml"
 LARGEST = 8 * 1024 * 1024
 DEEPEST = 128
+LONGEST_NUMBER = 20
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z0-9-]*$")]
 Symbol = Annotated[str, StringConstraints(pattern=r"^[a-z][A-Za-z0-9-]*$")]
 Oid = Annotated[str, StringConstraints(pattern=r"^[0-2](\.(0|[1-9]\d*))*$")]
 
+# Each pattern looks no further than what is linear in a text, whatever stands in it: a word once, a part to its end
 _HIDDEN = re.compile(r'"[^"]*"|--.*?(?:--|$)', re.M)
-_MODULE = re.compile(r"([A-Z][\w-]*)\s*(?:\{[^{}]*\}\s*)?DEFINITIONS\s*::=\s*BEGIN")
-_MACRO = re.compile(r"[A-Z][\w-]*\s+MACRO\s*::=\s*BEGIN.*?\bEND\b", re.S)
-_IMPORTS = re.compile(r"\bIMPORTS\b(.*?);", re.S)
-_FROM = re.compile(r"([\w\s,-]*?)\bFROM\s+([A-Z][\w-]*)")
+_MODULE = re.compile(r"(?<![\w-])([A-Z][\w-]*+)\s*+(?:\{[^{}]*+\}\s*+)?DEFINITIONS\s*::=\s*BEGIN")
+_MACRO = re.compile(r"(?<![\w-])[A-Z][\w-]*+\s++MACRO\s*::=\s*BEGIN")
+_END = re.compile(r"\bEND\b")
+_IMPORTS = re.compile(r"\bIMPORTS\b")
+_NAME = re.compile(r"[A-Za-z][\w-]*+")
 _KINDS = (
     "OBJECT IDENTIFIER|OBJECT-TYPE|OBJECT-IDENTITY|MODULE-IDENTITY|NOTIFICATION-TYPE|OBJECT-GROUP|NOTIFICATION-GROUP"
     "|MODULE-COMPLIANCE|AGENT-CAPABILITIES"
 )
-_ASSIGNMENT = re.compile(rf"\b([a-z][\w-]*)\s+(?:{_KINDS})\b((?:(?!::=).)*)::=\s*\{{([^{{}}]*)\}}", re.S)
-_TRAP = re.compile(r"\b([a-z][\w-]*)\s+TRAP-TYPE\s+ENTERPRISE\s+([a-z][\w-]*)((?:(?!::=).)*)::=\s*(\d+)", re.S)
-_PART = re.compile(r"^(?:[a-z][\w-]*\s*\(\s*(\d+)\s*\)|(\d+))$")
+_IS = re.compile("::=")
+_ASSIGNED = re.compile(rf"(?<![\w-])([a-z][\w-]*+)\s++(?:{_KINDS})\b")
+_PLACE = re.compile(r"\s*+\{([^{}]*+)\}")
+_TRAP = re.compile(r"(?<![\w-])([a-z][\w-]*+)\s++TRAP-TYPE\s++ENTERPRISE\s++([a-z][\w-]*+)")
+_NUMBER = re.compile(r"\s*+(\d++)")
+_PART = re.compile(r"^(?:[a-z][\w-]*\s*\(\s*(\d{1,20})\s*\)|(\d{1,20}))$")
 
 
 class Table(strict.Strict):
@@ -131,7 +138,7 @@ def _read(names: Names, file: Traversable) -> None:
     if len(data) > LARGEST:
         raise Misconfigured(f"{file}: a MIB has {LARGEST:,} bytes at most")
     text = _HIDDEN.sub(_blank, data.decode("utf-8", "replace"))
-    text = _MACRO.sub(_blank, text)
+    text = _without_macros(text)
     begins = list(_MODULE.finditer(text))
     if not begins:
         raise Misconfigured(f"{file}: this is no MIB: there is no DEFINITIONS ::= BEGIN")
@@ -141,33 +148,54 @@ def _read(names: Names, file: Traversable) -> None:
 
 def _read_module(names: Names, file: str, module: str, text: str, start: int, end: int) -> None:
     imported = _IMPORTS.search(text, start, end)
-    for symbols, origin in _FROM.findall(imported[1]) if imported else ():
-        for symbol in symbols.replace(",", " ").split():
-            names.imports[module, symbol] = origin
-    body = imported.end() if imported else start
-    for symbol, place in _assignments(file, text, body, end):
+    body = text.find(";", imported.end(), end) if imported else -1
+    if imported and body >= 0:
+        symbols: list[str] = []
+        for name in _NAME.findall(text, imported.end(), body):
+            symbols.append(name)
+            if symbols[-2:-1] == ["FROM"]:
+                names.imports.update({(module, symbol): name for symbol in symbols[:-2]})
+                symbols.clear()
+    for symbol, place in _assignments(file, text, max(start, body), end):
         names.places[module, symbol] = place
         names.known.pop((module, symbol), None)  # what the operator gives counts
 
 
 def _assignments(file: str, text: str, start: int, end: int) -> Iterator[tuple[str, Place]]:
-    for found in _ASSIGNMENT.finditer(text, start, end):
-        line = text.count("\n", 0, found.start()) + 1
-        parent, *parts = re.sub(r"\s*\(\s*", "(", found[3]).replace(" )", ")").split() or [""]
-        numbers = [match for match in map(_PART.match, parts) if match]
-        if not parent or len(numbers) != len(parts):
-            raise Misconfigured(f"{file}, line {line}: {found[1]} has a place that cannot be read")
-        head = re.sub(r"\(.*", "", parent)
-        yield found[1], Place(head, tuple(int(match[1] or match[2]) for match in numbers), file, line)
-    for found in _TRAP.finditer(text, start, end):
-        line = text.count("\n", 0, found.start()) + 1
-        # RFC 3584 3.1: the generic traps stand below snmpTraps, one further on; all others below 0 of their enterprise
-        generic = found[2] == "snmp"
-        number = int(found[4])
-        yield (
-            found[1],
-            Place("snmpTraps", (number + 1,), file, line) if generic else Place(found[2], (0, number), file, line),
-        )
+    """Each is told by what stands before its ::= and after the one before."""
+    lines = [found.start() for found in re.finditer("\n", text)]
+    begin = start
+    for is_ in _IS.finditer(text, start, end):
+        if (found := _ASSIGNED.search(text, begin, is_.start())) and (place := _PLACE.match(text, is_.end(), end)):
+            yield found[1], _place(file, bisect(lines, found.start()) + 1, found[1], place[1])
+        elif (found := _TRAP.search(text, begin, is_.start())) and (number := _NUMBER.match(text, is_.end(), end)):
+            # RFC 3584 3.1: generic traps stand below snmpTraps, one further on; all others below 0 of their enterprise
+            line, what = bisect(lines, found.start()) + 1, int(number[1][:LONGEST_NUMBER])
+            generic = found[2] == "snmp"
+            numbers = (what + 1,) if generic else (0, what)
+            yield found[1], Place("snmpTraps" if generic else found[2], numbers, file, line)
+        begin = is_.end()
+
+
+def _place(file: str, line: int, symbol: str, written: str) -> Place:
+    parent, *parts = re.sub(r"\s*+\(\s*+", "(", written).replace(" )", ")").split() or [""]
+    numbers = [match for match in map(_PART.match, parts) if match]
+    if not parent or len(numbers) != len(parts):
+        raise Misconfigured(f"{file}, line {line}: {symbol} has a place that cannot be read")
+    head = re.sub(r"\(.*", "", parent)
+    return Place(head, tuple(int(match[1] or match[2]) for match in numbers), file, line)
+
+
+def _without_macros(text: str) -> str:
+    kept, at = [], 0
+    for macro in _MACRO.finditer(text):
+        end = _END.search(text, macro.end()) if macro.start() >= at else None
+        if end:
+            kept += [text[at : macro.start()], "\n" * text.count("\n", macro.start(), end.end()), " "]
+            at = end.end()
+        elif macro.start() >= at:
+            break  # nor has any that follows
+    return "".join((*kept, text[at:]))
 
 
 def _blank(found: re.Match[str]) -> str:
