@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from time import time
 from typing import Any
 
 from convergedon.adapters.contract import Capability, Device, Observation, Report
@@ -65,7 +66,7 @@ class FlowAdapter:
             self._read,
             queue=20_000,
         )
-        self._exports = Exports(self._intake.drop)
+        self._exports = Exports(self._intake.drop, time())
         self._gathering: Gathering | None = None
         self._lately = Lately()
 
@@ -83,7 +84,12 @@ class FlowAdapter:
         self._devices = other._devices
 
     async def health(self) -> Mapping[str, Any]:
-        return {**self._intake.health(), "waitingForTemplate": self._exports.kept, "missing": self._missing()}
+        return {
+            **self._intake.health(),
+            "waitingForTemplate": self._exports.kept,
+            "unknownSampler": self._exports.unknown_samplers,
+            "missing": self._missing(),
+        }
 
     def _missing(self) -> Mapping[str, int]:
         """How many records or datagrams each source and observation domain sent that never came: the worst of them."""
@@ -105,7 +111,7 @@ class FlowAdapter:
         device = self._devices.get(place) or self._devices.get((datagram.address, None))
         attributes: dict[str, Any] = {"records": list(export.records), "observationDomain": export.domain}
         if export.sampling > 1:
-            attributes["sampling"] = export.sampling
+            attributes["sampling"] = export.sampling if isinstance(export.sampling, int) else float(export.sampling)
         return Observation(
             id=_digest(datagram.address, export.datagram).hex(),
             kind="flow",

@@ -16,8 +16,9 @@ from netflume import Decoder, flow_endpoints
 from netflume.parse import TemplateStore
 
 from convergedon.adapters.flow import sequences
-from convergedon.adapters.flow.sampling import Place, Rates, Sampling, sampled
+from convergedon.adapters.flow.sampling import Place, Rate, Rates, Sampling, sampled
 from convergedon.adapters.flow.sequences import Sequences
+from convergedon.adapters.flow.totals import Totals
 
 KEPT_DATAGRAMS = 256
 KEPT_STREAMS = 256
@@ -34,7 +35,12 @@ WRAP = 1 << 32
 # What MongoDB's and JSON's integers hold
 LARGEST_COUNT = (1 << 63) - 1
 
+# What is told of a flow besides; a crafted template has numbers of a thousand digits there
+LARGEST_TOLD = WRAP - 1
 ALSO = (("proto", "protocol"), ("tos", "trafficClass"), ("in_if", "ingress"), ("out_if", "egress"))
+
+# What makes a flow the same as one before, beside its ends and its start
+SAME_FLOW = ("proto", "src_port", "dst_port", "tos", "in_if", "out_if", "vlan", "flow_id", "direction")
 
 Drop = Callable[[str, int], None]
 
@@ -48,14 +54,17 @@ class Export:
 
     datagram: bytes
     domain: int
-    sampling: int
+    sampling: Rate
     records: tuple[Mapping[str, Any], ...]
 
 
 class Exports:
-    """Decodes the datagrams of many exporters. ``drop`` is told the reason and count of what is lost."""
+    """Decodes the datagrams of many exporters, from a moment on.
 
-    def __init__(self, drop: Drop) -> None:
+    ``drop`` is told the reason and count of what is lost.
+    """
+
+    def __init__(self, drop: Drop, since: float = 0.0) -> None:
         # Its gap events can be false, where templates are missing or datagrams overtake each other
         self._decoder = Decoder(track_sequence=False, track_sampling=False)  # type: ignore[no-untyped-call]
         self._decoder.templates = TemplateStore(TEMPLATES)  # type: ignore[no-untyped-call]
@@ -65,6 +74,8 @@ class Exports:
         self.kept_bytes = 0
         self._booted: OrderedDict[Place, int] = OrderedDict()
         self._sampling = Sampling()
+        self._totals = Totals(since)
+        self.unknown_samplers = 0
         self.sequences = Sequences()
 
     def read(self, datagram: bytes, exporter: str) -> list[Export] | None:
@@ -118,11 +129,47 @@ class Exports:
             self._note_start(place, version, option)
         header = self._timed(header, place)
         rates = self._sampling.rates(place)
-        found = [_record(flow, header, rates) for flow in flows]
+        found = [self._record(flow, header, place, rates) for flow in flows]
         records = tuple(record for record in found if record is not None)
-        if len(records) < len(found):
-            self._drop("record", len(found) - len(records))
-        return [Export(datagram, domain, max(rates.values(), default=1), records)] if records else []
+        return [Export(datagram, domain, rates.greatest, records)] if records else []
+
+    def _record(
+        self, flow: Mapping[str, Any], header: Mapping[str, Any], place: Place, rates: Rates
+    ) -> Mapping[str, Any] | None:
+        """A record as the contract words it; None for one without addresses or octets, or with too many."""
+        source, destination = flow_endpoints(flow)  # type: ignore[no-untyped-call]
+        counts = _counts(flow)
+        if not isinstance(source, str) or not isinstance(destination, str) or counts is None:
+            self._drop("record", 1)
+            return None
+        start, end = _times(flow, header)
+        octets, packets = counts
+        if "octets_total" in flow and "octets" not in flow:
+            which = (*place, source, destination, start, *(flow.get(name) for name in SAME_FLOW))
+            part = self._totals.part(which, octets, packets, start, end)
+            if part is None:
+                self._drop("total", 1)
+                return None
+            octets, packets, start = part
+        rate = sampled(flow, rates)
+        if rate is None:
+            self.unknown_samplers += 1
+            rate = 1
+        if max(octets, packets) * rate > LARGEST_COUNT:
+            self._drop("record", 1)
+            return None
+        record = {
+            "source": source,
+            "destination": destination,
+            "octets": int(octets * rate),
+            "packets": int(packets * rate),
+            "start": start,
+            "end": end,
+        }
+        for theirs, ours in ALSO:
+            if (value := flow.get(theirs)) is not None and isinstance(value, int) and value <= LARGEST_TOLD:
+                record[ours] = value
+        return record
 
     def _message(self, datagram: bytes, exporter: str) -> Any:
         truncated = self._decoder.stats["truncated"]
@@ -214,29 +261,12 @@ def _sets(datagram: bytes, version: int) -> Iterator[int]:
         at += size
 
 
-def _record(flow: Mapping[str, Any], header: Mapping[str, Any], rates: Rates) -> Mapping[str, Any] | None:
-    """A record as the contract words it; None for one that names no addresses or counts no octets, or no store's."""
-    source, destination = flow_endpoints(flow)  # type: ignore[no-untyped-call]
+def _counts(flow: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Octets and packets; None where it counts no octets."""
     octets = _first(flow, "octets", "octets_total", "out_octets")
-    if not isinstance(source, str) or not isinstance(destination, str) or octets is None:
+    if octets is None:
         return None
-    packets = _first(flow, "packets", "packets_total", "out_packets") or 0
-    rate = sampled(flow, rates)
-    if max(octets, packets) * rate > LARGEST_COUNT:
-        return None
-    start, end = _times(flow, header)
-    record = {
-        "source": source,
-        "destination": destination,
-        "octets": octets * rate,
-        "packets": packets * rate,
-        "start": start,
-        "end": end,
-    }
-    for theirs, ours in ALSO:
-        if (value := flow.get(theirs)) is not None and isinstance(value, int):
-            record[ours] = value
-    return record
+    return octets, _first(flow, "packets", "packets_total", "out_packets") or 0
 
 
 def _first(flow: Mapping[str, Any], *names: str) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import random
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
@@ -148,6 +149,53 @@ def flows() -> list[bytes]:
         for domain, number, whole in ((7, 0, True), (0, 1, False))
     ]
     return [five + flow * 2, ipfix, *made, *golden("flow")]
+
+
+def made_flows(folder: Path) -> Survive:
+    """Templates, options and data that more or less belong together: what bytes changed by chance seldom are."""
+    survive = flow_port(folder)
+
+    def made(data: bytes) -> None:
+        chance = random.Random(data)
+        for _ in range(chance.randint(1, 8)):
+            survive(flow_datagram(chance))
+
+    return made
+
+
+def flow_datagram(chance: random.Random) -> bytes:
+    kind, sets = chance.choice((9, 10)), []
+    for _ in range(chance.randrange(5)):
+        number = chance.choice((256, 257, 258, 300))
+        if chance.random() < 0.5:
+            sets.append(flow_template(chance, kind, number, chance.random() < 0.3))
+        else:
+            sets.append((number, chance.randbytes(chance.choice((0, 4, 24, 120, 1400)))))
+    body = b"".join(struct.pack("!HH", number, 4 + len(part)) + part for number, part in sets)
+    count, domain = chance.randrange(1 << 32), chance.randrange(4)
+    if kind == 9:
+        return struct.pack("!HHIIII", 9, len(sets), chance.randrange(1 << 32), 1_800_000_000, count, domain) + body
+    return struct.pack("!HHIII", 10, 16 + len(body), 1_800_000_000, count, domain) + body
+
+
+def flow_template(chance: random.Random, kind: int, number: int, options: bool) -> tuple[int, bytes]:
+    fields = [
+        (chance.choice(ELEMENTS), chance.choice((0, 1, 2, 4, 4, 4, 8, 8, 16, 255, 65535)))
+        for _ in range(chance.randrange(13))
+    ]
+    specified = b"".join(
+        struct.pack("!HH", element, size) + (bytes(4) if kind == 10 and element & 0x8000 else b"")
+        for element, size in fields
+    )
+    head = struct.pack("!HH", number, len(fields))
+    if options:
+        head = struct.pack("!HHH", number, *((4, len(specified)) if kind == 9 else (len(fields), 1)))
+    return {(9, False): 0, (9, True): 1, (10, False): 2, (10, True): 3}[kind, options], head + specified
+
+
+# Elements that something depends on, and others
+ELEMENTS = (1, 2, 4, 5, 8, 10, 12, 14, 21, 22, 23, 27, 28, 34, 48, 50, 85, 86, 149, 150, 152, 153, 156, 160, 302, 304,
+            305, 306, 309, 310, 0x8001, 999)  # fmt: skip
 
 
 # files of call records
@@ -423,7 +471,8 @@ YAML_WORDS = [
     b"&a ", b"*a", b"<<: ", b"<<: *down", b"{", b"}", b"[", b"]", b"? ", b"- ", b": ", b"\n", b"\n  ", b"#", b"'",
     b'"', b"|\n", b">", b"!!python/object:os.system", b"!!binary ", b"!!set ", b"!!timestamp ", b"!!omap", b"null",
     b"~", b"true", b"1e400", b".inf", b".nan", b"0x10", b"0o7", b"1_000", b"190:20:30", b"2026-05-01",
-    b"2026-13-45", b"%YAML 1.1", b"---\n", b"...\n", b"\0", b"\x85", b"\xe2\x80\xa8", b"\xef\xbb\xbf", b"\xff\xfe", b"\t", b"-" * 20, b"9" * 5000,
+    b"2026-13-45", b"%YAML 1.1", b"---\n", b"...\n", b"\0", b"\x85", b"\xe2\x80\xa8", b"\xef\xbb\xbf", b"\xff\xfe",
+    b"\t", b"-" * 20, b"9" * 5000,
 ]  # fmt: skip
 
 
@@ -437,6 +486,7 @@ TARGETS = (
         "snmp-version-3", [scoped(ber.TRAP), scoped(ber.TRAP, b""), b"\xff" + scoped(ber.INFORM)], inside_version_3
     ),
     Target("flow-port", flows(), flow_port),
+    Target("flow-templates", [b"seed"], made_flows),
     Target("call-csv", [CSV], call_file(VOICE), [b'"', b",", b"\r", b"\n", b"\xef\xbb\xbf", b"\0", b"1e999", b"NaN"]),
     Target("call-numbered", [PLAIN], call_file(NUMBERED), [b'"', b";", b"\r\n", b"9" * 30, b"inf", b"-0", b"1e308"]),
     Target("call-json", [JSON], call_file(LINES), [b"{", b"[", b'"', b"null", b"1e999", b"\\ud800", b"9" * 30]),

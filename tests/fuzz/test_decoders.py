@@ -7,6 +7,7 @@ is tried again in every run: findings/TARGET/*.
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from fuzz.guided import MOST_GROWTH, Target, bounded, fuzz, tried
 from fuzz.targets import TARGETS
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "30"))
-SEED = int(os.environ.get("FUZZ_SEED", "0"))
+SEED = int(os.environ.get("FUZZ_SEED") or 0)
 FINDINGS = Path(__file__).parent / "findings"
 FOUND = [(target, file) for target in TARGETS for file in sorted((FINDINGS / target.name).glob("*"))]
 
@@ -32,8 +33,6 @@ def test_whatever_comes_is_survived(target: Target, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("target", "file"), FOUND, ids=[f"{target.name}-{file.name}" for target, file in FOUND])
 def test_what_was_found_once_is_survived(target: Target, file: Path, tmp_path: Path) -> None:
-    from contextlib import nullcontext
-
     with bounded():
         what = tried(target.begin(tmp_path), file.read_bytes(), nullcontext())
 

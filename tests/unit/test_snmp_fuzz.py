@@ -1,63 +1,14 @@
-"""Whatever is sent to the trap port, each datagram is an observation or counted as dropped, and memory stays as it was.
+"""What strangers send to the trap port is remembered within bounds; what becomes of it is tried by tests/fuzz."""
 
-A moment here, as long as one likes by `make fuzz`; the seed of a round is in what a failure says.
-"""
-
-import os
-import random
-import resource
 import time
-import tracemalloc
-from pathlib import Path
 
-import orjson
 import pytest
-import yaml
-from test_snmp_usm import INFORM, NORTH, TRAP
+from test_snmp_usm import NORTH, TRAP
 
 from convergedon.adapters.contract import Device
 from convergedon.adapters.intake import Datagram
-from convergedon.adapters.snmp import ber, create, lab, usm
+from convergedon.adapters.snmp import ber, create, usm
 from convergedon.core import settings
-
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "2"))
-ROUND = 2_000
-GOLDEN = sorted(Path(ber.__file__).parent.glob("golden/*/packets.yaml"))
-SAMPLES = [
-    *(
-        bytes.fromhex(packet)
-        for file in GOLDEN
-        for packet in yaml.safe_load(file.read_text())
-        if isinstance(packet, str)
-    ),
-    lab.link("down", "127.0.10.1", "eth0", 3, "public"),
-    lab.link("up", "127.0.10.1", "eth0", 3, "public", inform=True),
-    lab.link("down", "127.0.10.1", "eth0", 3, "public", version=1),
-    TRAP,
-    INFORM,
-]
-LENGTHS = (b"\x80", b"\x84\xff\xff\xff\xff", b"\x82\x00\x01", b"\xff", b"\x88" + bytes(8), b"\x7f")
-
-
-def changed(chance: random.Random) -> bytes:
-    """A datagram that nobody would send, near one that somebody did."""
-    data = bytearray(chance.choice(SAMPLES))
-    for _ in range(chance.randint(1, 6)):
-        at = chance.randrange(len(data) + 1)
-        match chance.randrange(6):
-            case 0 if at < len(data):
-                data[at] = chance.randrange(256)
-            case 1:
-                del data[at : at + chance.randint(1, 20)]
-            case 2:
-                data[at:at] = chance.randbytes(chance.randint(1, 20))
-            case 3:
-                data[at:at] = chance.choice(LENGTHS)
-            case 4:
-                data[at:at] = chance.choice(SAMPLES)[: chance.randint(1, 200)]
-            case _:
-                data[at : at + 2] = data[at : at + 2] * chance.randint(1, 300)
-    return bytes(data[:65_507])
 
 
 @pytest.fixture
@@ -70,50 +21,9 @@ def listener(tmp_path):
     return adapter
 
 
-def heard(listener, data: bytes) -> bool:
-    """Whether it became observations; each can go over the bus."""
-    sent = Datagram(data, "127.0.0.1", ("127.0.0.1", 9), time.time())
-    findings = listener._read(sent)
-    for finding in findings or ():
-        seen = finding.observe()
-        orjson.dumps(vars(seen))
-        assert seen.device
-        assert seen.key
-    assert ber.peek(data) is not None
-    return findings is not None
-
-
-@pytest.mark.timeout(SECONDS + 100)
-def test_each_datagram_is_told_or_counted(listener):
-    seed, end = 0, time.monotonic() + SECONDS
-    told = refused = 0
-    tracemalloc.start()
-    try:
-        while time.monotonic() < end or not seed:
-            chance = random.Random(seed)
-            for _ in range(ROUND):
-                data = changed(chance)
-                before = sum(listener._intake.dropped.values())
-                try:
-                    found = heard(listener, data)
-                except Exception as error:
-                    raise AssertionError(f"seed {seed}: {data.hex()}") from error
-                told += found
-                refused += not found
-                # who asks for our engine is answered, and not counted
-                assert found or sum(listener._intake.dropped.values()) >= before
-            seed += 1
-            if seed == 1:
-                listener._storms.withheld, level = 0, tracemalloc.get_traced_memory()[0]
-        grown = tracemalloc.get_traced_memory()[0] - level
-    finally:
-        tracemalloc.stop()
-
-    assert told
-    assert refused
-    # the caches of names and the last words of storms are bounded, and full after a while
-    assert grown < 64 << 20, f"{grown:,} bytes after {seed} rounds"
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 4 << 20
+def heard(listener, data: bytes) -> None:
+    for finding in listener._read(Datagram(data, "127.0.0.1", ("127.0.0.1", 9), time.time())) or ():
+        finding.observe()
 
 
 def test_what_was_told_before_is_bounded(listener):

@@ -1,0 +1,151 @@
+"""What a sampler of IPFIX selects is told in many ways (RFC 5477), and each record is multiplied by its own."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Callable
+from fractions import Fraction
+from ipaddress import ip_address
+
+import pytest
+
+from convergedon.adapters.flow.exports import Exports
+
+ENDS = ip_address("10.0.0.1").packed + ip_address("192.0.2.7").packed
+SELECTOR, SEQUENCE, ALGORITHM = (302, 8), (301, 8), (304, 2)
+OPTIONS, FLOWS = 300, 400
+Field = tuple[int, int]
+
+
+class Exporter:
+    """An IPFIX exporter of one observation domain, and what is read of it."""
+
+    def __init__(self) -> None:
+        self.dropped: Counter[str] = Counter()
+        self.reader = Exports(lambda reason, count: self.dropped.update({reason: count}))
+
+    def _send(self, *sets: tuple[int, bytes]) -> list[int]:
+        body = b"".join(struct.pack("!HH", number, 4 + len(part)) + part for number, part in sets)
+        found = self.reader.read(struct.pack("!HHIII", 10, 16 + len(body), 1_790_000_000, 0, 7) + body, "192.0.2.250")
+        return [record["octets"] for export in found or () for record in export.records]
+
+    def say(self, fields: tuple[Field, ...], *values: bytes) -> None:
+        """A Selector Report Interpretation, or a Selection Sequence one: an options template and its data."""
+        specified = b"".join(struct.pack("!HH", *field) for field in fields)
+        template = struct.pack("!HHH", OPTIONS, len(fields), 1) + specified
+        assert self._send((3, template), (OPTIONS, b"".join(values))) == []
+
+    def flows(self, names: Field | None, *selectors: int) -> list[int]:
+        """The octets that records of 1000 come to, each of which names a selector."""
+        fields = ((8, 4), (12, 4), (1, 4), *((names,) if names else ()))
+        template = struct.pack("!HH", FLOWS, len(fields)) + b"".join(struct.pack("!HH", *field) for field in fields)
+        records = [
+            ENDS + struct.pack("!I", 1000) + (number.to_bytes(names[1], "big") if names else b"")
+            for number in selectors
+        ]
+        return self._send((2, template), (FLOWS, b"".join(records)))
+
+
+@pytest.fixture
+def exporter() -> Exporter:
+    return Exporter()
+
+
+def whole(value: int, size: int) -> bytes:
+    return value.to_bytes(size, "big")
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "fields", "values", "rate"),
+    [
+        (1, ((305, 4), (306, 4)), (whole(1, 4), whole(99, 4)), 100),
+        (1, ((305, 4), (306, 4)), (whole(10, 4), whole(0, 4)), 1),
+        (2, ((307, 4), (308, 4)), (whole(500, 4), whole(4500, 4)), 10),
+        (3, ((309, 4), (310, 4)), (whole(3, 4), whole(10, 4)), Fraction(10, 3)),
+        (4, ((311, 8),), (struct.pack("!d", 0.02),), 50),
+        (4, ((311, 4),), (struct.pack("!f", 0.25),), 4),
+        (6, ((329, 8), (330, 8), (331, 8), (332, 8)), tuple(whole(n, 8) for n in (0, 999, 100, 299)), 5),
+    ],
+    ids=["systematic", "all", "by time", "n of N", "probability", "probability of four bytes", "hash"],
+)
+def test_each_way_to_select_has_its_rate(
+    exporter: Exporter, algorithm: int, fields: tuple[Field, ...], values: tuple[bytes, ...], rate: int | Fraction
+) -> None:
+    exporter.say((SELECTOR, ALGORITHM, *fields), whole(5, 8), whole(algorithm, 2), *values)
+
+    assert exporter.flows(SELECTOR, 5) == [int(1000 * rate)]
+
+
+def test_each_record_has_the_rate_of_its_own_selector(exporter: Exporter) -> None:
+    for selector, space in ((1, 9), (2, 99)):
+        exporter.say(
+            (SELECTOR, ALGORITHM, (305, 4), (306, 4)), whole(selector, 8), whole(1, 2), whole(1, 4), whole(space, 4)
+        )
+
+    assert exporter.flows(SELECTOR, 1, 2, 1) == [10_000, 100_000, 10_000]
+
+
+def test_a_record_that_names_its_selection_sequence_has_the_rate_of_the_selector_that_ends_it(
+    exporter: Exporter,
+) -> None:
+    for selector, space in ((1, 9), (2, 99)):
+        exporter.say((SELECTOR, (305, 4), (306, 4)), whole(selector, 8), whole(1, 4), whole(space, 4))
+        exporter.say((SEQUENCE, (138, 4), SELECTOR), whole(70 + selector, 8), whole(3, 4), whole(selector, 8))
+
+    assert exporter.flows(SEQUENCE, 71, 72) == [10_000, 100_000]
+
+
+def test_the_only_selector_of_a_domain_is_that_of_records_that_name_none(exporter: Exporter) -> None:
+    exporter.say((SELECTOR, (305, 4), (306, 4)), whole(1, 8), whole(1, 4), whole(9, 4))
+
+    assert exporter.flows(None, 0) == [10_000]
+
+
+def test_of_a_selector_that_nothing_was_said_of_the_counts_are_as_they_are_and_that_is_counted(
+    exporter: Exporter,
+) -> None:
+    """Where several are known it cannot be guessed which one it is like."""
+    for selector, space in ((1, 9), (2, 99)):
+        exporter.say((SELECTOR, (305, 4), (306, 4)), whole(selector, 8), whole(1, 4), whole(space, 4))
+
+    assert exporter.flows(SELECTOR, 9) == [1000]
+    assert exporter.reader.unknown_samplers == 1
+
+
+def test_a_selector_that_changes_its_rate_has_the_new_one_from_there_on(exporter: Exporter) -> None:
+    found = []
+    for space in (9, 99):
+        exporter.say((SELECTOR, (305, 4), (306, 4)), whole(1, 8), whole(1, 4), whole(space, 4))
+        found += exporter.flows(SELECTOR, 1)
+
+    assert found == [10_000, 100_000]
+
+
+@pytest.mark.parametrize(
+    ("fields", "values"),
+    [
+        (((305, 4), (306, 255)), (whole(1, 4), b"\xff" * 255)),
+        (((305, 4), (306, 4)), (whole(0, 4), whole(9, 4))),
+        (((309, 4), (310, 4)), (whole(10, 4), whole(3, 4))),
+        (((34, 200),), (b"\xff" * 200,)),
+        (((311, 8),), (struct.pack("!d", float("nan")),)),
+        (((311, 8),), (struct.pack("!d", 1e-12),)),
+        (((329, 8), (330, 8), (331, 8), (332, 8)), tuple(whole(n, 8) for n in (0, 9, 9, 3))),
+    ],
+)
+def test_what_no_sampler_does_is_not_believed(
+    exporter: Exporter, fields: tuple[Field, ...], values: tuple[bytes, ...]
+) -> None:
+    """Found by the fuzzer: an interval of two hundred bytes is larger than any float."""
+    exporter.say((SELECTOR, *fields), whole(1, 8), *values)
+
+    assert exporter.flows(SELECTOR, 1) == [1000]
+
+
+def test_what_is_told_of_a_flow_beside_its_counts_can_be_kept() -> None:
+    """Found by the fuzzer: a template may say that the protocol has sixteen bytes."""
+    send: Callable[..., list[int]] = Exporter()._send
+    template = struct.pack("!HH", FLOWS, 4) + struct.pack("!HHHHHHHH", 8, 4, 12, 4, 1, 4, 4, 16)
+
+    assert send((2, template), (FLOWS, ENDS + whole(5, 4) + b"\xff" * 16)) == [5]
