@@ -259,12 +259,13 @@ async def worker(settings: Settings, ready: Ready) -> None:
     from convergedon.handlers.apis import APIS
     from convergedon.handlers.resource import Resources
     from convergedon.mediation import intervals, planning, rating
+    from convergedon.mediation.telling import rules as telling
     from convergedon.mediation.work import Work
     from convergedon.mediation.worker import Worker
 
     _begin(settings, "worker")
     products, tariff = planning.load(settings.products), rating.load(settings.tariff)
-    metering = intervals.load(settings.metering)
+    metering, notifications = intervals.load(settings.metering), telling.load(settings)
     workflows = await _workflows(settings)
     async with (
         connected(settings, "worker") as (store, bus),
@@ -286,6 +287,7 @@ async def worker(settings: Settings, ready: Ready) -> None:
             relay.published,
             metering,
             workflows=workflows,
+            notifications=notifications,
         )
         running = Worker(work)
         await running.start()

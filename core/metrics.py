@@ -24,6 +24,7 @@ DELIVERY_SECONDS = Histogram(
 WAITING = Gauge(
     "convergedon_deliveries_waiting", "Events in the queues of hub listeners.", multiprocess_mode="livemostrecent"
 )
+LETTERS = Counter("convergedon_letters_total", "Notifications sent through channels, by result.", ["channel", "result"])
 STEP_SECONDS = Histogram("convergedon_flow_step_seconds", "Time of one flow step.", ["step"])
 RECEIVED = Counter("convergedon_adapter_received_total", "Datagrams or notifications received.", ["adapter"])
 DECODED = Counter("convergedon_adapter_decoded_total", "Datagrams understood.", ["adapter"])

@@ -6,8 +6,8 @@ done.
 
 ``resource`` has kind and tenant, and by channel: rest and console id and api; delivery of (the kind it tells of),
 record, type and parties; flow, of a step its name, of, record and owner, of an order that is begun id, owner and sites,
-of a notification id and parties; adapter device, deviceTenant, service, site, order, owner, purpose, workflow and
-approval.
+of a notification id and parties, and under rules type, severity and quiet; notification the same and via and viaKind;
+adapter device, deviceTenant, service, site, order, owner, purpose, workflow and approval.
 docs/policies.md says what each of them is.
 """
 
@@ -51,7 +51,8 @@ __all__ = [
 
 OBLIGATIONS: Mapping[str, frozenset[str]] = {
     "receive": frozenset({"redact", "mask"}),
-    "tell": frozenset({"redact", "mask"}),
+    "tell": frozenset({"redact", "mask", "notBefore"}),
+    "send": frozenset({"redact", "mask"}),
     "fulfil": frozenset({"notBefore"}),
 }
 """Those that the gateway can carry out, by action: nothing else that a policy obliges to is understood."""

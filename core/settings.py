@@ -90,6 +90,11 @@ class Settings(BaseSettings):
     workflows: Path | None = Field(
         None, description="Folder of the workflows that alarms begin, docs/workflows.md; empty: none."
     )
+    notifications: Path | None = Field(
+        None,
+        description="YAML rules of when and how customers are told, docs/notifications.md; empty: at once, by hub "
+        "events alone.",
+    )
     tariff: Path | None = Field(None, description="YAML tariff instead of the one that ships.")
     metering: Path | None = Field(
         None, description="YAML rules of how records are added up to usage instead of the ones that ship."

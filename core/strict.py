@@ -46,12 +46,21 @@ def parsed(file: Traversable) -> tuple[str, Any]:
 def read(model: type[Model], file: Traversable) -> Model:
     """Read a file as the model says. Raises Misconfigured."""
     text, given = parsed(file)
+    return _validated(model, {} if given is None else given, file, text, ())
+
+
+def check(model: type[Model], given: object, file: Traversable, *place: str | int) -> Model:
+    """Read as the model says what stands at a place of a file that was read before. Raises Misconfigured."""
+    return _validated(model, given, file, parsed(file)[0], place)
+
+
+def _validated(model: type[Model], given: object, file: Traversable, text: str, place: Sequence[str | int]) -> Model:
     try:
-        return model.model_validate({} if given is None else given)
+        return model.model_validate(given)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = [part for part in first["loc"] if part != "[key]"]
-        raise Misconfigured(f"{_told(file, text, place)}: {_words(first['type'], first['msg'])}") from None
+        inside = [part for part in first["loc"] if part != "[key]"]
+        raise Misconfigured(f"{_told(file, text, [*place, *inside])}: {_words(first['type'], first['msg'])}") from None
 
 
 def where(file: Traversable, *place: str | int) -> str:

@@ -35,7 +35,8 @@ APIS: tuple[Api, ...] = (
     audit_records.API,
 )
 
-OWN = {kind.name: kind for kind in (*audit.KINDS, usage.METERING)}
+_OURS = (*audit.KINDS, usage.METERING, customer_notifications.TELLING, customer_notifications.DISPATCH)
+OWN = {kind.name: kind for kind in _OURS}
 """Kinds that are not written as resources are, whether or not they are served."""
 
 KINDS: tuple[Kind, ...] = (

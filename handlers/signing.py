@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import secrets
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from time import time
 
@@ -30,15 +30,8 @@ class Signer:
         return f"whsec_{b64encode(_secret(self.keys[0], hub)).decode()}"
 
     def headers(self, hub: str, id: str, body: bytes, now: float | None = None) -> dict[str, str]:
-        """The headers that sign a message to a hub. The time is signed too, so that an old message can be told."""
-        second = int(time() if now is None else now)
-        signed = b"%s.%d.%s" % (id.encode(), second, body)
-        signatures = (hmac.digest(_secret(key, hub), signed, "sha256") for key in self.keys)
-        return {
-            "webhook-id": id,
-            "webhook-timestamp": str(second),
-            "webhook-signature": " ".join(f"v1,{b64encode(signature).decode()}" for signature in signatures),
-        }
+        """The headers that sign a message to a hub."""
+        return headers([_secret(key, hub) for key in self.keys], id, body, now)
 
     @property
     def mark(self) -> str:
@@ -47,6 +40,18 @@ class Signer:
 
     def knows(self, mark: str) -> bool:
         return any(mark == _mark(key) for key in self.keys)
+
+
+def headers(secrets: Iterable[bytes], id: str, body: bytes, now: float | None = None) -> dict[str, str]:
+    """The headers that sign a message with each secret. The time is signed too, so that an old message can be told."""
+    second = int(time() if now is None else now)
+    signed = b"%s.%d.%s" % (id.encode(), second, body)
+    signatures = (hmac.digest(secret, signed, "sha256") for secret in secrets)
+    return {
+        "webhook-id": id,
+        "webhook-timestamp": str(second),
+        "webhook-signature": " ".join(f"v1,{b64encode(signature).decode()}" for signature in signatures),
+    }
 
 
 def signer(settings: Settings) -> Signer:

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from convergedon.core.bus import Message
 from convergedon.handlers.remediation import WORKFLOW_RUN
 from convergedon.mediation import (
-    affected,
     alarm_tasks,
     assurance,
     billing,
@@ -18,6 +17,7 @@ from convergedon.mediation import (
     ordering,
     problems,
 )
+from convergedon.mediation.telling import cases, dispatch
 from convergedon.mediation.work import Work
 from convergedon.mediation.workflows import remediation
 
@@ -39,9 +39,10 @@ FLOWS: Mapping[str, tuple[Step, ...]] = {
     "AlarmAttributeValueChangeEvent": (problems.take_up,),
     "AlarmDeleteEvent": (problems.take_up,),
     "look": (problems.correlate,),
-    "AffectedPartyCreateEvent": (affected.tell,),
-    "AffectedPartyAttributeValueChangeEvent": (affected.tell,),
-    "AffectedPartyStateChangeEvent": (affected.tell,),
+    "AffectedPartyCreateEvent": (cases.hear,),
+    "AffectedPartyAttributeValueChangeEvent": (cases.hear,),
+    "AffectedPartyStateChangeEvent": (cases.hear,),
+    "undelivered": (dispatch.hand_over,),
     "WorkflowApprovalCreateEvent": (remediation.approve,),
     "answer": (remediation.take,),
     "request": (remediation.request,),
@@ -68,15 +69,18 @@ def step_name(step: Step) -> str:
     return f"{step.__module__.rpartition('.')[2]}.{step.__name__}"
 
 
+TURNS = ("slice", "interval", "request", "look", "undelivered")
+"""A task's next slice, an interval that is over, a workflow's request, a look at alarms, a letter that nobody takes."""
+
+
 def name_of(message: Message) -> str:
-    """What happened: the type of an event, the kind of an observation, the turn of a task's next slice, of an interval
-    that is over, of a workflow's request or of a look at alarms, the answer to a workflow's intent, or the outcome of
-    an order's.
+    """What happened: the type of an event, the kind of an observation, whose turn it is (``TURNS``), the answer to a
+    workflow's intent, or the outcome of an order's.
     """
     if "event" in message.body:
         return str(message.body["event"]["eventType"])
     if "observation" in message.body:
         return str(message.body["observation"]["kind"])
-    if turn := next((turn for turn in ("slice", "interval", "request", "look") if turn in message.body), ""):
+    if turn := next((turn for turn in TURNS if turn in message.body), ""):
         return turn
     return "answer" if message.body["about"].get("kind") == WORKFLOW_RUN.name else "outcome"

@@ -18,6 +18,7 @@ from convergedon.mediation.intervals import Metering
 from convergedon.mediation.known import Known
 from convergedon.mediation.planning import Products
 from convergedon.mediation.rating import Tariff
+from convergedon.mediation.telling.rules import Notifications
 from convergedon.mediation.workflows.definitions import Definition
 
 
@@ -25,7 +26,8 @@ from convergedon.mediation.workflows.definitions import Definition
 class Work:
     """``published`` says of a message's id whether this process has put it on the bus lately.
 
-    ``workflows`` are those that begin from now on, one of each name.
+    ``workflows`` are those that begin from now on, one of each name; ``notifications`` the rules of what customers are
+    told, without which it is all told at once.
     """
 
     resources: Resources
@@ -41,6 +43,7 @@ class Work:
     addresses: Addresses = field(default_factory=Addresses)
     workflows: Sequence[Definition] = ()
     known: Known = field(default_factory=Known)
+    notifications: Notifications | None = None
 
     @property
     def store(self) -> Store:

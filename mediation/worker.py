@@ -24,6 +24,8 @@ from convergedon.core.tasks import end
 from convergedon.mediation import cancellation, flapping, inventory, metering, ordering
 from convergedon.mediation.delivery import Delivery
 from convergedon.mediation.flows import FLOWS, Step, name_of, step_name
+from convergedon.mediation.telling import cases
+from convergedon.mediation.telling.dispatch import Sending
 from convergedon.mediation.work import Work
 from convergedon.mediation.workflows import remediation
 
@@ -32,7 +34,7 @@ log = structlog.get_logger()
 EVERY = 15.0
 """Seconds between two looks at what is overdue."""
 CLOSES = 1.0
-"""And at which intervals of usage are over, or the time of a workflow or of a flapping alarm has come."""
+"""And at which intervals of usage are over, or the time of a workflow, a flapping alarm or a message has come."""
 
 
 class Worker:
@@ -41,6 +43,7 @@ class Worker:
     def __init__(self, work: Work) -> None:
         self._work = work
         self._delivery = Delivery(work, self._parked)
+        self._sending = Sending(work)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -56,15 +59,18 @@ class Worker:
             ):
                 self._work.bus.consume(Consumer(name, subject, handler, horizon, parked=self._parked))
 
+        self._sending.start()
         self._tasks = [
             asyncio.create_task(self._again(EVERY, self.look_after)),
             asyncio.create_task(self._again(CLOSES, self.close_intervals)),
             asyncio.create_task(self._again(CLOSES, self.attend_workflows)),
             asyncio.create_task(self._again(CLOSES, self.attend_flapping)),
+            asyncio.create_task(self._again(CLOSES, self.tell_in_time)),
         ]
 
     async def stop(self) -> None:
         await end(self._tasks)
+        await self._sending.stop()
         await self._delivery.stop()
 
     async def _again(self, pause: float, look: Callable[[], Awaitable[None]]) -> None:
@@ -91,6 +97,9 @@ class Worker:
 
     async def attend_flapping(self) -> None:
         await flapping.release(self._work)
+
+    async def tell_in_time(self) -> None:
+        await cases.look_after(self._work)
 
     async def _flow(self, message: Message) -> None:
         if "observations" in message.body:

@@ -18,6 +18,7 @@ reasons := union({
 	data.tmf.tenants.reasons,
 	ordering,
 	repairing,
+	sending,
 })
 
 # About what is ordered and done: nothing else waits until they have nothing to say.
@@ -50,6 +51,10 @@ changes if {
 	is_object(input.body)
 }
 
+default sending := set()
+
+sending := data.tmf.telling.reasons if input.action == "send"
+
 default repairing := set()
 
 repairing := data.tmf.remediation.reasons if repairs
@@ -68,6 +73,10 @@ filter := {"tenant": input.subject.tenant, "parties": [party | party := input.su
 # What whoever goes on must do besides.
 default obligations := {}
 
-obligations := data.tmf.privacy.obligations if input.action in {"receive", "tell"}
+obligations := data.tmf.privacy.obligations if input.action == "receive"
+
+obligations := object.union(data.tmf.privacy.obligations, data.tmf.telling.not_before) if input.action == "tell"
+
+obligations := data.tmf.telling.minimal if input.action == "send"
 
 obligations := data.tmf.windows.obligations if input.action == "fulfil"

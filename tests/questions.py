@@ -12,7 +12,7 @@ ROLES = (*DATA["roles"], "nobody", "")
 TENANTS = ("acme", "globex", "nobody", "*", "")
 KINDS = tuple(sorted({kind for granted in DATA["roles"].values() for kind in granted} | {"intent", "readiness", "x"}))
 ACTIONS = (*sorted(checking.ACTIONS), "*", "")
-CHANNELS = ("rest", "console", "delivery", "task", "flow", "adapter", "readiness", "")
+CHANNELS = ("rest", "console", "delivery", "notification", "task", "flow", "adapter", "readiness", "")
 PARTIES = ("northwind", "contoso", "")
 NOW = 1_800_000_000
 # No 1e12: both refuse it, but OPA's reason has 1e+12 where the embedded engine's has 1000000000000
@@ -37,6 +37,9 @@ MEMBERS: dict[str, tuple[Any, ...]] = {
     "owner": (*OWNERS, ""),
     "purpose": ("order", "remediation", "undo", "sabotage", ""),
     "workflow": ("reset-port", "other"),
+    "severity": ("critical", "major", ""),
+    "quiet": ({"until": NOW + 3_600, "breakThrough": ["critical"]}, {"until": NOW - 60, "breakThrough": []}, {}),
+    "viaKind": ("email", "webhook", "pigeon", ""),
     "approval": (
         *({"decision": "approved", "by": by, "time": NOW - age} for by in OWNERS for age in (10, 4_000)),
         {"decision": "denied", "by": OWNERS[1], "time": NOW},
@@ -57,6 +60,7 @@ BUSY = {
     "shared": {"pe2": ["acme"]},
     "withdrawn": {"subjects": {"acme": {"y": NOW - 30}}, "roles": {"globex": {"csr": NOW}, "*": {"noc": 1}}},
     "longest": {"csr": 3_600, "*": 86_400},
+    "channels": {"allowed": {"acme": ["email"]}, "kinds": {"email": {"mask": ["iban"]}, "*": {}}},
     "remediation": {"approvers": ["noc"], "automatic": {"acme": ["reset-port"]}, "valid": 3_600},
 }
 """Data in which every policy has something to say; what ships leaves much of it empty."""

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("core", "handlers", "mediation", "adapters", "openapi", "policies", "demo")
-DATA = {".yaml", ".yang", ".json", ".rego", ".html", ".css", ".js", ".svg", ".py", ".typed"}
+DATA = {".yaml", ".yang", ".json", ".rego", ".html", ".txt", ".css", ".js", ".svg", ".py", ".typed"}
 
 
 def tracked() -> set[str]:

@@ -33,6 +33,7 @@ WORDS: Mapping[str, str] = {
     "serviceAffected": "disturbance told",
     "serviceUpdated": "change told",
     "serviceRestored": "all-clear told",
+    "serviceSummary": "summary told",
     "orderCompleted": "completion told",
     "orderFailed": "failure told",
     "orderCancelled": "cancellation told",

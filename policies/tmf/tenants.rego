@@ -21,7 +21,7 @@ reasons contains "this belongs to another tenant" if {
 
 # What the gateway does by itself is always somebody's.
 reasons contains "it is not said whose this is" if {
-	input.channel in {"delivery", "flow", "adapter"}
+	input.channel in {"delivery", "flow", "notification", "adapter"}
 	not resource_is_named
 }
 

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from time import time
@@ -32,6 +32,7 @@ from convergedon.handlers.product_ordering import PRODUCT_ORDER
 from convergedon.handlers.resource import Resources
 from convergedon.mediation import intervals, metering, planning, rating
 from convergedon.mediation.intervals import LONGEST_WAIT
+from convergedon.mediation.telling import rules as telling
 from convergedon.mediation.work import Work
 from convergedon.mediation.worker import Worker
 from convergedon.mediation.workflows.definitions import Definition
@@ -327,7 +328,9 @@ async def playing(
     rules, model = Policy(engine()), planning.load(folder / "products.yaml")
     (folder / "metering.yaml").write_text(METERING)
     rule, seal = intervals.load(folder / "metering.yaml"), seals.seals(chosen)
+    told = telling.load(chosen)
     work = Work(resources, bus, rules, writer, model, rating.load(), chosen, seal, metering=rule, workflows=workflows)
+    work = replace(work, notifications=told)
     worker, network = Worker(work), Network()
     role, relay = AdapterRole(network, bus, DEVICES, rules, work.seals, writer), Relay(store, bus, 0.2)
     running = not isinstance(bus, PumpBus)

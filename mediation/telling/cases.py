@@ -1,0 +1,495 @@
+"""Telling customers of problems under the rules: each event and each timer has a case decided, and done what it says.
+
+hear (an event of an affectedParty) or look_after (time has passed) -> consider -> decide -> tell, wait, rest or
+summarise. What is known of a problem stands in its affectedParty; what its customer knows, and when to decide again,
+in a record of its own, whose revision says who was first. A message is made before it is noted, under an id that
+follows from what was noted before: whoever dies between the two, the next one finds it made. So it is the same whoever
+decides, and how often, and after which restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+import structlog
+
+from convergedon.core import trace
+from convergedon.core.bus import Message
+from convergedon.core.errors import Conflict, NotFound, Refused, Stale, Unavailable
+from convergedon.core.store import Record
+from convergedon.handlers.affected_parties import AFFECTED_PARTY
+from convergedon.handlers.customer_notifications import CUSTOMER_NOTIFICATION, TELLING
+from convergedon.handlers.product_ordering import ENDED, PRODUCT_ORDER, items
+from convergedon.handlers.resource import now
+from convergedon.handlers.service_inventory import SERVICE
+from convergedon.mediation import affected, aside, notification
+from convergedon.mediation.correlation import closure, device_of, kind_of
+from convergedon.mediation.notification import clock, notification_id, wait_until_out
+from convergedon.mediation.telling.governance import Case, Kept, Told, Verdict, decide, window_over
+from convergedon.mediation.telling.rules import Notifications
+from convergedon.mediation.work import Work
+
+log = structlog.get_logger()
+
+LOOK_AGAIN = 60.0
+"""Seconds after which it is looked whether services that a customer was told of still suffer from something else."""
+REFUSED = 3_600.0
+"""Seconds after which the policy is asked again whether something may be told."""
+MOST = 100
+"""Cases whose time has come that are decided in one go."""
+STEPS = 5
+"""Verdicts that may follow from each other at once."""
+
+Services = dict[str, Any]
+"""id -> the reference that says its name and where it is."""
+
+
+async def hear(work: Work, message: Message) -> None:
+    """An event of an affectedParty. Without rules its customer is told at once what it says."""
+    if work.notifications is None:
+        await affected.tell(work, message)
+        return
+    try:
+        record = await work.store.get(AFFECTED_PARTY.name, message.body["tenant"], message.body["id"])
+    except NotFound:
+        return
+    await consider(work, work.notifications, record)
+    await _settle(work, work.notifications, record)
+
+
+async def look_after(work: Work) -> None:
+    """Cases whose time has come: a hold-down, an interval, a window or quiet hours are over."""
+    while due := await work.store.find(TELLING.name, {"facts.due": {"$lt": clock(work)}}, limit=MOST):
+        await aside.all_of(_in_time(work, case) for case in due)
+        if len(due) < MOST:
+            return
+
+
+async def _in_time(work: Work, case: Record) -> None:
+    """What cannot go on must not keep the others from it."""
+    try:
+        with suppress(Stale), trace.span("telling.timer", case.facts.get("carrier")):
+            await _go_on(work, case)
+    except Unavailable as error:
+        log.info("a case waits", id=case.id, reason=str(error))
+    except Refused:
+        log.exception("a case cannot go on", id=case.id)
+
+
+async def _go_on(work: Work, case: Record) -> None:
+    if "later" in case.facts:
+        await notification.take_up(work, case)
+    elif work.notifications is None:  # the rules were taken away: what is due is told at once
+        await work.store.replace(_without(case, "due"))
+    elif "entries" in case.facts:
+        await _sum_up(work, case)
+    else:
+        record = await work.store.get(AFFECTED_PARTY.name, case.tenant, case.id)
+        await consider(work, work.notifications, record)
+        await _settle(work, work.notifications, record)
+
+
+# one case
+
+
+async def consider(work: Work, rules: Notifications, record: Record) -> None:
+    """Decide what is to be told of a problem to its customer now, and do it. Raises Stale or Unavailable."""
+    kept = await _kept(work, record)
+    for _ in range(STEPS):
+        verdict = await _verdict(work, rules, record, kept)
+        if verdict.what == "tell":
+            verdict, kept = await _tell(work, rules, record, kept, verdict)
+        if verdict.what == "tell":
+            continue
+        if verdict.what == "summarise":
+            await _keep_for_summary(work, record, verdict)
+        await _note(work, record, kept, verdict)
+        return
+    raise Unavailable(f"affectedParty {record.id} changes too fast")
+
+
+async def _kept(work: Work, record: Record) -> Record:
+    """What is kept of the case so far; what was told before there were rules counts."""
+    try:
+        return await work.store.get(TELLING.name, record.tenant, record.id)
+    except NotFound:
+        pass
+    customer = _customer(record)
+    facts = {"customer": customer, "number": 0, "seen": clock(work), "believed": {}, "carrier": trace.headers()}
+    new = Record(TELLING.name, record.id, record.tenant, {}, facts)
+    said = await _said(work, record, customer, "serviceAffected")
+    if said is None:
+        return new
+    over = await _said(work, record, customer, "serviceRestored")
+    new = _as_told(new, said)
+    return new.with_(facts={"believed": {}, "owes": []}) if over else new
+
+
+async def _said(work: Work, record: Record, customer: str, type_: str) -> Record | None:
+    with suppress(NotFound):
+        id = notification_id(record, customer, type_)
+        return await work.store.get(CUSTOMER_NOTIFICATION.name, record.tenant, id)
+    return None
+
+
+async def _verdict(
+    work: Work, rules: Notifications, record: Record, kept: Record, quiet: Kept | None = None
+) -> Verdict:
+    """What would be told is only told if no window keeps it back: those are looked for last, as they take looking."""
+    case, ways, moment = await _case(work, record, kept), rules.of(record.tenant, _customer(record)), rules.clock()
+    verdict = decide(case, ways.rules, moment, None, quiet)
+    if verdict.what == "tell" and case.going_on:
+        verdict = decide(case, ways.rules, moment, await _window(work, rules, record, moment), quiet)
+    return verdict
+
+
+async def _case(work: Work, record: Record, kept: Record) -> Case:
+    body, facts = record.body, kept.facts
+    going_on = body["status"] == "affected"
+    since = min(_instant(body["affectedSince"]), facts["seen"])
+    suffering = _services(body) if going_on else {}
+    gone = facts["believed"].keys() - suffering.keys()
+    return Case(
+        body.get("perceivedSeverity", "indeterminate"),
+        since,
+        frozenset(suffering),
+        going_on,
+        _instant(body["restoredAt"]) if "restoredAt" in body else None,
+        body["cause"],
+        body.get("expectedRestoration", ""),
+        _told(facts),
+        frozenset(gone - await _suffering_elsewhere(work, record)) if gone else frozenset(),
+        Kept(**facts["kept"]) if "kept" in facts else None,
+    )
+
+
+def _told(facts: Mapping[str, Any]) -> Told | None:
+    if "told" not in facts:
+        return None
+    told = facts["told"]
+    return Told(told["at"], frozenset(told["services"]), told["cause"], told["estimate"])
+
+
+async def _suffering_elsewhere(work: Work, record: Record) -> set[str]:
+    """The services of this customer that another problem disturbs."""
+    where = {"tenant": record.tenant, "facts.openFor": _customer(record)}
+    others = await work.store.find(AFFECTED_PARTY.name, where)
+    return {id for other in others if other.id != record.id for id in _services(other.body)}
+
+
+async def _note(work: Work, record: Record, kept: Record, verdict: Verdict) -> None:
+    """Keep what was decided, and when to decide again. Raises Stale when somebody else was first."""
+    facts: dict[str, Any] = {
+        "verdict": verdict.what,
+        "why": verdict.why,
+        "due": _due(record, kept, verdict, clock(work)),
+    }
+    if verdict.kept and "told" not in kept.facts:
+        facts["kept"] = {"by": verdict.kept.by, "until": verdict.kept.until}
+    changed = _set(kept, facts)
+    if changed == kept:
+        return
+    await _write(work, changed)
+    if record.body["status"] == "restored" and "told" not in kept.facts:
+        on = f"{AFFECTED_PARTY.name}/{record.id}"
+        work.audit.record("customer.spared", record.tenant, "convergedon", on, "done", reason=verdict.why)
+
+
+def _due(record: Record, kept: Record, verdict: Verdict, moment: float) -> float | None:
+    """When to decide again. Whoever is owed an all-clear is not forgotten, though no event should tell of it."""
+    if verdict.what == "wait":
+        return verdict.until
+    if record.body["status"] == "affected" or not kept.facts["believed"]:
+        return None
+    before = float(kept.facts.get("due", 0))
+    return before if before > moment else moment + LOOK_AGAIN
+
+
+# telling
+
+
+async def _tell(
+    work: Work, rules: Notifications, record: Record, kept: Record, verdict: Verdict
+) -> tuple[Verdict, Record]:
+    """Tell it; the verdict is another when the policy keeps it back or refuses it. Raises Stale or Unavailable."""
+    case, customer = await _case(work, record, kept), _customer(record)
+    if last := kept.facts.get("last"):
+        await wait_until_out(work, record.tenant, last)
+    number = kept.facts["number"]
+    again = "" if verdict.type == "serviceAffected" else f"{number}"
+    about = replace(record, facts={"trace": _trace(kept), "line": customer})
+    body = await _notification(work, record, kept, case, verdict.type)
+    answer = await notification.tell(work, about, customer, body, again, case.severity)
+    if answer.what == "later":
+        return await _verdict(work, rules, record, kept, Kept("quiet hours", answer.until)), kept
+    if answer.record is None:
+        return Verdict("wait", "the policy refuses it", until=rules.clock() + REFUSED), kept
+    if answer.what == "made" and verdict.type == "serviceAffected":
+        seconds = round(rules.clock() - _instant(record.body["affectedSince"]), 3)
+        on = f"alarm/{record.body['alarm']['id']}"
+        work.audit.record("customer.told", record.tenant, "convergedon", on, "done", seconds=seconds)
+    return verdict, await _write(work, _as_told(kept, answer.record))
+
+
+def _as_told(kept: Record, said: Record) -> Record:
+    """The case after a notification; what it says is what its customer believes."""
+    body, well = said.body, said.body["notificationType"] == "serviceRestored"
+    named = {one["id"]: one for one in body.get("service") or []}
+    restored = named.keys() if well else {one["id"] for one in body.get("restoredService") or []}
+    believed = {**kept.facts["believed"], **({} if well else named)}
+    believed = {id: one for id, one in believed.items() if id not in restored}
+    at = _instant(body["notificationTime"])
+    facts = {
+        "number": kept.facts["number"] + 1,
+        "last": said.id,
+        "believed": believed,
+        "owes": _owes(kept.facts["customer"], believed),
+        "cleared": {**kept.facts.get("cleared", {}), **dict.fromkeys(restored, at)},
+        "told": {
+            "at": at,
+            "services": sorted({*believed}),
+            "cause": body.get("cause", ""),
+            "estimate": body.get("expectedRestoration", ""),
+        },
+    }
+    return _set(kept, facts)
+
+
+def _owes(customer: str, services: Collection[str]) -> list[str]:
+    """For whom and for which services an all-clear is owed, as it is looked up."""
+    return [f"{customer}|{id}" for id in sorted(services)]
+
+
+async def _notification(work: Work, record: Record, kept: Record, case: Case, type_: str) -> dict[str, Any]:
+    body, believed = record.body, kept.facts["believed"]
+    well = [believed[id] for id in sorted(case.well)]
+    said = {
+        "notificationType": type_,
+        "relatedParty": body["relatedParty"],
+        "productOrder": body.get("productOrder") or [],
+        "alarm": body["alarm"],
+        "cause": body["cause"],
+        "affectedSince": body["affectedSince"],
+        "affectedParty": {"id": record.id, "href": work.resources.href(AFFECTED_PARTY.name, record.id)},
+    }
+    if type_ == "serviceRestored":
+        restored = body.get("restoredAt") or await _restored_since(work, record, case.well)
+        text = f"{_names(well)} works again since {restored}."
+        return {**said, "service": well, "restoredAt": restored, "text": text}
+    estimate = body.get("expectedRestoration")
+    until = f" It is expected to work again at {estimate}." if estimate else ""
+    text = f"{_names(body['service'])} has been disturbed since {body['affectedSince']}: {body['cause']}.{until}"
+    text += f" {_names(well)} works again." if well else ""
+    said |= {"service": body["service"], "text": text}
+    return said | ({"restoredService": well} if well else {}) | ({"expectedRestoration": estimate} if estimate else {})
+
+
+async def _restored_since(work: Work, record: Record, well: Collection[str]) -> str:
+    """Since when services work again that suffered from another problem in the end."""
+    where = {"tenant": record.tenant, "facts.parties": _customer(record), "body.status": "restored"}
+    others = await work.store.find(AFFECTED_PARTY.name, where)
+    return max((one.body["restoredAt"] for one in others if well & _services(one.body).keys()), default=now())
+
+
+async def _settle(work: Work, rules: Notifications, record: Record) -> None:
+    """What this record says may concern others by which its customer was told of the same services.
+
+    One that goes on as part of another passes on that it was told; of a service that works again each customer hears
+    once, by whichever it suffered from last.
+    """
+    mine, customer = await _kept(work, record), _customer(record)
+    if "continuedBy" in record.body and "told" in mine.facts:
+        await _pass_on(work, rules, mine, record.body["continuedBy"]["id"])
+    cleared = mine.facts.get("cleared", {})
+    services = {*_services(record.body), *cleared, *(one["id"] for one in record.body.get("restoredService") or [])}
+    where = {"tenant": record.tenant, "facts.owes": {"$in": _owes(customer, services)}}
+    for other in await work.store.find(TELLING.name, where):
+        if other.id == record.id:
+            continue
+        about = await work.store.get(AFFECTED_PARTY.name, record.tenant, other.id)
+        if said := {id for id, at in cleared.items() if at >= other.facts["told"]["at"]} - _suffering(about):
+            await _write(work, _relieved(other, said))
+        await consider(work, rules, about)
+
+
+def _suffering(record: Record) -> set[str]:
+    return {*_services(record.body)} if record.body["status"] == "affected" else set()
+
+
+def _relieved(kept: Record, said: Collection[str]) -> Record:
+    """A case whose customer was told elsewhere that these services work again."""
+    believed = {id: one for id, one in kept.facts["believed"].items() if id not in said}
+    told = {**kept.facts["told"], "services": [id for id in kept.facts["told"]["services"] if id not in said]}
+    return _set(kept, {"believed": believed, "owes": _owes(kept.facts["customer"], believed), "told": told})
+
+
+async def _pass_on(work: Work, rules: Notifications, kept: Record, heir: str) -> None:
+    """The customer knows of the problem of which this one was found to be a part: what is new of it is an update."""
+    record = await work.store.get(AFFECTED_PARTY.name, kept.tenant, heir)
+    its = await _kept(work, record)
+    believed = {id: one for id, one in kept.facts["believed"].items() if id in _services(record.body)}
+    if "told" in its.facts or not believed:
+        return
+    owes = _owes(kept.facts["customer"], believed)
+    await _write(work, _set(its, {"told": kept.facts["told"], "believed": believed, "owes": owes}))
+    await consider(work, rules, record)
+
+
+# windows
+
+
+async def _window(work: Work, rules: Notifications, record: Record, moment: float) -> Kept | None:
+    """The planned work in which this problem is expected, by the calendar or by an order of its customer."""
+    windows = [one for one in rules.windows if one.tenant == record.tenant and one.begin <= moment < one.end]
+    found = None
+    if windows:
+        devices, sites = await _devices(work, record), await _sites(work, record)
+        found = window_over(windows, record.tenant, devices, sites, moment)
+    ordered = await _order_window(work, rules, record, moment)
+    return max(filter(None, (found, ordered)), key=lambda one: one.until, default=None)
+
+
+async def _devices(work: Work, record: Record) -> set[str]:
+    """The devices at which the problem is: its part's own, those that a link ends on, those of a group's members."""
+    place = str(record.facts.get("openAt") or "")
+    topology = await work.known.topologies.of(work.store, record.tenant)
+
+    def inside(part: str) -> set[str]:
+        links = topology.witnessed(part) if kind_of(part) == "interface" else set()
+        return topology.witnesses(part) | {link for link in links if kind_of(link) == "link"}
+
+    parts = closure([place], inside)
+    return {device_of(part) or part for part in parts if kind_of(part) in ("device", "interface")}
+
+
+async def _sites(work: Work, record: Record) -> set[str]:
+    """The sites of the services that suffer."""
+    found = set()
+    for id in _services(record.body):
+        with suppress(NotFound):
+            service = await work.store.get(SERVICE.name, record.tenant, id)
+            found |= {one.get("site", "") for one in service.facts.get("present", {}).get("wanted", [])}
+    return found - {""}
+
+
+async def _order_window(work: Work, rules: Notifications, record: Record, moment: float) -> Kept | None:
+    """The time that an open order gives for a change of one of these services."""
+    if not rules.order_windows:
+        return None
+    where = {"tenant": record.tenant, "facts.parties": _customer(record)}
+    services, found = _services(record.body).keys(), []
+    for order in await work.store.find(PRODUCT_ORDER.name, where):
+        changed = {(item.get("product") or {}).get("id") for item in items(order.body)}
+        begin, end = (order.body.get(name) for name in ("requestedStartDate", "requestedCompletionDate"))
+        if order.body["state"] in ENDED or not (begin and end and changed & services):
+            continue
+        first, last = _instant(begin), _instant(end)
+        if first <= moment < last <= first + rules.order_windows:
+            found.append(Kept(f"the change that order {order.id} asks for", last))
+    return max(found, key=lambda one: one.until, default=None)
+
+
+# summaries
+
+
+async def _keep_for_summary(work: Work, record: Record, verdict: Verdict) -> None:
+    """Put an end that was never told among those that are summed up together. Doing it twice is doing it once."""
+    customer, by = _customer(record), verdict.kept.by if verdict.kept else ""
+    key = f"{by}|{verdict.until:.0f}" if verdict.kept else record.id
+    id = str(uuid5(NAMESPACE_URL, f"summary|{record.tenant}|{customer}|{key}"))
+    try:
+        summary = await work.store.get(TELLING.name, record.tenant, id)
+    except NotFound:
+        facts = {"customer": customer, "by": by, "entries": [], "done": [], "number": 0, "carrier": trace.headers()}
+        summary = Record(TELLING.name, id, record.tenant, {}, facts)
+    if record.id in {*summary.facts["done"], *(one["id"] for one in summary.facts["entries"])}:
+        return
+    body = record.body
+    entry = {name: body[name] for name in ("service", "affectedSince", "cause")}
+    entry |= {"id": record.id, "restoredAt": body.get("restoredAt") or now()}
+    entries = [*summary.facts["entries"], entry]
+    await _write(work, _set(summary, {"entries": entries, "due": verdict.until, "party": body["relatedParty"]}))
+
+
+async def _sum_up(work: Work, summary: Record) -> None:
+    """Tell a customer what was kept back and is over."""
+    facts = summary.facts
+    entries = sorted(facts["entries"], key=lambda one: (one["affectedSince"], one["id"]))
+    services = {one["id"]: one for entry in entries for one in entry["service"]}
+    told = [{name: value for name, value in entry.items() if name != "id"} for entry in entries]
+    body = {
+        "notificationType": "serviceSummary",
+        "relatedParty": facts["party"],
+        "service": [services[id] for id in sorted(services)],
+        "disturbance": told,
+        "text": _summary(facts["by"], entries),
+        **({"keptBackBy": facts["by"]} if facts["by"] else {}),
+    }
+    about = replace(summary, facts={"trace": _trace(summary), "line": facts["customer"]})
+    answer = await notification.tell(work, about, facts["customer"], body, f"{facts['number']}")
+    if answer.what == "later":
+        await _write(work, _set(summary, {"due": answer.until}))
+        return
+    # one that was made before a crash may say less than is kept by now: the rest is told in the next one
+    said = (answer.record.body if answer.record else body).get("disturbance") or []
+    left = [entry for entry, one in zip(entries, told, strict=True) if one not in said]
+    done = [*facts["done"], *(entry["id"] for entry in entries if entry not in left)]
+    due = clock(work) if left else None
+    await _write(work, _set(summary, {"entries": left, "done": done, "number": facts["number"] + 1, "due": due}))
+
+
+def _summary(by: str, entries: Collection[Mapping[str, Any]]) -> str:
+    each = [
+        f"{_names(one['service'])} was disturbed from {one['affectedSince']} to {one['restoredAt']}: {one['cause']}."
+        for one in entries
+    ]
+    return " ".join([f"Kept back by {by}:" if by else "It is over:", *each])
+
+
+# records
+
+
+def _customer(record: Record) -> str:
+    return str(record.body["relatedParty"][0]["id"])
+
+
+def _services(body: Mapping[str, Any]) -> Services:
+    return {one["id"]: one for one in body.get("service") or []}
+
+
+def _names(services: Collection[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{service['name']} {service['id']}" for service in services)
+
+
+def _instant(text: str) -> float:
+    found = datetime.fromisoformat(text)
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+def _trace(kept: Record) -> str:
+    return str(kept.facts.get("carrier", {}).get("traceparent", "--").split("-")[1])
+
+
+def _set(record: Record, facts: Mapping[str, Any]) -> Record:
+    """With these facts; without those that are None."""
+    known = {**record.facts, **facts}
+    return replace(record, facts={name: value for name, value in known.items() if value is not None})
+
+
+def _without(record: Record, name: str) -> Record:
+    return _set(record, {name: None})
+
+
+async def _write(work: Work, record: Record) -> Record:
+    """Raises Stale when somebody else was first, whether it is there already or not."""
+    if record.revision:
+        return await work.store.replace(record)
+    try:
+        return await work.store.create(record)
+    except Conflict as error:
+        raise Stale(f"telling {record.id} was begun by somebody else") from error

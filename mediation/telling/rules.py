@@ -1,0 +1,287 @@
+"""The file of rules for what customers are told: when, through which channels, in whose words (docs/notifications.md).
+
+What stands at a customer goes before what stands at its tenant, and that before what stands for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, time
+from functools import cached_property
+from pathlib import Path
+from time import time as now
+from typing import Annotated, Any, Literal, Self, get_args
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from convergedon.core import strict
+from convergedon.core.errors import Misconfigured
+from convergedon.core.settings import Settings
+from convergedon.mediation.telling import wording
+from convergedon.mediation.telling.channels import discovery
+from convergedon.mediation.telling.channels.contract import Channel, Section, referred
+from convergedon.mediation.telling.governance import Hours, Rules, Window
+from convergedon.mediation.telling.wording import Wording
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]*$", max_length=200)]
+Severity = Literal["critical", "major", "minor", "warning", "indeterminate"]
+Seconds = Annotated[float, Field(ge=0, le=604_800, strict=False)]
+Day = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+DAYS: tuple[Day, ...] = get_args(Day)
+Type = Literal[
+    "serviceAffected",
+    "serviceUpdated",
+    "serviceRestored",
+    "serviceSummary",
+    "orderCompleted",
+    "orderFailed",
+    "orderCancelled",
+]
+
+
+def _clock(given: object) -> object:
+    """A time of day. In YAML 22:00 without quotation marks is 1320: minutes, by the sixty."""
+    if type(given) is int and 0 <= given < 1440:
+        return time(given // 60, given % 60)
+    if isinstance(given, str):
+        try:
+            return time.fromisoformat(given)
+        except ValueError:
+            pass
+    raise ValueError("a time of day is hours and minutes, 22:00")
+
+
+class _Quiet(strict.Strict):
+    """Hours in which customers are told what breaks through alone."""
+
+    begin: time = Field(alias="from")
+    to: time
+    days: list[Day] = Field(default_factory=lambda: list(DAYS), min_length=1)
+    breakThrough: list[Severity] = Field(default_factory=list)
+
+    _begins = field_validator("begin", "to", mode="before")(_clock)
+
+
+class _Recipient(strict.Strict):
+    """Which channel a customer is told by, at which address, and of what; of everything where nothing is said."""
+
+    channel: Name
+    to: Literal["contact"] | None = None
+    toFile: str | None = None
+    toEnv: str | None = None
+    types: list[Type] | None = None
+
+
+class _Ways(strict.Strict):
+    """What may be said for all, for a tenant and for a customer."""
+
+    holdDown: dict[Severity, Seconds] | None = None
+    updateInterval: Seconds | None = None
+    timezone: str | None = None
+    quietHours: _Quiet | None = None
+    channels: list[_Recipient] | None = None
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_known(cls, given: str | None) -> str | None:
+        try:
+            return given and ZoneInfo(given).key
+        except (OSError, ValueError) as error:  # ZoneInfoNotFoundError is a KeyError, too
+            raise ValueError("there is no such timezone: Europe/Berlin, UTC") from error
+        except KeyError as error:
+            raise ValueError("there is no such timezone: Europe/Berlin, UTC") from error
+
+
+class _Tenant(_Ways):
+    customers: dict[Name, _Ways] = Field(default_factory=dict)
+
+
+class _Window(strict.Strict):
+    """Planned work."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    tenant: Name
+    begin: datetime = Field(alias="from")
+    to: datetime
+    devices: list[Name] = Field(default_factory=list)
+    sites: list[Name] = Field(default_factory=list)
+
+    @field_validator("begin", "to")
+    @classmethod
+    def _says_where_on_earth(cls, given: datetime) -> datetime:
+        if given.tzinfo is None:
+            raise ValueError("a time needs its offset: 2026-12-01T22:00:00+01:00, or Z")
+        return given
+
+    @model_validator(mode="after")
+    def _ends_after_it_begins(self) -> Self:
+        if self.to <= self.begin:
+            raise ValueError("a window ends after it begins")
+        return self
+
+
+class _Channel(strict.Strict):
+    """The rest of it is its kind's to check."""
+
+    model_config = strict.Strict.model_config | {"extra": "allow"}
+
+    kind: Name
+
+
+class _File(strict.Strict):
+    """The file as a whole."""
+
+    default: _Ways = Field(default_factory=_Ways)
+    tenants: dict[Name, _Tenant] = Field(default_factory=dict)
+    maintenance: list[_Window] = Field(default_factory=list)
+    orderWindows: Seconds = 0
+    templates: str | None = None
+    channels: dict[Name, _Channel] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recipient:
+    """``contact``: the address is that which the customer's orders name. ``to`` is personal data."""
+
+    channel: str
+    to: str = field(repr=False)
+    contact: bool
+    types: frozenset[str] | None
+
+    def hears(self, type_: str) -> bool:
+        return self.types is None or type_ in self.types
+
+
+@dataclass(frozen=True)
+class Ways:
+    """What holds for one customer."""
+
+    rules: Rules
+    zone: ZoneInfo
+    quiet: Hours | None
+    break_through: tuple[str, ...]
+    recipients: tuple[Recipient, ...]
+
+    def silence(self, now: float) -> dict[str, Any]:
+        """The quiet hours that are now, as the policy is told of them; nothing outside of them."""
+        until = self.quiet.until(now) if self.quiet else None
+        return {} if until is None else {"quiet": {"until": until, "breakThrough": list(self.break_through)}}
+
+
+@dataclass
+class Notifications:
+    """The rules that are in force. ``kinds`` are those of the channels; ``waiting`` is set when there is something to
+    send.
+    """
+
+    windows: Sequence[Window]
+    order_windows: float
+    wording: Wording
+    channels: Mapping[str, Channel]
+    kinds: Mapping[str, str]
+    _ways: Mapping[tuple[str, str], Ways]
+    waiting: asyncio.Event = field(default_factory=asyncio.Event)
+    clock: Callable[[], float] = now
+
+    def of(self, tenant: str, customer: str) -> Ways:
+        """What holds for a customer: its own, else its tenant's, else what holds for all."""
+        ways = self._ways
+        return ways.get((tenant, customer)) or ways.get((tenant, "")) or ways["", ""]
+
+    async def close(self) -> None:
+        for channel in self.channels.values():
+            await channel.close()
+
+
+def load(settings: Settings) -> Notifications | None:
+    """Read the rules; without a file there are none. Raises Misconfigured with file, line and key."""
+    if settings.notifications is None:
+        return None
+    file = settings.notifications
+    given = strict.read(_File, file)
+    return _Reading(file, given, settings).notifications
+
+
+@dataclass(frozen=True)
+class _Reading:
+    file: Path
+    given: _File
+    settings: Settings
+
+    @property
+    def notifications(self) -> Notifications:
+        folder = self.file.parent / self.given.templates if self.given.templates else None
+        if folder is not None and not folder.is_dir():
+            raise Misconfigured(f"{strict.where(self.file, 'templates')}: there is no such folder")
+        windows = [
+            Window(
+                one.name,
+                one.tenant,
+                one.begin.timestamp(),
+                one.to.timestamp(),
+                frozenset(one.devices),
+                frozenset(one.sites),
+            )
+            for one in self.given.maintenance
+        ]
+        kinds = {name: channel.kind for name, channel in self.given.channels.items()}
+        words = wording.load(folder)
+        return Notifications(windows, self.given.orderWindows, words, self.channels, kinds, self._all_ways())
+
+    @cached_property
+    def channels(self) -> dict[str, Channel]:
+        known, made = discovery.kinds(), {}
+        for name, channel in self.given.channels.items():
+            if channel.kind not in known:
+                where = strict.where(self.file, "channels", name, "kind")
+                raise Misconfigured(f"{where}: there is no such kind; installed are {', '.join(sorted(known))}")
+            about = {"kind": channel.kind, **(channel.model_extra or {})}
+            made[name] = known[channel.kind](Section(name, about, self.file, ("channels", name), self.settings))
+        return made
+
+    def _all_ways(self) -> dict[tuple[str, str], Ways]:
+        given = self.given
+        found = {("", ""): self._ways([(("default",), given.default)])}
+        for tenant, its in given.tenants.items():
+            outer: list[tuple[tuple[str, ...], _Ways]] = [(("tenants", tenant), its), (("default",), given.default)]
+            found[tenant, ""] = self._ways(outer)
+            for customer, own in its.customers.items():
+                place = ("tenants", tenant, "customers", customer)
+                found[tenant, customer] = self._ways([(place, own), *outer])
+        return found
+
+    def _ways(self, levels: Sequence[tuple[tuple[str, ...], _Ways]]) -> Ways:
+        """What holds where these are the levels, the nearest first."""
+
+        def nearest(name: str) -> tuple[tuple[str, ...], Any]:
+            said = ((place, getattr(level, name)) for place, level in levels)
+            return next(((place, value) for place, value in said if value is not None), ((), None))
+
+        _, held = nearest("holdDown")
+        _, interval = nearest("updateInterval")
+        _, zone = nearest("timezone")
+        _, quiet = nearest("quietHours")
+        place, recipients = nearest("channels")
+        there = ZoneInfo(zone or "UTC")
+        hours = Hours(quiet.begin, quiet.to, there, frozenset(map(DAYS.index, quiet.days))) if quiet else None
+        return Ways(
+            Rules(held or {}, Rules.interval if interval is None else interval),
+            there,
+            hours,
+            tuple(quiet.breakThrough) if quiet else (),
+            tuple(self._recipient((*place, "channels", number), one) for number, one in enumerate(recipients or ())),
+        )
+
+    def _recipient(self, place: tuple[str | int, ...], given: _Recipient) -> Recipient:
+        if given.channel not in self.channels:
+            raise Misconfigured(f"{strict.where(self.file, *place, 'channel')}: there is no such channel")
+        to = referred(self.file, place, given.model_dump(exclude_none=True), "to")
+        said, needed = bool(to) + (given.to is not None), self.channels[given.channel].addressed
+        if said != needed:
+            words = "it needs one of to: contact, toFile and toEnv" if needed else "it leads where its url says: no to"
+            raise Misconfigured(f"{strict.where(self.file, *place, 'channel')}: {words}")
+        types = None if given.types is None else frozenset(map(str, given.types))
+        return Recipient(given.channel, to, given.to == "contact", types)
