@@ -82,9 +82,12 @@ async def connected(settings: Settings, role: str) -> AsyncIterator[tuple[Store,
 
 def _bus(settings: Settings, role: str) -> NatsBus:
     """A command leaves the streams as the system's settings have them: it may have been told others."""
-    keep = None if role == COMMAND else Keep(settings.decision_age, settings.decision_bytes)
+    keep = {
+        "DECISIONS": Keep(settings.decision_age, settings.decision_bytes),
+        "METERED": Keep(0, settings.metered_bytes),
+    }
     url = settings.nats_url.get_secret_value()
-    return NatsBus(url, f"convergedon-{role}", keep, peers.nats_options(settings))
+    return NatsBus(url, f"convergedon-{role}", {} if role == COMMAND else keep, peers.nats_options(settings))
 
 
 async def _patiently(open_: Callable[[], Awaitable[Opened]], patience: float = PATIENCE) -> Opened:

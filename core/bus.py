@@ -49,14 +49,20 @@ NOT_THERE = 10043
 """How the server says that it has no message of that sequence."""
 NO_ROOM = 10047
 """And that a stream may grow larger than its storage."""
+FULL = 10077
+"""And that a stream which lets go of nothing has no room for another message."""
+LIMITS = {"DECISIONS": "CONVERGEDON_DECISION_BYTES", "METERED": "CONVERGEDON_METERED_BYTES"}
+"""The streams whose bounds are settings, and the one that says how large they may grow."""
 WRONG_LAST = 10071
 """The server's code for a message that was to stand after another than the last."""
 
 STREAMS: Mapping[str, StreamConfig] = {
     "EVENTS": StreamConfig(subjects=["event.>"], max_age=7 * DAY),
     "NETWORK": StreamConfig(subjects=["network.>"], max_age=7 * DAY),
-    # what observations came to for each usage type and interval, until usage was made of it
-    "METERED": StreamConfig(subjects=["metered.>"], compression=StoreCompression.S2),
+    # what observations came to for each usage type and interval, until usage was made of it: none goes for another
+    "METERED": StreamConfig(
+        subjects=["metered.>"], max_bytes=2 << 30, discard=DiscardPolicy.NEW, compression=StoreCompression.S2
+    ),
     "INTENTS": StreamConfig(subjects=["intent.>"], retention=RetentionPolicy.WORK_QUEUE),
     "TASKS": StreamConfig(subjects=["task.>"], retention=RetentionPolicy.WORK_QUEUE),
     "DELIVERY": StreamConfig(subjects=["delivery.>"], retention=RetentionPolicy.WORK_QUEUE),
@@ -250,6 +256,10 @@ class Bus(Protocol):
         """How many messages of each subject the stream holds; of a work queue: how many are not done."""
         ...
 
+    async def size(self, stream: str) -> int:
+        """How many bytes the stream holds."""
+        ...
+
     async def parked(self) -> list[Parked]: ...
 
     async def retry(self, id: int) -> None:
@@ -266,21 +276,21 @@ class Bus(Protocol):
 
 
 class Keep(NamedTuple):
-    """How long (seconds) and how much (bytes) a stream keeps at most."""
+    """How long (seconds; 0: any time) and how much (bytes) a stream keeps at most."""
 
     age: float
     bytes: int
 
 
 class NatsBus:
-    """``decisions`` says how many of them are kept; None leaves that as another process has set it."""
+    """``keep`` says how much some streams (LIMITS) keep; of others it is left as another process has set it."""
 
     def __init__(
-        self, url: str, name: str, decisions: Keep | None = None, options: Mapping[str, Any] | None = None
+        self, url: str, name: str, keep: Mapping[str, Keep] | None = None, options: Mapping[str, Any] | None = None
     ) -> None:
         self._servers = [server.strip() for server in url.split(",")]
         self._name = name
-        self._decisions = decisions
+        self._keep = keep or {}
         self._client, self._options = NatsClient(), options or {}
         self._epochs: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -327,20 +337,20 @@ class NatsBus:
 
     async def _make(self, name: str, config: StreamConfig) -> None:
         wanted = config.evolve(name=name, duplicate_window=120)
-        if name == "DECISIONS" and self._decisions:
-            wanted = wanted.evolve(max_age=self._decisions.age, max_bytes=self._decisions.bytes)
+        if keep := self._keep.get(name):
+            wanted = wanted.evolve(max_age=keep.age, max_bytes=keep.bytes)
         try:
             try:
                 await self._stream.add_stream(wanted)
             except BadRequestError:  # it is there, and otherwise
-                if name != "DECISIONS" or self._decisions:
+                if keep or name not in LIMITS:
                     await self._stream.update_stream(wanted)
         except ServerError as error:
             if error.err_code != NO_ROOM:
                 raise
             raise Misconfigured(
                 f"NATS has no room for the {wanted.max_bytes:,} bytes of its stream {name}: give it more storage"
-                + (", or lower CONVERGEDON_DECISION_BYTES" if name == "DECISIONS" else "")
+                + (f", or lower {LIMITS[name]}" if name in LIMITS else "")
             ) from error
 
     async def _epoch(self, stream: str) -> str:
@@ -370,6 +380,9 @@ class NatsBus:
                 raise Unavailable(f"NATS does not take messages: {error}") from error
             raise Stale(f"somebody else has published on {subject}") from error
         except (NatsError, OSError, TimeoutError) as error:
+            if getattr(error, "err_code", 0) == FULL:
+                stream = stream_of(subject)
+                raise Unavailable(f"the stream {stream} is full: raise {LIMITS.get(stream, 'its bound')}") from error
             raise Unavailable(f"NATS does not take messages: {error or type(error).__name__}") from error
 
     def consume(self, consumer: Consumer) -> asyncio.Task[None]:
@@ -505,6 +518,12 @@ class NatsBus:
     async def waiting(self, stream: str) -> Mapping[str, int]:
         try:
             return (await self._stream.stream_info(stream, subjects_filter=">")).state.subjects or {}
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
+
+    async def size(self, stream: str) -> int:
+        try:
+            return int((await self._stream.stream_info(stream)).state.bytes)
         except (NatsError, OSError, TimeoutError) as error:
             raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
 

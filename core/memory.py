@@ -346,6 +346,9 @@ class MemoryBus:
     async def waiting(self, stream: str) -> Mapping[str, int]:
         return Counter(message.subject for message in self._streams[stream])
 
+    async def size(self, stream: str) -> int:
+        return sum(len(message.text) for message in self._streams[stream])
+
     async def parked(self) -> list[Parked]:
         return list(self._parked.values())
 

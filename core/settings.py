@@ -156,6 +156,12 @@ class Settings(BaseSettings):
     decision_bytes: int = Field(
         2_147_483_648, ge=1_048_576, description="Bytes that kept decisions may have; the oldest go first."
     )
+    metered_bytes: int = Field(
+        2_147_483_648,
+        ge=1_048_576,
+        description="Bytes that what is added up for open intervals may have; from three quarters of it on they are "
+        "closed before their time.",
+    )
     audit_signing_key_file: Path | None = Field(
         None,
         description="File of the Ed25519 key (PEM) that signs audit checkpoints, the same for all workers; empty: one "

@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 from uuid import NAMESPACE_URL, uuid5
 
+import structlog
+
 from convergedon.adapters.contract import Observation
 from convergedon.core import metrics
 from convergedon.core.bus import Message, partition, token
@@ -33,8 +35,13 @@ AT_ONCE = 16
 """Usages that are written side by side."""
 SOURCES_TOGETHER = 10_000
 """Observations that one record names at most: a document of the store has its bounds."""
+CROWDED = 3 / 4
+"""Of the bytes that what is metered may have: from there on intervals are closed before their time."""
 LARGEST = (1 << 63) - 1
 """What a store's integer holds; a sum beyond is written as text."""
+
+
+log = structlog.get_logger()
 
 
 class Interval(NamedTuple):
@@ -163,16 +170,22 @@ def _stored(value: int) -> int | str:
 
 
 async def ask(work: Work, now: float | None = None) -> None:
-    """Ask for each interval that may be closed that it be: once, whoever asks, until it is done."""
+    """Ask for each interval that may be closed that it be: once, whoever asks, until it is done.
+
+    Where there is little room left all are closed, whatever their time: what comes later makes corrections of them.
+    """
     now = time() if now is None else now
+    early = await work.bus.size("METERED") > CROWDED * work.settings.metered_bytes
+    if early:
+        log.warning("intervals are closed before their time: CONVERGEDON_METERED_BYTES is nearly reached")
     for subject in await work.bus.waiting("METERED"):
         interval = _interval(subject)
         rule = work.metering.usageTypes.get(interval.usage_type)
         grace = rule.grace if rule else 0
-        if now < interval.begin + grace:
+        if now < interval.begin + grace and not early:
             continue
         last = await work.bus.last(subject)
-        if last is None or not intervals.due(last.body["end"], grace, last.stored, now):
+        if last is None or not (early or intervals.due(last.body["end"], grace, last.stored, now)):
             continue
         about = {"kind": "interval", "id": f"{interval.usage_type}/{interval.begin}", "tenant": interval.tenant}
         task = f"task.{partition(subject)}.{token(interval.tenant)}.interval"

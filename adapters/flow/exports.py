@@ -10,7 +10,7 @@ import struct
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from netflume import Decoder, flow_endpoints
 from netflume.parse import TemplateStore
@@ -286,9 +286,14 @@ def _times(flow: Mapping[str, Any], header: Mapping[str, Any]) -> tuple[float, f
 def _absolute(flow: Mapping[str, Any]) -> tuple[float, float] | None:
     for unit, divisor in ABSOLUTE:
         start, end = flow.get(f"flow_start_{unit}"), flow.get(f"flow_end_{unit}")
-        if isinstance(start, int | float) and start:
-            return start / divisor, (end if isinstance(end, int | float) and end else start) / divisor
+        if _is_time(start):
+            return start / divisor, (end if _is_time(end) else start) / divisor
     return None
+
+
+def _is_time(found: Any) -> TypeGuard[float]:
+    """Whether it is a number of seconds or parts of them; a template may give it a hundred bytes."""
+    return isinstance(found, int | float) and 0 < found < LARGEST_COUNT
 
 
 def _relative(flow: Mapping[str, Any], header: Mapping[str, Any], exported: float) -> tuple[float, float]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 from time import time
 from uuid import uuid4
 
 import pytest
 
+from convergedon.core import embedded
 from convergedon.core.bus import Bus, Consumer, Keep, Message, NatsBus, delay
 from convergedon.core.errors import Invalid, Misconfigured, Stale, Unavailable
 from convergedon.core.memory import MemoryBus
@@ -253,10 +255,10 @@ async def test_a_stream_keeps_as_many_messages_as_it_should(bus: Bus, tenant: st
 
 async def test_how_long_decisions_are_kept_is_left_to_those_who_were_told(nats_url: str) -> None:
     """A command that knows nothing of the setting of the gateway does not shorten it."""
-    told = await NatsBus(nats_url, "test", Keep(30 * 86_400, 1 << 30)).open()
+    told = await NatsBus(nats_url, "test", {"DECISIONS": Keep(30 * 86_400, 1 << 30)}).open()
     untold = await NatsBus(nats_url, "test").open()
     kept = (await untold._stream.stream_info("DECISIONS")).config
-    again = await NatsBus(nats_url, "test", Keep(86_400, 2 << 30)).open()
+    again = await NatsBus(nats_url, "test", {"DECISIONS": Keep(86_400, 2 << 30)}).open()
     later = (await untold._stream.stream_info("DECISIONS")).config
     for one in (told, untold, again):
         await one.close()
@@ -299,7 +301,32 @@ async def test_messages_are_read_from_a_place_on(bus: Bus, tenant: str) -> None:
 async def test_a_log_larger_than_the_storage_is_one_sentence(nats_url: str) -> None:
     """It names the setting, so that the operator can lower it."""
     with pytest.raises(Misconfigured, match=r"no room for .*, or lower CONVERGEDON_DECISION_BYTES"):
-        await NatsBus(nats_url, "test", Keep(86_400, 1 << 60)).open()
+        await NatsBus(nats_url, "test", {"DECISIONS": Keep(86_400, 1 << 60)}).open()
+
+
+async def test_what_is_metered_is_refused_when_there_is_no_room_and_nothing_goes_for_it(tmp_path: Path) -> None:
+    """Of what is not billed yet nothing may be lost: who would publish is told, and tries again when there is room."""
+    with embedded.running(embedded.nats_command(tmp_path)) as server:
+        bus = await NatsBus(server.url, "test", {"METERED": Keep(0, 1 << 20)}).open()
+        large = {"rows": "".join(uuid4().hex for _ in range(7_000))}  # that no compression makes small
+        for number in range(4):
+            await bus.publish(f"metered.acme.ip-traffic.{number}", large, uuid4().hex)
+        with pytest.raises(Unavailable, match=r"the stream METERED is full: raise CONVERGEDON_METERED_BYTES"):
+            await bus.publish("metered.acme.ip-traffic.9", large, uuid4().hex)
+        kept, size = await bus.waiting("METERED"), await bus.size("METERED")
+        await bus.purge("metered.acme.ip-traffic.0", 1)
+        await bus.publish("metered.acme.ip-traffic.99", large, uuid4().hex)
+        await bus.close()
+
+    assert kept == {f"metered.acme.ip-traffic.{n}": 1 for n in range(4)}
+    assert len(large["rows"]) < size <= 1 << 20
+
+
+async def test_the_size_of_a_stream_is_told(bus: Bus, tenant: str) -> None:
+    before = await bus.size("EVENTS")
+    await bus.publish(subject(tenant), {"n": "n" * 1000}, f"{tenant}-0")
+
+    assert await bus.size("EVENTS") >= before + 1000
 
 
 async def test_a_watcher_sees_what_is_published_from_now_on(bus: Bus, tenant: str) -> None:

@@ -167,6 +167,10 @@ class PumpBus:
     async def waiting(self, stream: str) -> Mapping[str, int]:
         return Counter(one.subject for one in self.messages if stream_of(one.subject) == stream and self._there(one))
 
+    async def size(self, stream: str) -> int:
+        held = (one for one in self.messages if stream_of(one.subject) == stream and self._there(one))
+        return sum(len(orjson.dumps(one.body)) for one in held)
+
     async def last(self, subject: str) -> Message | None:
         mine = [message for message in self.messages if message.subject == subject and self._there(message)]
         return mine[-1] if mine else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from time import time
 from typing import Any
@@ -172,6 +173,19 @@ async def test_call_records_become_a_usage_each_or_are_added_up_as_the_rules_say
     ]
     assert (whole["seconds"], whole["service"]) == (6, service.id)
     assert all("no usage type 'voice'" in one.body["description"] for one in found)  # guided, and without a price
+
+
+async def test_intervals_are_closed_before_their_time_when_there_is_little_room_for_them(still: Scene) -> None:
+    """Nothing is refused and nothing is lost: what comes later makes corrections."""
+    crowded = replace(still.work, settings=still.work.settings.model_copy(update={"metered_bytes": 200}))
+    for number, work in enumerate((still.work, crowded, crowded)):
+        await still.say("flow", id=f"seen-{number}", records=[record(100 + number, ago=-100)])
+        await still.bus.run(still.store)
+        await metering.ask(work, NOW)
+        await still.bus.run(still.store)
+
+    assert sorted((one["octetsDown"], one.get("correction")) for one in await usages(still)) == [(102, 1), (201, None)]
+    assert await still.bus.size("METERED") == 0
 
 
 async def test_the_real_bus_and_store_add_up_as_the_twins_do(scene: Scene) -> None:

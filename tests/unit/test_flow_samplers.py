@@ -143,9 +143,10 @@ def test_what_no_sampler_does_is_not_believed(
     assert exporter.flows(SELECTOR, 1) == [1000]
 
 
-def test_what_is_told_of_a_flow_beside_its_counts_can_be_kept() -> None:
-    """Found by the fuzzer: a template may say that the protocol has sixteen bytes."""
+@pytest.mark.parametrize("element", [4, 152, 153, 22])
+def test_what_is_told_of_a_flow_beside_its_counts_can_be_kept(element: int) -> None:
+    """Found by the fuzzer: a template may say that the protocol, or a time, has two hundred bytes."""
     send: Callable[..., list[int]] = Exporter()._send
-    template = struct.pack("!HH", FLOWS, 4) + struct.pack("!HHHHHHHH", 8, 4, 12, 4, 1, 4, 4, 16)
+    template = struct.pack("!HH", FLOWS, 4) + struct.pack("!HHHHHHHH", 8, 4, 12, 4, 1, 4, element, 200)
 
-    assert send((2, template), (FLOWS, ENDS + whole(5, 4) + b"\xff" * 16)) == [5]
+    assert send((2, template), (FLOWS, ENDS + whole(5, 4) + b"\xff" * 200)) == [5]
