@@ -7,7 +7,7 @@ again over a good network, is done.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,8 +15,8 @@ from zlib import crc32
 
 from convergedon.adapters.contract import Device, Outcome, State
 from convergedon.adapters.testing.cases import case, performers, require
-from convergedon.adapters.testing.golden import Heard, folders, packets
-from convergedon.adapters.testing.proxy import Fault, Proxy
+from convergedon.adapters.testing.golden import PACKETS, Heard, folders, packets
+from convergedon.adapters.testing.proxy import DatagramProxy, Fault, Proxy
 from convergedon.adapters.testing.trial import Bench, given_in
 from convergedon.adapters.transaction import perform
 from convergedon.core.errors import Unavailable
@@ -45,7 +45,7 @@ class Between:
     """A device behind a proxy: ``good`` are the devices as they are, ``faulty`` as they are reached through it."""
 
     bench: Bench
-    proxy: Proxy
+    proxy: Proxy | DatagramProxy
     good: Mapping[str, Device]
     faulty: Mapping[str, Device]
 
@@ -62,7 +62,8 @@ async def between(bench: Bench) -> AsyncIterator[Between]:
     place, moved = given_in(bench.trial.place, "place"), given_in(bench.trial.moved, "moved")
     async with bench.devices() as devices:
         device = devices[bench.wanted.device]
-        async with Proxy(*place(device)) as proxy:
+        kind = DatagramProxy if bench.trial.datagrams else Proxy
+        async with kind(*place(device)) as proxy:
             yield Between(bench, proxy, devices, {**devices, device.name: moved(device, proxy.host, proxy.port)})
 
 
@@ -126,26 +127,42 @@ async def a_silent_device(bench: Bench) -> None:
 async def answers_cut_in_the_middle(bench: Bench) -> None:
     """At several places of what the device says, once and then always: never half a change."""
     new, _, length = await new_state(bench)
-    for place in places(length):
-        for times, often in OFTEN.items():
-            async with between(bench) as network:
-                words = f"answers cut after {place} of {length} bytes, {often}:"
-                await suffered(network, Fault(times=times, cut_after=place), new, words)
+
+    async def cut(place: int, times: int, often: str) -> None:
+        async with between(bench) as network:
+            words = f"answers cut after {place} of {length} bytes, {often}:"
+            await suffered(network, Fault(times=times, cut_after=place), new, words)
+
+    await everywhere(bench, length, cut)
 
 
 @case("faults", reached)
 async def questions_lost_on_the_way(bench: Bench) -> None:
     """At several places of what the device is told, once and then always: what it never heard is not taken for done."""
     new, length, _ = await new_state(bench)
-    for place in places(length):
-        for times, often in OFTEN.items():
-            async with between(bench) as network:
-                words = f"questions lost after {place} of {length} bytes, {often}:"
-                await suffered(network, Fault(times=times, lost_after=place), new, words)
+
+    async def lose(place: int, times: int, often: str) -> None:
+        async with between(bench) as network:
+            words = f"questions lost after {place} of {length} bytes, {often}:"
+            await suffered(network, Fault(times=times, lost_after=place), new, words)
+
+    await everywhere(bench, length, lose)
 
 
-def places(length: int) -> list[int]:
-    return [round(length * number / CUTS) for number in range(1, CUTS + 1)]
+async def everywhere(bench: Bench, length: int, suffer: Callable[[int, int, str], Awaitable[None]]) -> None:
+    """At each place, once and always. Who loses a datagram waits long for its answer: they are tried side by side."""
+    cuts = CUTS // 2 if bench.trial.datagrams else CUTS
+    turns = asyncio.Semaphore(len(OFTEN) * cuts if bench.trial.datagrams else 1)
+
+    async def in_turn(place: int, times: int, often: str) -> None:
+        async with turns:
+            await suffer(place, times, often)
+
+    await asyncio.gather(*(in_turn(place, *times) for place in places(length, cuts) for times in OFTEN.items()))
+
+
+def places(length: int, cuts: int) -> list[int]:
+    return [round(length * number / cuts) for number in range(1, cuts + 1)]
 
 
 @case("faults", performers)
@@ -170,15 +187,13 @@ async def _restarted(bench: Bench, last: int) -> None:
 
 
 def listeners(bench: Bench) -> str:
-    if bench.performs:
-        return "it takes intents"
-    return "" if folders(bench) else "there are no golden packets"
+    return "" if folders(bench, PACKETS) else "there are no golden packets"
 
 
 async def all_told(bench: Bench, adapter_address: str, heard: Heard) -> None:
     """Whatever came before: the golden packets are understood."""
     before = len(heard.seen)
-    bench.trial.deliver(adapter_address, [packet for folder in folders(bench) for packet in packets(folder)])
+    bench.trial.deliver(adapter_address, [packet for folder in folders(bench, PACKETS) for packet in packets(folder)])
     require(await heard.until(before + 1), "after that it understands nothing any more")
 
 
@@ -198,7 +213,7 @@ async def half_packets(bench: Bench) -> None:
     """Each golden packet cut at every length: nothing is said that was not there, and it goes on."""
     heard = Heard()
     async with listening(bench, heard) as (adapter, address):
-        for whole in [packet for folder in folders(bench) for packet in packets(folder)]:
+        for whole in [packet for folder in folders(bench, PACKETS) for packet in packets(folder)]:
             bench.trial.deliver(address, [whole[:length] for length in range(0, len(whole), max(1, len(whole) // 60))])
         await all_told(bench, address, heard)
         require((await adapter.health())["state"] == "ready", "it is not well:", await adapter.health())
@@ -208,7 +223,7 @@ async def half_packets(bench: Bench) -> None:
 async def packets_twice_and_in_another_order(bench: Bench) -> None:
     """As a network may bring them: it goes on, and what has the same id says the same."""
     for turn in range(ORDERS):
-        heard, sent = Heard(), [packet for folder in folders(bench) for packet in packets(folder)]
+        heard, sent = Heard(), [packet for folder in folders(bench, PACKETS) for packet in packets(folder)]
         async with listening(bench, heard) as (adapter, address):
             twice = enumerate([*sent, *sent])
             for _, packet in sorted(twice, key=lambda one: crc32(f"{turn} {one[0]}".encode())):

@@ -26,17 +26,14 @@ from convergedon.core.errors import Misconfigured
 PATIENCE = 10.0
 
 
-def folders(bench: Bench) -> list[Traversable]:
-    """The golden cases, by name."""
+INTENTS, PACKETS = "intents.yaml", "packets.yaml"
+
+
+def folders(bench: Bench, name: str) -> list[Traversable]:
+    """The golden cases that begin with this file, by name."""
     given = bench.trial.golden
     found = [one for one in given.iterdir() if one.is_dir()] if given and given.is_dir() else []
-    return sorted(
-        (one for one in found if _input(bench) in {file.name for file in one.iterdir()}), key=lambda one: one.name
-    )
-
-
-def _input(bench: Bench) -> str:
-    return "intents.yaml" if bench.performs else "packets.yaml"
+    return sorted((one for one in found if name in {file.name for file in one.iterdir()}), key=lambda one: one.name)
 
 
 def read(folder: Traversable, name: str) -> list[Any]:
@@ -53,22 +50,25 @@ def read(folder: Traversable, name: str) -> list[Any]:
 @case("golden")
 async def there_are_golden_cases(bench: Bench) -> None:
     """Somebody who reads them knows what the adapter does."""
-    require(folders(bench), "no folder with", _input(bench), "below", bench.trial.golden)
+    name = INTENTS if bench.performs else PACKETS
+    require(folders(bench, name), "no folder with", name, "below", bench.trial.golden)
 
 
 @case("golden")
 async def golden_cases_come_out_as_they_are_written(bench: Bench) -> None:
     """What goes in and what comes out, folder by folder."""
-    for folder in folders(bench):
-        if bench.performs:
-            name, found = "outcomes.yaml", await outcomes(bench, read(folder, "intents.yaml"))
-        else:
-            wanted = read(folder, "observations.yaml")
-            name, found = "observations.yaml", await observations(bench, packets(folder), len(wanted))
-        wanted = read(folder, name)
-        for number, (one, other) in enumerate(zip(wanted, found, strict=False)):
-            require(one == other, f"{folder.name}/{name}, number {number}: wanted {one}, found {other}")
-        require(len(wanted) == len(found), f"{folder.name}/{name}: wanted {len(wanted)}, found {len(found)}")
+    for folder in folders(bench, INTENTS) if bench.performs else ():
+        _compare(folder, "outcomes.yaml", await outcomes(bench, read(folder, INTENTS)))
+    for folder in folders(bench, PACKETS):
+        wanted = len(read(folder, "observations.yaml"))
+        _compare(folder, "observations.yaml", await observations(bench, packets(folder), wanted))
+
+
+def _compare(folder: Traversable, name: str, found: Sequence[Any]) -> None:
+    wanted = read(folder, name)
+    for number, (one, other) in enumerate(zip(wanted, found, strict=False)):
+        require(one == other, f"{folder.name}/{name}, number {number}: wanted {one}, found {other}")
+    require(len(wanted) == len(found), f"{folder.name}/{name}: wanted {len(wanted)}, found {len(found)}")
 
 
 async def outcomes(bench: Bench, intents: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -86,7 +86,7 @@ async def outcomes(bench: Bench, intents: Sequence[Mapping[str, Any]]) -> list[A
 
 def packets(folder: Traversable) -> list[bytes]:
     """Each in hexadecimal, or as {text: what it says}."""
-    given = read(folder, "packets.yaml")
+    given = read(folder, PACKETS)
     return [one["text"].encode() if isinstance(one, dict) else bytes.fromhex(one) for one in given]
 
 

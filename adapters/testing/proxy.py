@@ -1,11 +1,14 @@
-"""A network between adapter and device that is good, slow, silent or cut, as it is told: TCP on loopback."""
+"""A network between adapter and device that is good, slow, silent or cut, as it is told: TCP or UDP on loopback."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 CHUNK = 65_536
 
@@ -106,6 +109,88 @@ class Proxy:
             await asyncio.sleep(fault.delay)
             writer.write(data)
             await writer.drain()
+
+
+class DatagramProxy:
+    """The same for datagrams: a connection is all that comes from one port, and what is cut ends in half a datagram."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._fault, self._left = Fault(), 0
+        self._ways: dict[Any, _Way] = {}
+        self.asked = self.answered = 0
+
+    async def __aenter__(self) -> DatagramProxy:
+        self._loop = asyncio.get_running_loop()
+        heard = _Heard(self._ask)
+        self._transport, _ = await self._loop.create_datagram_endpoint(lambda: heard, ("127.0.0.1", 0))
+        self.host, self.port = self._transport.get_extra_info("sockname")[:2]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._transport.close()
+        for way in self._ways.values():
+            self._loop.remove_reader(way.socket)
+            way.socket.close()
+
+    def suffer(self, fault: Fault) -> None:
+        """From the next connection on."""
+        self._fault, self._left = fault, fault.times
+
+    def recover(self) -> None:
+        self._left = 0
+
+    def _ask(self, data: bytes, sender: Any) -> None:
+        way = self._ways.get(sender) or self._new_way(sender)
+        if not way.fault.refused and (sent := way.part(data, "lost_after")):
+            self.asked += len(sent)
+            self._loop.call_later(way.fault.delay, _send, way.socket, sent, self._target)
+
+    def _new_way(self, sender: Any) -> _Way:
+        """A socket by which the device answers; the loop reads it."""
+        bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        bound.setblocking(False)
+        bound.bind(("127.0.0.1", 0))
+        way = self._ways[sender] = _Way(self._fault if self._left else Fault(), bound)
+        self._left = max(0, self._left - 1)
+        self._loop.add_reader(bound, self._bring, way, sender)
+        return way
+
+    def _bring(self, way: _Way, sender: Any) -> None:
+        with suppress(OSError):
+            data = way.socket.recv(CHUNK)
+            if not way.fault.silent and (sent := way.part(data, "cut_after")):
+                self.answered += len(sent)
+                self._loop.call_later(way.fault.delay, self._transport.sendto, sent, sender)
+
+
+@dataclass
+class _Way:
+    """What goes to and fro for one port; ``passed`` counts the bytes of each direction."""
+
+    fault: Fault
+    socket: socket.socket
+    passed: Counter[str] = field(default_factory=Counter)
+
+    def part(self, data: bytes, limit: str) -> bytes:
+        """What of a datagram gets through."""
+        most = getattr(self.fault, limit)
+        kept = data if most is None else data[: max(0, most - self.passed[limit])]
+        self.passed[limit] += len(kept)
+        return kept
+
+
+class _Heard(asyncio.DatagramProtocol):
+    def __init__(self, heard: Callable[[bytes, Any], None]) -> None:
+        self._heard = heard
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self._heard(data, addr)
+
+
+def _send(bound: socket.socket, data: bytes, to: Any) -> None:
+    with suppress(OSError):
+        bound.sendto(data, to)
 
 
 async def _until(reader: asyncio.StreamReader, end: int | None) -> AsyncIterator[bytes]:

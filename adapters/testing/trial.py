@@ -45,8 +45,9 @@ class Trial:
 
     ``devices`` starts devices for as long as a block, as new each time (simulated ones, or real ones that are reset);
     the folder is theirs. ``wanted`` is an intent that one of them can fulfil and does not yet, ``refused`` one that it
-    or the mapping says no to. ``place`` says where a device is reached by TCP, and ``moved`` is the same device reached
-    somewhere else: so the kit puts a faulty network between. ``golden`` is a folder of cases (see golden.py).
+    or the mapping says no to. ``place`` says where a device is reached by TCP (by UDP where ``datagrams`` says so), and
+    ``moved`` is the same device reached somewhere else: so the kit puts a faulty network between. ``golden`` is a
+    folder of cases (see golden.py).
     ``deliver`` brings what an adapter that listens is to hear to where it listens: datagrams, if it says nothing else.
     ``mapping`` is the adapter's mapping file: its name in the folder CONVERGEDON_MAPPINGS, and one that is right.
     ``given`` are settings. ``waivers`` name what is knowingly not held: the name of a case, and why.
@@ -57,6 +58,7 @@ class Trial:
     refused: Intent | None = None
     place: Callable[[Device], tuple[str, int]] | None = None
     moved: Callable[[Device, str, int], Device] | None = None
+    datagrams: bool = False
     golden: Traversable | None = None
     deliver: Callable[[str, Sequence[bytes]], None] = send
     mapping: tuple[str, Traversable] | None = None
