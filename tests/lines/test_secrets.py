@@ -184,6 +184,7 @@ async def test_no_secret_is_told(tmp_path: Path) -> None:
             bad = f"{good[:-20]}{secrets.token_hex(10)}"
             told |= {"token": good.rpartition(".")[2], "admin": admin.rpartition(".")[2], "bad": bad[-20:]}
             told["nats"] = (data / "nats" / "token").read_text()
+            told["store"] = (data / "mongodb" / "password").read_text()
 
             async with httpx.AsyncClient(base_url=connection.gateway, timeout=20) as client:
 

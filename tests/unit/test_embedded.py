@@ -9,11 +9,13 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import nats
 import pytest
 from pymongo import AsyncMongoClient
+from pymongo.errors import OperationFailure
 
 from convergedon.core import embedded
 from convergedon.core.errors import Misconfigured
@@ -64,6 +66,56 @@ async def test_a_restart_finds_the_same_port_and_contents(
         assert second.url == first.url
         assert second.pid != first.pid
         assert await count(second.url) == 1
+
+
+async def test_nobody_gets_into_the_store_without_its_password(tmp_path: Path) -> None:
+    """Neither without any nor with another: not even who it is is told. The file is its owner's alone."""
+    async with embedded.mongodb(tmp_path) as server:
+        await _keep_in_mongodb(server.url)
+        secret = (tmp_path / "password").read_text()
+        for url in (server.url.replace(f"convergedon:{secret}@", ""), server.url.replace(secret, "guessed")):
+            async with AsyncMongoClient(url) as stranger:
+                for ask in (
+                    stranger.trial.kept.count_documents({}),
+                    stranger.trial.kept.delete_many({}),
+                    stranger.admin.command("createUser", "stranger", pwd="x", roles=["root"]),
+                    stranger.admin.command("usersInfo"),
+                    stranger.list_database_names(),
+                ):
+                    with pytest.raises(OperationFailure, match=r"(?i)auth"):
+                        await ask
+        kept = await _count_in_mongodb(server.url)
+
+    assert kept == 1
+    assert stat.S_IMODE((tmp_path / "password").stat().st_mode) == 0o600
+
+
+async def test_a_password_that_was_removed_is_another_at_the_next_start(tmp_path: Path) -> None:
+    """What is kept is there, the old password counts no more."""
+    async with embedded.mongodb(tmp_path) as first:
+        await _keep_in_mongodb(first.url)
+    (tmp_path / "password").unlink()
+
+    async with embedded.mongodb(tmp_path) as second:
+        assert await _count_in_mongodb(second.url) == 1
+        with pytest.raises(OperationFailure):
+            await _count_in_mongodb(first.url)
+
+
+async def test_a_store_that_was_open_keeps_what_it_has(tmp_path: Path) -> None:
+    """A data folder of an earlier build, which wanted no password."""
+    prepared = embedded.mongodb_command(tmp_path)
+    options = prepared.argv[5:]
+    argv = (sys.executable, "-P", "-m", "secantus", *options, "--storage-path", str(tmp_path / "store"))
+    url = f"mongodb://{prepared.address}/?directConnection=true"
+    before = replace(prepared, argv=argv, url=url, answers=lambda pid: not embedded.is_free(int(url.split(":")[2][:5])))
+    with embedded.running(before) as server:
+        await _keep_in_mongodb(server.url)
+
+    async with embedded.mongodb(tmp_path) as now:
+        assert await _count_in_mongodb(now.url) == 1
+        with pytest.raises(OperationFailure):
+            await _count_in_mongodb(url)
 
 
 @both

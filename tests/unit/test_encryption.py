@@ -254,12 +254,13 @@ def test_a_key_for_nats_that_is_none_is_one_sentence(tmp_path: Path, name: str) 
 
 @asynccontextmanager
 async def mongodb(folder: Path, shown: Shown, clients: Path | None = None) -> AsyncIterator[int]:
-    """The embedded store, told to speak TLS."""
+    """The store that is embedded, told to speak TLS and to want no password."""
     command = embedded.mongodb_command(folder)
+    plain = [sys.executable, "-P", "-m", "secantus", *command.argv[5:], "--storage-path", folder / "store"]
     more = ["--tls-cert-file", shown.cert, "--tls-key-file", shown.key]
     more += ["--tls-ca-file", clients, "--tls-require-client-cert"] if clients else []
     port = int(command.address.rpartition(":")[2])
-    with command.log.open("ab") as log, subprocess.Popen([*command.argv, *more], stdout=log, stderr=log) as process:
+    with command.log.open("ab") as log, subprocess.Popen([*plain, *more], stdout=log, stderr=log) as process:
         try:
             deadline = time.monotonic() + 30
             while embedded.is_free(port):

@@ -47,7 +47,8 @@ def test_roles_are_told_where_everything_is(tmp_path: Path) -> None:
 
     worker, snmp, gateway = children["worker-1"], children["snmp"], children["gateway"]
     assert worker.env["CONVERGEDON_NATS_URL"] == embedded.nats_url(tmp_path / "nats", children["nats"].address)
-    assert worker.env["CONVERGEDON_MONGODB_URL"].startswith(f"mongodb://{children['mongodb'].address}")
+    store = embedded.mongodb_url(tmp_path / "mongodb", children["mongodb"].address)
+    assert worker.env["CONVERGEDON_MONGODB_URL"] == store
     assert worker.env["CONVERGEDON_DATA"] == str(tmp_path)
     assert worker.env["PROMETHEUS_MULTIPROC_DIR"] == str(tmp_path / "run" / "metrics")
     assert worker.given == {"CONVERGEDON_DEVICES": "lab", "CONVERGEDON_PUBLIC_URL": "gateway"}
