@@ -21,7 +21,7 @@ Text = Annotated[str, StringConstraints(min_length=1)]
 # A device's name becomes part of subjects on the bus and of URLs
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
-SECRETS = {"netconf": ("password",), "snmp": ("community", "authKey", "privKey")}
+SECRETS = {"netconf": ("password",), "snmp": ("community", "authKey", "privKey", "writeCommunity")}
 """section -> its secrets. Each is given, or is what a file (xFile) or an environment variable (xEnv) holds."""
 SHORTEST_KEY = 8
 """Characters of a pass phrase, at least (RFC 3414, 11.2)."""
@@ -84,6 +84,9 @@ class Snmp(Section):
     community: Text | None = Field(None, repr=False)
     communityFile: Text | None = None
     communityEnv: Text | None = None
+    writeCommunity: Text | None = Field(None, repr=False)
+    writeCommunityFile: Text | None = None
+    writeCommunityEnv: Text | None = None
     user: Text | None = None
     authProtocol: Literal["MD5", "SHA", "SHA-224", "SHA-256", "SHA-384", "SHA-512"] = "SHA-256"
     authKey: Text | None = Field(None, repr=False)
@@ -94,6 +97,8 @@ class Snmp(Section):
     privKeyFile: Text | None = None
     privKeyEnv: Text | None = None
     poll: Poll | None = None
+    set: bool = False
+    timeout: float = Field(2, gt=0, le=60, strict=False)
 
     @field_validator("version", mode="before")
     @classmethod
@@ -103,8 +108,10 @@ class Snmp(Section):
 
     @model_validator(mode="after")
     def _is_one_of_communities_or_users(self) -> Self:
-        community, auth, priv = (self.given(secret) for secret in SECRETS["snmp"])
-        if community and self.user is not None:
+        community, auth, priv, write = (self.given(secret) for secret in SECRETS["snmp"])
+        if write and not self.set:
+            raise ValueError("writeCommunity is for a device that is to be set: set is missing")
+        if (community or write) and self.user is not None:
             raise ValueError("give a community (version 1 or 2c) or a user (version 3)")
         if (auth or priv) and self.user is None:
             raise ValueError("authKey and privKey are a user's: user is missing")
@@ -116,6 +123,8 @@ class Snmp(Section):
             raise ValueError("a user is of version 3")
         if self.poll and not community and self.user is None:
             raise ValueError("who polls needs a community or a user")
+        if self.set and not (community or write) and self.user is None:
+            raise ValueError("who sets needs a community or a user")
         return self
 
 

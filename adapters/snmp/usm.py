@@ -14,7 +14,7 @@ import os
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import new
@@ -37,8 +37,9 @@ Reason = Literal["malformed", "model", "discovery", "engine", "user", "level", "
 log = structlog.get_logger(__name__)
 
 VERSION, USM = 3, 3
+NOTIFICATIONS = (ber.INFORM, ber.TRAP)
 AUTH, PRIV, REPORTABLE = 1, 2, 4
-REPORT = 0xA8
+GET, REPORT = 0xA0, 0xA8
 DIGESTS: Mapping[AuthProtocol, tuple[str, int]] = {
     "MD5": ("md5", 12),
     "SHA": ("sha1", 12),
@@ -195,13 +196,31 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
-class Secured:
-    """A notification that was sent by whom it says, unchanged and just now, and what its answer takes."""
+class Opened:
+    """A message that was sent by whom it says, unchanged and just now; its PDU begins at ``tag`` of ``scoped``."""
 
-    notification: ber.Notification
     user: User
     header: Header
     scoped: bytes
+    body: int
+    tag: int
+
+    @property
+    def context(self) -> bytes:
+        """What stands before the PDU: the engine and the name that it is for."""
+        return self.scoped[self.body : self.tag]
+
+
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """A notification in such a message."""
+
+    notification: ber.Notification
+    opened: Opened
+
+    @property
+    def user(self) -> User:
+        return self.opened.user
 
 
 class Usm:
@@ -220,9 +239,24 @@ class Usm:
             self._users.setdefault(user.name.encode(), []).append(user)
 
     def read(self, data: bytes) -> Secured:
-        """Raises Refused."""
+        """The notification in a message. Raises Refused."""
+        opened = self.open(data, NOTIFICATIONS)
+        wanted = ber.INFORM if opened.header.reportable else ber.TRAP
         try:
-            return self._read(data)
+            if opened.scoped[opened.tag] != wanted:
+                raise ber.Unreadable("an inform waits for an answer, and a trap does not", "pdu")
+            body, close = ber.enter(opened.scoped, opened.tag, len(opened.scoped), wanted, "PDU")
+            return Secured(ber.pdu(opened.scoped, body, close, 3, b"", opened.tag), opened)
+        except IndexError:
+            raise Refused("malformed", "the datagram ends in the middle of a value", opened.user.name) from None
+        except ber.Unreadable as error:
+            drop: Reason = "pdu" if error.drop == "pdu" else "malformed"
+            raise Refused(drop, str(error), opened.user.name) from None
+
+    def open(self, data: bytes, tags: Sequence[int]) -> Opened:
+        """A message with a PDU of one of these tags. Raises Refused."""
+        try:
+            return self._open(data, tags)
         except IndexError:
             raise Refused("malformed", "the datagram ends in the middle of a value") from None
         except ber.Unreadable as error:
@@ -230,9 +264,13 @@ class Usm:
 
     def answer(self, secured: Secured) -> bytes:
         """The response to an inform: the same with another tag, protected as it was."""
-        at = secured.notification.pdu
-        scoped = secured.scoped[:at] + bytes((ber.RESPONSE,)) + secured.scoped[at + 1 :]
-        return self.protect(secured.header.message, secured.user, scoped, self._engine)
+        opened = secured.opened
+        return self.reply(opened, bytes((ber.RESPONSE,)) + opened.scoped[opened.tag + 1 :])
+
+    def reply(self, opened: Opened, pdu: bytes) -> bytes:
+        """A PDU as the answer to a message, protected as that was."""
+        scoped = ber.tlv(ber.SEQUENCE, opened.context + pdu)
+        return self.protect(opened.header.message, opened.user, scoped, self._engine)
 
     def protect(self, message: int, user: User, scoped: bytes, engine: Engine, reportable: bool = False) -> bytes:
         """A message of this user, encrypted where it has a key for that, and authenticated."""
@@ -248,7 +286,7 @@ class Usm:
         at = _header(unsigned)[0].digest_at
         return unsigned[:at] + _digest(user, engine.id, unsigned) + unsigned[at + sent :]
 
-    def _read(self, data: bytes) -> Secured:
+    def _open(self, data: bytes, tags: Sequence[int]) -> Opened:
         header, at, end = _header(data)
         self._check_engine(header)
         user = self._author(data, header)
@@ -259,10 +297,9 @@ class Usm:
         start, close = ber.enter(scoped, 0, len(scoped), ber.SEQUENCE, "scoped PDU")
         _, tag = ber.enter(scoped, start, close, ber.OCTETS, "context engine")
         _, tag = ber.enter(scoped, tag, close, ber.OCTETS, "context name")
-        if scoped[tag] != (ber.INFORM if header.reportable else ber.TRAP):
-            raise Refused("pdu", f"PDU type 0x{scoped[tag]:02x} is no notification of version 3", user.name)
-        body, close = ber.enter(scoped, tag, close, scoped[tag], "PDU")
-        return Secured(ber.pdu(scoped, body, close, 3, b"", tag), user, header, scoped)
+        if scoped[tag] not in tags:
+            raise Refused("pdu", f"PDU type 0x{scoped[tag]:02x} is not what is taken here", user.name)
+        return Opened(user, header, scoped[:close], start, tag)
 
     def _check_engine(self, header: Header) -> None:
         """Informs must name our engine, traps one of their sender's."""
@@ -335,6 +372,22 @@ class Usm:
         ours = self._engine
         told = Header(header.message, 0, ours.id, ours.boots, ours.time, header.user, b"", 0, b"")
         return Refused(drop, sentence, name, _message(told, scoped))
+
+
+def question(message: int) -> bytes:
+    """What asks a device for its engine: a request by nobody, for none (RFC 3414 4)."""
+    get = ber.tlv(GET, ber.write(ber.INTEGER, message) + ber.write(ber.INTEGER, 0) * 2 + ber.tlv(ber.SEQUENCE, b""))
+    scoped = ber.tlv(ber.SEQUENCE, ber.write(ber.OCTETS, b"") * 2 + get)
+    return _message(Header(message, REPORTABLE, b"", 0, 0, b"", b"", 0, b""), scoped)
+
+
+def engine_in(data: bytes, message: int) -> bytes:
+    """The engine of whoever answers that question; empty where it is no answer to it."""
+    try:
+        header = _header(data)[0]
+    except (Refused, ber.Unreadable, IndexError):
+        return b""
+    return header.engine if header.message == message else b""
 
 
 def _header(data: bytes) -> tuple[Header, int, int]:

@@ -35,14 +35,14 @@ class Scene:
 
 
 @asynccontextmanager
-async def polled(agents, patience=2.0, **given):
+async def polled(agents, **given):
     """These agents, by name, polled; the interval is shorter than a devices file may say."""
     scene, devices = Scene(), []
     scene.agents = agents
     for name, agent in agents.items():
         snmp = {"host": "127.0.0.1", "port": await agent.start(), "community": "public", "poll": {"interval": 0.2}}
         devices.append(Device(name, "acme", "127.0.0.9", {"snmp": snmp | given}))
-    scene.polling = Polling(devices, scene.tell, patience)
+    scene.polling = Polling(devices, scene.tell)
     scene.polling.start()
     try:
         yield scene
@@ -101,7 +101,7 @@ async def test_what_was_counted_before_a_restart_is_not_counted_again():
 async def test_a_device_that_is_silent_holds_up_no_other_and_is_one_fault():
     agents = {"pe1": Agent(HIGH), "pe2": Agent(HIGH)}
     agents["pe2"].silent = True
-    async with polled(agents, patience=0.3) as scene:
+    async with polled(agents, timeout=0.3) as scene:
         await scene.until(lambda: len(scene.of("pe1")) >= 3 and scene.of("pe2", "fault"))
         counted = len(scene.of("pe1"))
         await scene.until(lambda: len(scene.of("pe1")) >= counted + 5)

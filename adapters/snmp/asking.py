@@ -1,0 +1,260 @@
+"""A device as it is asked over SNMP, and told: get, bulk walks and set by pysnmp, versions 1, 2c and 3.
+
+What goes wrong is told by what an operator does next: ``Unreachable`` when nothing answers, ``CredentialsRefused`` when
+it does and does not let us, ``Refused`` with the device's word for a value that it does not take, ``OutcomeUnknown``
+when it was told something and no answer came.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from pysnmp.hlapi.v3arch import asyncio as hlapi
+from pysnmp.proto import rfc1902
+
+from convergedon.adapters.contract import Device, Rpc, tell
+from convergedon.adapters.snmp import ber, discovery
+from convergedon.core.errors import CredentialsRefused, Misconfigured, OutcomeUnknown, Refused, Unreachable
+
+# Values in one answer: what a datagram holds of a device that fills it, and what is worth asking one that is not known
+VALUES, FIRST_ROWS, LARGEST_TABLE = 100, 5, 100_000
+PATIENCE, RETRIES = 2.0, 2
+AUTH = {
+    "MD5": hlapi.USM_AUTH_HMAC96_MD5,
+    "SHA": hlapi.USM_AUTH_HMAC96_SHA,
+    "SHA-224": hlapi.USM_AUTH_HMAC128_SHA224,
+    "SHA-256": hlapi.USM_AUTH_HMAC192_SHA256,
+    "SHA-384": hlapi.USM_AUTH_HMAC256_SHA384,
+    "SHA-512": hlapi.USM_AUTH_HMAC384_SHA512,
+}
+PRIV = {
+    "DES": hlapi.USM_PRIV_CBC56_DES,
+    "AES": hlapi.USM_PRIV_CFB128_AES,
+    "AES-192": hlapi.USM_PRIV_CFB192_AES_BLUMENTHAL,
+    "AES-256": hlapi.USM_PRIV_CFB256_AES_BLUMENTHAL,
+}
+NOT_LET = frozenset(
+    {
+        "AuthenticationError",
+        "AuthenticationFailure",
+        "DecryptionError",
+        "NotInTimeWindow",
+        "UnknownCommunityName",
+        "UnknownSecurityName",
+        "UnknownUserName",
+        "UnsupportedAuthProtocol",
+        "UnsupportedPrivProtocol",
+        "UnsupportedSecurityLevel",
+        "WrongDigest",
+    }
+)
+"""What pysnmp calls it when one of the two does not trust the other."""
+NO_RIGHT = frozenset({"authorizationError", "noAccess"})
+TIMED_OUT = "RequestTimedOut"
+NO_SUCH_NAME, UNDO_FAILED = "noSuchName", "undoFailed"
+TAGS = {
+    "Integer": ber.INTEGER,
+    "Integer32": ber.INTEGER,
+    "OctetString": ber.OCTETS,
+    "ObjectIdentifier": ber.OID,
+    "IpAddress": ber.IP,
+    "Counter32": ber.COUNTER,
+    "Gauge32": ber.GAUGE,
+    "Unsigned32": ber.GAUGE,
+    "TimeTicks": ber.TICKS,
+    "Opaque": ber.OPAQUE,
+    "Counter64": ber.COUNTER64,
+}
+KINDS = {
+    ber.INTEGER: rfc1902.Integer32,
+    ber.OCTETS: rfc1902.OctetString,
+    ber.OID: rfc1902.ObjectName,
+    ber.IP: rfc1902.IpAddress,
+    ber.GAUGE: rfc1902.Gauge32,
+    ber.TICKS: rfc1902.TimeTicks,
+}
+
+Column = dict[str, int | bytes]
+"""Index -> value."""
+
+
+class Engines:
+    """pysnmp's engines: one for all devices, and more where a device has become another one."""
+
+    def __init__(self) -> None:
+        self._open: list[Any] = []
+
+    @property
+    def shared(self) -> Any:
+        return self._open[0] if self._open else self.new()
+
+    def new(self) -> Any:
+        self._open.append(hlapi.SnmpEngine())
+        return self._open[-1]
+
+    def close(self, *engines: Any) -> None:
+        """These, or all there are."""
+        for engine in engines or tuple(self._open):
+            engine.close_dispatcher()
+            self._open.remove(engine)
+
+
+class Peer:
+    """One device as it is asked."""
+
+    def __init__(self, engines: Engines, device: Device) -> None:
+        self._engines, self._device = engines, device
+        self._patience = device.settings.get("snmp", {}).get("timeout", PATIENCE)
+        self._rows: dict[str, int] = {}
+        self._auth = credentials(device)
+        self._engine = engines.shared
+        self._target: Any = None
+
+    async def get(self, oids: Sequence[str]) -> list[ber.Varbind]:
+        """The values of these, in their order; what the device does not have is an empty value (NO_OBJECT)."""
+        objects = [hlapi.ObjectType(hlapi.ObjectIdentity(oid)) for oid in oids]
+        (word, index), told = await self._call("get", hlapi.get_cmd, *objects)
+        if word == NO_SUCH_NAME and 0 < index <= len(oids):  # version 1 knows no empty values: ask for the others
+            rest = [oid for place, oid in enumerate(oids, 1) if place != index]
+            found = {name: (name, tag, value) for name, tag, value in (await self.get(rest) if rest else ())}
+            return [found.get(oid, (oid, ber.NO_OBJECT, None)) for oid in oids]
+        self._require(word)
+        return [_bound(bound) for bound in told]
+
+    async def bulk(self, oids: Sequence[str], rows: int) -> list[ber.Varbind]:
+        """Up to so many rows of what comes after each."""
+        objects = [hlapi.ObjectType(hlapi.ObjectIdentity(oid)) for oid in oids]
+        (word, _), told = await self._call("bulk", hlapi.bulk_cmd, 0, rows, *objects)
+        if word == NO_SUCH_NAME:  # version 1, at the end of everything
+            return []
+        self._require(word)
+        return [_bound(bound) for bound in told]
+
+    def _require(self, word: str) -> None:
+        """Nothing is wrong with what was read."""
+        if word in NO_RIGHT:
+            raise CredentialsRefused(f"{self._device.name} answers {word}: its user or community may not read")
+        if word:
+            raise Unreachable(f"{self._device.name} cannot be read: it answers {word}")
+
+    async def columns(self, table: str, wanted: Sequence[int]) -> dict[int, Column]:
+        """Columns of a table side by side, by bulk requests, until each is over."""
+        found: dict[int, Column] = {column: {} for column in wanted}
+        last = {column: f"{table}.{column}" for column in wanted}
+        while last:
+            asked = list(last)
+            rows = max(1, min(self._rows.get(table, FIRST_ROWS) + 1, VALUES // len(asked)))
+            told = await self.bulk([last[column] for column in asked], rows)
+            for place, (oid, _, value) in enumerate(told):
+                column = asked[place % len(asked)]
+                prefix = f"{table}.{column}."
+                if column not in last or not oid.startswith(prefix) or order(oid) <= order(last[column]):
+                    last.pop(column, None)  # its end, or a device that goes round in circles
+                    continue
+                found[column][oid.removeprefix(prefix)] = plain(value)
+                last[column] = oid
+            if not told or sum(map(len, found.values())) > LARGEST_TABLE:
+                break
+        self._rows[table] = max(map(len, found.values()))
+        return found
+
+    async def set(self, wanted: Sequence[ber.Varbind]) -> None:
+        """Have the device hold all of these, or none."""
+        objects = [hlapi.ObjectType(hlapi.ObjectIdentity(oid), KINDS[tag](value)) for oid, tag, value in wanted]
+        try:
+            (word, index), _ = await self._call("set", hlapi.set_cmd, *objects)
+        except Unreachable as error:
+            raise OutcomeUnknown(f"{self._device.name} was told, and did not answer") from error
+        if not word:
+            return
+        about = f" ({wanted[index - 1][0]})" if 0 < index <= len(wanted) else ""
+        said = f"{self._device.name} answers {word}{about}"
+        if word in NO_RIGHT:
+            raise CredentialsRefused(f"{said}: its user or community may not write")
+        raise OutcomeUnknown(said) if word == UNDO_FAILED else Refused(said)
+
+    async def _call(self, name: str, command: Any, *arguments: Any) -> tuple[tuple[str, int], list[Any]]:
+        """The status that the device answers, with the place it is about, and the values."""
+        begun, outcome = time.perf_counter(), "failed"
+        try:
+            failed, status, index, told = await self._try(command, arguments)
+            if type(failed).__name__ == TIMED_OUT and await self._has_become_another():
+                failed, status, index, told = await self._try(command, arguments)
+            if failed:
+                raise self._failure(type(failed).__name__)
+            outcome = "refused" if int(status) else "done"
+        except OSError as error:
+            raise Unreachable(f"{self._device.name} cannot be reached: {error}") from error
+        finally:
+            tell(Rpc(self._device.name, name, outcome, time.perf_counter() - begun))  # type: ignore[arg-type]
+        return (status.prettyPrint() if int(status) else "", int(index)), list(told)
+
+    def _failure(self, word: str) -> CredentialsRefused | Unreachable:
+        """By pysnmp's word, never its message: that may name the user."""
+        if word in NOT_LET:
+            return CredentialsRefused(f"{self._device.name} does not let us in by SNMP: {word}")
+        return Unreachable(f"{self._device.name} does not answer SNMP: {word}")
+
+    async def _try(self, command: Any, arguments: Sequence[Any]) -> Any:
+        if self._target is None:
+            kind = hlapi.Udp6TransportTarget if ":" in self._where[0] else hlapi.UdpTransportTarget
+            self._target = await kind.create(self._where, self._patience, RETRIES)
+        context = hlapi.ContextData()
+        return await command(self._engine, self._auth, self._target, context, *arguments, lookupMib=False)
+
+    @property
+    def _where(self) -> tuple[str, int]:
+        snmp = self._device.settings["snmp"]
+        return snmp.get("host", self._device.address), snmp.get("port", 161)
+
+    async def _has_become_another(self) -> bool:
+        """Whether it answers by version 3, though not to us: an engine keeps asking for the one that was there before.
+
+        That is a device that was replaced, or lost its memory. It gets an engine of its own, which knows nothing yet.
+        """
+        if "user" not in self._device.settings["snmp"] or not await discovery.engine(self._where, self._patience):
+            return False
+        if self._engine is not self._engines.shared:
+            self._engines.close(self._engine)
+        self._engine, self._target = self._engines.new(), None
+        return True
+
+
+def credentials(device: Device) -> Any:
+    """The community or user by which a device is asked. Raises Misconfigured for what cannot be spoken."""
+    given = device.settings.get("snmp", {})
+    if "user" not in given:
+        if "community" not in given:
+            raise Misconfigured(f"device {device.name}: snmp: a community or a user is needed to ask it")
+        return hlapi.CommunityData(given["community"], mpModel=0 if given.get("version") == "1" else 1)
+    auth = AUTH[given.get("authProtocol", "SHA-256")] if "authKey" in given else hlapi.USM_AUTH_NONE
+    priv = PRIV[given.get("privProtocol", "AES")] if "privKey" in given else hlapi.USM_PRIV_NONE
+    return hlapi.UsmUserData(given["user"], given.get("authKey"), given.get("privKey"), auth, priv)
+
+
+def plain(value: ber.Value) -> int | bytes:
+    """A value of a counter or a name; what is not there is empty."""
+    if isinstance(value, str):
+        return value.encode()
+    return b"" if value is None else value
+
+
+def order(oid: str) -> tuple[int, ...]:
+    """As OIDs follow each other."""
+    return tuple(map(int, oid.split(".")))
+
+
+def _bound(bound: Any) -> ber.Varbind:
+    oid, value = str(bound[0]), bound[1]
+    tag = TAGS.get(type(value).__name__, ber.NO_OBJECT)
+    if tag in (ber.OID, ber.IP):
+        return oid, tag, value.prettyPrint()
+    if tag in (ber.OCTETS, ber.OPAQUE):
+        return oid, tag, bytes(value.asOctets())
+    with suppress(ValueError, TypeError):
+        if tag != ber.NO_OBJECT:
+            return oid, tag, int(value)
+    return oid, ber.NO_OBJECT, None  # noSuchObject, noSuchInstance, endOfMibView
