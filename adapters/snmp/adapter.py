@@ -1,4 +1,4 @@
-"""Traps and informs in, observations out: the beginning of the fault line.
+"""Traps and informs in, observations out: the beginning of the fault line. And what can be set on a device, set.
 
 Versions 1, 2c and 3 on one port. An inform is answered only after its observation is stored durably, so a sender that
 hears nothing sends it again. What is refused is counted by its reason, and told in the log with its sender.
@@ -12,16 +12,21 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
 
-from convergedon.adapters.contract import Capability, Device, Observation, Report
+from convergedon.adapters.contract import Capability, Device, Difference, Intent, Observation, Report, State
 from convergedon.adapters.intake import Datagram, Finding, Intake
+from convergedon.adapters.readandset import ReadAndSet, Setting, differences, with_values
 from convergedon.adapters.snmp import ber, mapping, usm
+from convergedon.adapters.snmp.asking import Engines, Peer
 from convergedon.adapters.snmp.polling import Polling
+from convergedon.adapters.snmp.services import Place
 from convergedon.adapters.snmp.storm import Source, Storms
 from convergedon.core import strict
+from convergedon.core.errors import OutcomeUnknown, Refused, Unavailable, Unsupported
 from convergedon.core.settings import Settings
 
 NO_INTERFACES: Mapping[int, str] = {}
@@ -37,22 +42,29 @@ def create(settings: Settings, devices: Mapping[str, Device]) -> SnmpAdapter:
     return SnmpAdapter(settings, devices, mapping.load(file, settings.mappings and settings.mappings / "mibs"))
 
 
-class SnmpAdapter:
-    """Listens for notifications on ``settings.trap_host`` and ``trap_port``."""
+@dataclass(frozen=True)
+class Objects(Setting):
+    """A change, and what stood in each object that it writes."""
+
+    former: tuple[ber.Varbind, ...]
+
+
+class SnmpAdapter(ReadAndSet):
+    """Listens for notifications on ``settings.trap_host`` and ``trap_port``, and asks devices."""
 
     name = "snmp"
-    performs = False
-    offers: frozenset[Capability] = frozenset({"notifications"})
+    offers: frozenset[Capability] = frozenset({"read", "rollback", "notifications"})
 
     def __init__(
         self,
         settings: Settings,
         devices: Mapping[str, Device],
-        notifications: Mapping[str, mapping.Entry] | None = None,
+        meant: mapping.Meant | None = None,
     ) -> None:
+        super().__init__()
         self._communities = settings.communities
         self._tenant = settings.tenant
-        self._mapping = mapping.load() if notifications is None else notifications
+        self._mapping = mapping.load() if meant is None else meant
         self._named = devices
         # Reversed: where two devices share an address the first of the file is meant
         self._devices = {device.address: device for device in reversed(list(devices.values()))}
@@ -66,6 +78,9 @@ class SnmpAdapter:
         self._refused = Refusals()
         self._retiring: set[asyncio.Task[None]] = set()
         self._polling = Polling(devices.values(), self._say)
+        self._started = False
+        self._engines = Engines()
+        self._peers: dict[str, Peer] = {}
         self._intake = Intake(
             self.name,
             "snmp.trap",
@@ -80,12 +95,16 @@ class SnmpAdapter:
     async def start(self, report: Report) -> Sequence[str]:
         self._admit(self._users)
         where = await self._intake.start(report)
+        self._started = True
         self._polling.start()
         return [where]
 
     async def stop(self) -> None:
         await self._polling.stop()
         await self._retire()
+        self._started = False
+        self._peers.clear()
+        self._engines.close()
         self._intake.tell(self._storms.rest(time.time()))
         await self._intake.stop()
 
@@ -100,6 +119,7 @@ class SnmpAdapter:
         self._admit(other._users)
         self._named, self._devices, self._interfaces = other._named, other._devices, other._interfaces
         self._mapping = other._mapping
+        self._peers.clear()
         retiring = asyncio.create_task(self._polling.stop())
         self._retiring.add(retiring)
         retiring.add_done_callback(self._retiring.discard)
@@ -111,6 +131,96 @@ class SnmpAdapter:
             self._usm = usm.Usm((), usm.own_engine(self._engine_file))
         if self._usm:
             self._usm.admit(users)
+
+    # --- intents
+
+    async def capabilities(self, device: str) -> frozenset[Capability]:
+        """Of a device that is not to be set nobody asks more than that it speaks by itself."""
+        if not self._is_set(device):
+            return frozenset({"notifications"})
+        await self._peer(device).get([ber.UPTIME])
+        return self.offers
+
+    async def prepare(self, intent: Intent) -> Objects:
+        """Beside the state: what stood in each object that is written, whatever service that was of."""
+        change = await super().prepare(self._checked(intent))
+        try:
+            peer = self._peer(intent.device)
+            wanted = await self._place(intent).wanted(peer, change.target) if change.needed else []
+            former = await peer.get([oid for oid, _, _ in wanted]) if wanted else []
+        except BaseException:
+            await self.release(change)
+            raise
+        return Objects(**vars(change), former=tuple(former))
+
+    async def compare(self, intent: Intent) -> tuple[State, Sequence[Difference]]:
+        checked = self._checked(intent)
+        state = await self.observe(checked)
+        wanted = None if checked.values is None else with_values(state, checked.values)
+        return state, differences(wanted, state)
+
+    async def observe(self, intent: Intent) -> State:
+        return await self._place(intent).observe(self._peer(intent.device))
+
+    async def set(self, intent: Intent, state: State) -> None:
+        """A device that did not answer is asked whether it did it."""
+        place, peer = self._place(intent), self._peer(intent.device)
+        if wanted := await place.wanted(peer, state):
+            await self._write(peer, wanted)
+
+    async def rollback(self, change: Setting) -> Sequence[Difference]:
+        former = change.former if isinstance(change, Objects) else ()
+        peer = self._peer(change.intent.device)
+        if wrong := await _not_so(peer, former):
+            await self._write(peer, wrong)
+        left = await _not_so(peer, former)
+        missing = [Difference(oid, ber.text(tag, value), None) for oid, tag, value in left]
+        return [*missing, *differences(change.before, await self.observe(change.intent))]
+
+    @staticmethod
+    async def _write(peer: Peer, wanted: Sequence[ber.Varbind]) -> None:
+        try:
+            await peer.set(wanted)
+        except OutcomeUnknown as error:
+            try:
+                wrong = await _not_so(peer, wanted)
+            except Unavailable:
+                raise error from None
+            if wrong:
+                raise OutcomeUnknown(f"{error}; when it was asked, it had not done it") from error
+
+    def _checked(self, intent: Intent) -> Intent:
+        """The intent with values that its service takes. Raises Refused."""
+        if intent.values is None:
+            return intent
+        return replace(intent, values=self._place(intent).service.checked(intent.values))
+
+    def _place(self, intent: Intent) -> Place:
+        """Raises Refused for what can never be set."""
+        service = self._mapping.services.get(intent.service)
+        if service is None:
+            known = ", ".join(sorted(self._mapping.services)) or "none"
+            raise Refused(f"the mapping has no service {intent.service}; it has {known}")
+        if not self._is_set(intent.device):
+            raise Unsupported(f"{intent.device} is not to be set over SNMP: the devices file has no snmp.set for it")
+        return Place(intent.device, service, intent.instance, self._interfaces[intent.device])
+
+    def _is_set(self, device: str) -> bool:
+        return device in self._named and bool(self._named[device].settings.get("snmp", {}).get("set"))
+
+    def _peer(self, device: str) -> Peer:
+        """The device as it is asked, by the community that may write where there is one."""
+        if not self._started:
+            raise Unavailable("the snmp adapter is not started")
+        if device not in self._peers:
+            known = self._named[device]
+            given = known.settings["snmp"]
+            community = given.get("writeCommunity", given.get("community"))
+            settings = {**known.settings, "snmp": {**given, **({"community": community} if community else {})}}
+            self._peers[device] = Peer(self._engines, replace(known, settings=settings))
+        return self._peers[device]
+
+    # --- what the network says
 
     async def health(self) -> Mapping[str, Any]:
         storms = [{"device": device, "oid": oid} for device, oid in self._storms.raging[:20]]
@@ -137,7 +247,7 @@ class SnmpAdapter:
         answer = (lambda: ber.answer(datagram.data, notification)) if notification.inform else None
         return self._findings(datagram, notification, self._speaker(datagram, notification), answer)
 
-    def observe(self, datagram: Datagram, notification: ber.Notification) -> Observation:
+    def meaning(self, datagram: Datagram, notification: ber.Notification) -> Observation:
         """What a notification of version 1 or 2c is told as, whoever sent it."""
         return self._observe(datagram, notification, self._speaker(datagram, notification))
 
@@ -188,7 +298,7 @@ class SnmpAdapter:
     def _observe(self, datagram: Datagram, notification: ber.Notification, speaker: tuple[str, str]) -> Observation:
         name, tenant = speaker
         interfaces = self._interfaces.get(name, NO_INTERFACES)
-        meaning = mapping.interpret(notification, self._mapping, interfaces, datagram.address)
+        meaning = mapping.interpret(notification, self._mapping.notifications, interfaces, datagram.address)
         return Observation(
             id=_retransmission(datagram, notification) if notification.inform else secrets.token_hex(16),
             kind=meaning.kind,
@@ -200,6 +310,12 @@ class SnmpAdapter:
             key=meaning.key,
             attributes=meaning.attributes,
         )
+
+
+async def _not_so(peer: Peer, wanted: Sequence[ber.Varbind]) -> list[ber.Varbind]:
+    """Those that the device has not."""
+    found = await peer.get([oid for oid, _, _ in wanted]) if wanted else []
+    return [one for one, other in zip(wanted, found, strict=True) if one != other]
 
 
 def _retransmission(datagram: Datagram, notification: ber.Notification) -> str:

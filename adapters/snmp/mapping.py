@@ -1,19 +1,22 @@
-"""What a trap means: mapping.yaml, read once and strictly, and the observation content it makes of a notification."""
+"""What a trap means and what can be set: mapping.yaml, read once and strictly, and what it makes of a notification."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from convergedon.adapters.contract import ObservationKind
 from convergedon.adapters.snmp import ber, mibs
+from convergedon.adapters.snmp.names import Oid, Text
+from convergedon.adapters.snmp.services import Service
 from convergedon.adapters.x733 import UNMAPPED, AlarmType, ProbableCause, Severity, cause, numbered
 from convergedon.core import strict
 from convergedon.core.errors import Misconfigured
@@ -22,13 +25,6 @@ SHIPPED = files("convergedon.adapters.snmp") / "mapping.yaml"
 LONGEST_OBJECT = 255
 # sysUpTime.0 and snmpTrapOID.0 say nothing that the alarm does not; the community is a secret
 NOT_DETAILS = frozenset({ber.UPTIME, ber.TRAP_OID, ber.TRAP_COMMUNITY})
-
-Oid = Annotated[
-    str,
-    StringConstraints(pattern=r"^([0-2](\.(0|[1-9]\d*))+|[A-Z][A-Za-z0-9-]*::[a-z][A-Za-z0-9-]*(\.(0|[1-9]\d*))*)$"),
-]
-"""In numbers, or by name: IF-MIB::linkDown."""
-Text = Annotated[str, StringConstraints(min_length=1)]
 
 
 class Index(strict.Strict):
@@ -86,6 +82,7 @@ class Mapped(strict.Strict):
     """The file as a whole."""
 
     notifications: dict[Oid, Entry]
+    services: dict[Text, Service] = Field(default_factory=dict)
 
     @field_validator("notifications")
     @classmethod
@@ -107,34 +104,54 @@ class Meaning:
     attributes: Mapping[str, Any]
 
 
-def load(file: Traversable = SHIPPED, texts: Path | None = None) -> Mapping[str, Entry]:
+@dataclass(frozen=True)
+class Meant:
+    """The file with names as OIDs: notification -> what it means, and the services that can be set."""
+
+    notifications: Mapping[str, Entry]
+    services: Mapping[str, Service]
+
+
+def load(file: Traversable = SHIPPED, texts: Path | None = None) -> Meant:
     """Read the mapping, with names as the MIB texts of a folder have them. Raises Misconfigured with line and key."""
-    given = strict.read(Mapped, file).notifications
-    names = mibs.load(texts)
+    given, names = strict.read(Mapped, file), mibs.load(texts)
 
     def number(oid: str, *place: str | int) -> str:
         try:
             return names.oid(oid) if "::" in oid else oid
         except Misconfigured as error:
-            raise Misconfigured(f"{strict.where(file, 'notifications', *place)}: {error}") from None
+            raise Misconfigured(f"{strict.where(file, *place)}: {error}") from None
 
     found: dict[str, Entry] = {}
-    for key, entry in given.items():
-        oid = number(key, key)
+    for key, entry in given.notifications.items():
+        oid = number(key, "notifications", key)
         if oid in found:
             raise Misconfigured(f"{strict.where(file, 'notifications', key)}: {oid} is given twice")
-        choices: list[str | Index] = []
-        for at, choice in enumerate(entry.object):
-            place = (key, "object", at)
-            if isinstance(choice, str):
-                choices.append(number(choice, *place))
-            else:
-                choices.append(choice.model_copy(update={"index": number(choice.index, *place, "index")}))
-        carried = entry.probableCause
-        if isinstance(carried, Carried):
-            carried = carried.model_copy(update={"number": number(carried.number, key, "probableCause", "number")})
-        found[oid] = entry.model_copy(update={"object": tuple(choices), "probableCause": carried})
-    return found
+        found[oid] = _numbered(entry, partial(_placed, number, "notifications", key))
+    services = {name: one.named(partial(_placed, number, "services", name)) for name, one in given.services.items()}
+    return Meant(found, services)
+
+
+Number = Callable[..., str]
+"""Makes an OID of a name; it is given where that stands, too."""
+
+
+def _placed(number: Number, section: str, key: str, oid: str, *place: str | int) -> str:
+    return number(oid, section, key, *place)
+
+
+def _numbered(entry: Entry, number: Number) -> Entry:
+    """The same with the names of objects as OIDs."""
+    choices: list[str | Index] = []
+    for at, choice in enumerate(entry.object):
+        if isinstance(choice, str):
+            choices.append(number(choice, "object", at))
+        else:
+            choices.append(choice.model_copy(update={"index": number(choice.index, "object", at, "index")}))
+    carried = entry.probableCause
+    if isinstance(carried, Carried):
+        carried = carried.model_copy(update={"number": number(carried.number, "probableCause", "number")})
+    return entry.model_copy(update={"object": tuple(choices), "probableCause": carried})
 
 
 def interpret(

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from bisect import bisect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -122,12 +123,17 @@ class Names:
 
 def load(folder: Path | None = None) -> Names:
     """The names that ship, and those of all MIB texts in the folder, where there is one. Raises Misconfigured."""
-    shipped = strict.read(Table, SHIPPED).modules
+    shipped = _shipped()
     names = Names({(module, name): oid for module, found in shipped.items() for name, oid in found.items()})
     if folder and folder.is_dir():
         for file in sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")):
             _read(names, file)
     return names
+
+
+@cache
+def _shipped() -> Mapping[str, Mapping[str, str]]:
+    return strict.read(Table, SHIPPED).modules
 
 
 def _read(names: Names, file: Traversable) -> None:

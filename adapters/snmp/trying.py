@@ -40,7 +40,7 @@ def meaning(settings: Settings, devices: Mapping[str, Device], data: bytes, sour
     except ber.Unreadable as error:
         raise Invalid(f"this is no notification of version 1 or 2c: {error}") from error
     listener = adapter.create(settings, devices)
-    seen = asdict(listener.observe(Datagram(data, source, None, 0.0), notification))
+    seen = asdict(listener.meaning(Datagram(data, source, None, 0.0), notification))
     return {name: value for name, value in seen.items() if name not in ("id", "time")}
 
 

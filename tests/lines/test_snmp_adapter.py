@@ -271,8 +271,10 @@ async def test_stopping_while_the_bus_is_away_ends_and_counts_what_is_lost(adapt
     assert health["dropped"] == {"stopped": health["received"]}
 
 
-async def test_an_intent_is_not_for_this_adapter(adapter):
-    outcome = await transaction.perform(adapter, Intent("k", "acme", "pe1", "link", "eth0", {}, 0))
+async def test_a_device_that_is_not_to_be_set_is_left_alone(adapter):
+    """Whoever may poll it, or hear it, has not thereby said that it may be changed."""
+    outcome = await transaction.perform(adapter, Intent("k", "acme", "pe1", "port", "eth0", {"state": "down"}, 0))
 
     assert (outcome.status, outcome.reason) == ("refused", "capability")
-    assert "takes no intents" in outcome.words
+    assert "pe1 is not to be set over SNMP" in outcome.words
+    assert await adapter.capabilities("pe1") == {"notifications"}

@@ -65,7 +65,7 @@ def test_a_cause_that_nobody_knows_is_refused_with_what_may_be_meant(tmp_path):
 def test_a_cause_is_one_whatever_its_spelling(tmp_path, given):
     (tmp_path / "snmp.yaml").write_text(yaml.safe_dump({"notifications": {OID: {**FAULT, "probableCause": given}}}))
 
-    assert mapping.load(tmp_path / "snmp.yaml")[OID].probableCause == "lossOfSignal"
+    assert mapping.load(tmp_path / "snmp.yaml").notifications[OID].probableCause == "lossOfSignal"
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_cause_that_a_trap_carries_is_told_by_its_name(tmp_path, sent, told):
     (tmp_path / "snmp.yaml").write_text(yaml.safe_dump({"notifications": {OID: {**FAULT, "probableCause": carried}}}))
     varbinds = [(ber.TRAP_OID, ber.OID, OID), ("1.3.6.1.2.1.121.1.1.1.1.3.7", ber.INTEGER, sent)]
     trap = ber.decode(ber.encode(b"public", varbinds, request=1))
-    found = mapping.interpret(trap, mapping.load(tmp_path / "snmp.yaml"), {}, "127.0.0.1")
+    found = mapping.interpret(trap, mapping.load(tmp_path / "snmp.yaml").notifications, {}, "127.0.0.1")
 
     assert found.attributes["probableCause"] == told
 
@@ -108,7 +108,7 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path, raw, words):
 
 
 def test_what_ships_covers_the_standard_traps_in_pairs():
-    shipped = mapping.load()
+    shipped = mapping.load().notifications
     by_name = {entry.name: entry for entry in shipped.values()}
 
     assert {f"{ber.STANDARD_TRAPS}.{n}" for n in (1, 2, 3, 4, 5)} <= set(shipped)
@@ -118,7 +118,7 @@ def test_what_ships_covers_the_standard_traps_in_pairs():
 
 def meaning(varbinds, oid=lab.LINK_TRAPS["down"], interfaces=None):
     datagram = ber.encode(b"public", [(ber.TRAP_OID, ber.OID, oid), *varbinds], request=1)
-    return mapping.interpret(ber.decode(datagram), mapping.load(), interfaces or {}, "127.0.0.1")
+    return mapping.interpret(ber.decode(datagram), mapping.load().notifications, interfaces or {}, "127.0.0.1")
 
 
 NAME = (f"{lab.IF_NAME}.3", ber.OCTETS, b"ge-0/0/3")

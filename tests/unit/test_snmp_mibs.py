@@ -143,7 +143,7 @@ FAN = [(ber.TRAP_OID, ber.OID, "1.3.6.1.4.1.4711.20.0.7"), ("1.3.6.1.4.1.4711.20
 
 
 def test_a_mapping_uses_the_names_of_mibs_beside_it(mapped):
-    found = mapping.load(mapped / "snmp.yaml", mapped / "mibs")
+    found = mapping.load(mapped / "snmp.yaml", mapped / "mibs").notifications
 
     assert found["1.3.6.1.4.1.4711.20.0.7"].object[0].index == "1.3.6.1.4.1.4711.20.1"
 
