@@ -303,13 +303,14 @@ async def worker(settings: Settings, ready: Ready) -> None:
 async def _workflows(settings: Settings) -> tuple[Definition, ...]:
     """The definitions that begin from now on. Raises Misconfigured, with what is first to be mended in them."""
     from convergedon.mediation.workflows import checking as workflows
-    from convergedon.mediation.workflows import definitions, remediation
+    from convergedon.mediation.workflows import definitions, remediation, secrets
 
     if settings.workflows is None:
         return ()
     files = definitions.sources(settings.workflows)
     # the policies in force are another matter: they change while we run
-    if wrong := await workflows.check_all(files, workflows.services(settings), None, settings.tenant):
+    known = secrets.names(settings.workflow_secrets)
+    if wrong := await workflows.check_all(files, workflows.services(settings), None, settings.tenant, known):
         raise Misconfigured(wrong[0])
     return remediation.newest([definitions.read(file) for file in files])
 
@@ -534,12 +535,13 @@ async def policy_check(settings: Settings, folder: Path | None) -> str:
 async def workflow_check(settings: Settings, place: Path | None) -> str:
     """Raises Findings with a line for each thing that is to be mended, Misconfigured for a place that is not there."""
     from convergedon.mediation.workflows import checking as workflows
-    from convergedon.mediation.workflows import definitions
+    from convergedon.mediation.workflows import definitions, secrets
 
     engines.require_embedded()
     rules = Policy(engines.Embedded(bundles.read(settings.policies)))
     sources = definitions.sources(place)
-    wrong = await workflows.check_all(sources, workflows.services(settings), rules, settings.tenant)
+    known = secrets.names(settings.workflow_secrets)
+    wrong = await workflows.check_all(sources, workflows.services(settings), rules, settings.tenant, known)
     if wrong:
         raise Findings(wrong)
     count = len(sources)

@@ -98,10 +98,12 @@ class MemoryStore:
         self._kept: dict[str, dict[str, _Kept]] = {name: {} for name in self._kinds}
 
     def _refuse_twins(self, record: Record) -> None:
-        for path in self._kinds[record.kind].unique:
+        kind = self._kinds[record.kind]
+        for path in (*kind.unique, *kind.sole):
             mine = values_at({"body": record.body, "facts": record.facts}, path)
             for kept in self._kept[record.kind].values() if mine else ():
-                same = kept.tenant == record.tenant and values_at(kept.document, path) == mine
+                near = path in kind.sole or kept.tenant == record.tenant
+                same = near and values_at(kept.document, path) == mine
                 if same and kept.id != record.id:
                     raise Conflict(f"it exists already: {path}")
 

@@ -90,6 +90,9 @@ class Settings(BaseSettings):
     workflows: Path | None = Field(
         None, description="Folder of the workflows that alarms begin, docs/workflows.md; empty: none."
     )
+    workflow_secrets: Path | None = Field(
+        None, description="YAML file that says where the secrets are kept by which workflows call web services."
+    )
     notifications: Path | None = Field(
         None,
         description="YAML rules of when and how customers are told, docs/notifications.md; empty: at once, by hub "

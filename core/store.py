@@ -157,14 +157,16 @@ class Kind:
     """A collection: its name, the paths that lists and flows look up, and facts that only one record may have.
 
     The more selective indexes stand first: where several could answer a filter, the first does on the embedded store.
-    A unique fact binds only while it is set: an alarm gives its key free when it is cleared. ``swept`` are paths that
-    few records have and that are looked up for all tenants together.
+    A unique fact binds only while it is set: an alarm gives its key free when it is cleared. One that is ``sole`` only
+    one record of all tenants may have. ``swept`` are paths that few records have and that are looked up for all tenants
+    together.
     """
 
     name: str
     indexes: tuple[Index, ...] = ()
     unique: tuple[str, ...] = ()
     swept: tuple[str, ...] = ()
+    sole: tuple[str, ...] = ()
 
 
 class _Stored(DynamicDocument):  # type: ignore[misc]
@@ -190,10 +192,11 @@ def _keys(index: Index) -> list[str]:
 def _declare(kind: Kind, alias: str) -> Any:
     # the embedded store looks nothing up in an index that binds only some records, so those have a plain one too
     indexes: list[Any] = [{"fields": ["tenant", *_keys(index)]} for index in kind.indexes]
-    indexes += [{"fields": [path, "tenant"]} for path in kind.unique]
+    indexes += [{"fields": [path, "tenant"]} for path in (*kind.unique, *kind.sole)]
+    bound = [*(["tenant", path] for path in kind.unique), *([path] for path in kind.sole)]
     indexes += [
-        {"fields": ["tenant", path], "unique": True, "partialFilterExpression": {path: {"$exists": True}}}
-        for path in kind.unique
+        {"fields": fields, "unique": True, "partialFilterExpression": {fields[-1]: {"$exists": True}}}
+        for fields in bound
     ]
     indexes += [{"fields": [path], "sparse": True} for path in ("waiting", *kind.swept)]
     meta = {"collection": kind.name, "db_alias": alias, "indexes": indexes, "auto_create_index": False}

@@ -16,7 +16,7 @@ WORKFLOW_RUN = Resource(
     parties=lambda _: [],
     lifecycle=LIFECYCLES["workflowRun"],
     indexes=("body.alarm.id", "body.target", "body.state"),
-    unique=("facts.lock",),
+    sole=("facts.lock",),
     swept=("facts.due",),
 )
 WORKFLOW_APPROVAL = Resource(

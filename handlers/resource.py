@@ -60,6 +60,7 @@ class Resource:
     indexes: tuple[Index, ...] = ()
     unique: tuple[str, ...] = ()
     swept: tuple[str, ...] = ()
+    sole: tuple[str, ...] = ()
     changed: Callable[[Body], Body] = lambda _: {}
     rule: Callable[[Body | None, Body], None] = lambda *_: None
     guard: Callable[[Body, Body | None], None] = lambda *_: None
@@ -86,7 +87,7 @@ class Resource:
 
     @property
     def kind(self) -> Kind:
-        return Kind(self.name, (*HIDDEN, *self.indexes), self.unique, self.swept)
+        return Kind(self.name, (*HIDDEN, *self.indexes), self.unique, self.swept, self.sole)
 
 
 @dataclass(frozen=True)

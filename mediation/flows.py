@@ -36,7 +36,7 @@ FLOWS: Mapping[str, tuple[Step, ...]] = {
     "clear": (assurance.clear_alarm,),
     "AlarmCreateEvent": (problems.take_up, remediation.begin),
     "AlarmStateChangeEvent": (problems.take_up, remediation.hear),
-    "AlarmAttributeValueChangeEvent": (problems.take_up,),
+    "AlarmAttributeValueChangeEvent": (problems.take_up, remediation.begin),
     "AlarmDeleteEvent": (problems.take_up,),
     "look": (problems.correlate,),
     "AffectedPartyCreateEvent": (cases.hear,),
@@ -75,7 +75,7 @@ TURNS = ("slice", "interval", "request", "look", "undelivered")
 
 def name_of(message: Message) -> str:
     """What happened: the type of an event, the kind of an observation, whose turn it is (``TURNS``), the answer to a
-    workflow's intent, or the outcome of an order's.
+    workflow's intent or reading, or the outcome of an order's.
     """
     if "event" in message.body:
         return str(message.body["event"]["eventType"])

@@ -7,12 +7,12 @@ it, is compensated, is proven, and ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from time import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from convergedon.adapters import discovery
 from convergedon.adapters.netconf import mapping as netconf
@@ -32,7 +32,15 @@ DIRECTIVES = ("continue", "exit", "end")
 COMPENSATING = ("call", "do", "for", "set", "switch")
 """The tasks of which a compensation consists: it waits for nobody."""
 
-Services = Mapping[str, Mapping[str, frozenset[str]]]
+
+class Offered(NamedTuple):
+    """The characteristics of a service: those that an intent may have, and those that can only be read."""
+
+    asked: frozenset[str]
+    read: frozenset[str] = frozenset()
+
+
+Services = Mapping[str, Mapping[str, Offered]]
 """adapter -> service -> its characteristics, as far as they are known before anything is asked."""
 
 
@@ -60,14 +68,24 @@ class Findings:
 def services(settings: Settings) -> Services:
     """What the installed adapters are known to take. Raises Misconfigured."""
     file = strict.mapping_file(settings.mappings, "netconf.yaml", netconf.SHIPPED)
-    known = {name: frozenset(service.leaves) for name, service in netconf.load(file).items()}
+    known = {
+        name: Offered(frozenset(service.leaves), frozenset(service.reads))
+        for name, service in netconf.load(file).items()
+    }
     return {**{name: {} for name in discovery.adapters()}, "netconf": known}
 
 
 async def check_all(
-    files: Iterable[Traversable | Path], known: Services, policy: Policy | None, tenant: str
+    files: Iterable[Traversable | Path],
+    known: Services,
+    policy: Policy | None,
+    tenant: str,
+    secrets: Collection[str] = (),
 ) -> list[str]:
-    """Every sentence about these files; an empty list when all of them may be put in force."""
+    """Every sentence about these files; an empty list when all of them may be put in force.
+
+    ``secrets`` are the names of those that requests may use.
+    """
     sentences: list[str] = []
     seen: dict[tuple[str, str], str] = {}
     for file in files:
@@ -84,14 +102,17 @@ async def check_all(
         if first != str(file):
             sentences.append(f"{file}: {definition.name} {definition.version} is defined in {first} already")
             continue
-        sentences += await check(definition, known, policy, tenant)
+        sentences += await check(definition, known, policy, tenant, secrets)
     return sentences
 
 
-async def check(definition: Definition, known: Services, policy: Policy | None, tenant: str) -> list[str]:
+async def check(
+    definition: Definition, known: Services, policy: Policy | None, tenant: str, secrets: Collection[str] = ()
+) -> list[str]:
     """What is wrong with one definition that the schema accepts."""
     findings = Findings(definition.source)
-    _expressions(findings, "schedule", definition.document["schedule"], ())
+    _trigger(findings, definition)
+    _secrets(findings, definition, secrets)
     _tasks(findings, definition.document["do"], Place("do"), known)
     approved = True
     if definition.changes and policy:
@@ -99,6 +120,23 @@ async def check(definition: Definition, known: Services, policy: Policy | None, 
     if definition.changes and not approved:
         _approvals(findings, definition.document["do"], "do", False)
     return findings.sentences
+
+
+def _trigger(findings: Findings, definition: Definition) -> None:
+    _expressions(findings, "schedule", definition.document["schedule"], ())
+    changed = definition.trigger.get("fieldPath")
+    if changed and not documents.shape(ALARMS.document, ALARM.schema).has(changed):
+        findings.add("schedule", f"an alarm has no {changed} ({ALARMS.document})")
+
+
+def _secrets(findings: Findings, definition: Definition, known: Collection[str]) -> None:
+    """Each that a request uses is declared, and each that is declared is there."""
+    for name in sorted(definition.secrets - set(known)):
+        findings.add("use.secrets", f"there is no secret {name} in the file of CONVERGEDON_WORKFLOW_SECRETS")
+    for path, task in definitions.every_task_and_compensation(definition.document["do"], "do"):
+        used = definitions.endpoint(task["with"])[1] if task.get("call") == "http" else {}
+        for name in sorted({one["use"] for one in used.values()} - definition.secrets):
+            findings.add(path, f"secret {name} is not in use.secrets")
 
 
 # tasks
@@ -211,15 +249,14 @@ def _call(findings: Findings, task: Task, here: Place, known: Services) -> None:
         return
     if here.compensating and function not in ("intent", "http"):
         findings.add(here.path, f"a compensation does not call {function}")
-    if function == "intent" and not here.compensating and not any(map(_proves, here.after)):
-        findings.add(here.path, "nothing after it proves what it did: listen to AlarmStateChangeEvent, or call observe")
+    if function == "intent" and not here.compensating and not _is_proven(task["with"], here.after):
+        words = "nothing after it proves what it did: listen to AlarmStateChangeEvent, or observe what it asked for"
+        findings.add(here.path, words)
     if function in ("intent", "observe"):
-        _intent(findings, task["with"], here, known)
-    if function == "observe" and not any(
-        one.get("call") == "intent" and one["with"] == task["with"] for one in _flat(here.before)
-    ):
+        _intent(findings, task, here, known)
+    if function == "observe" and _looks_past(task["with"], here.before):
         findings.add(here.path, "it must observe what an intent before it asked for, in the same words")
-    if function == "clear" and not any(one.get("call") == "observe" for one in _flat(here.before)):
+    if function == "clear" and not any(_wants(one) for one in _flat(here.before)):
         findings.add(here.path, "an alarm is cleared on evidence: no observe comes before it")
 
 
@@ -231,12 +268,32 @@ def _flat(tasks: Iterable[Task]) -> Iterator[Task]:
             yield from (one for _, one in definitions.every_task(listed, below))
 
 
-def _proves(task: Task) -> bool:
-    """Whether what the network says ends this task."""
-    return any("listen" in one or one.get("call") == "observe" for one in _flat([task]))
+def _is_proven(intent: Mapping[str, Any], after: Iterable[Task]) -> bool:
+    """Whether the network says later that it helped, or a reading shows it; of several of one service the last is."""
+    return any(
+        "listen" in one
+        or (one.get("call") == "observe" and definitions.covers(one["with"], intent))
+        or (one.get("call") == "intent" and definitions.place(one["with"]) == definitions.place(intent))
+        for one in _flat(after)
+    )
 
 
-def _intent(findings: Findings, given: Mapping[str, Any], here: Place, known: Services) -> None:
+def _looks_past(seen: Mapping[str, Any], before: Iterable[Task]) -> bool:
+    """Whether it wants something of a service that an intent has changed, and not what that asked for."""
+    same = [
+        one["with"]
+        for one in _flat(before)
+        if one.get("call") == "intent" and definitions.place(one["with"]) == definitions.place(seen)
+    ]
+    return bool(same) and seen["values"] != {} and not any(definitions.covers(seen, one) for one in same)
+
+
+def _wants(task: Task) -> bool:
+    return task.get("call") == "observe" and task["with"]["values"] != {}
+
+
+def _intent(findings: Findings, task: Task, here: Place, known: Services) -> None:
+    given = task["with"]
     adapter, service, values = given["adapter"], given["service"], given["values"]
     if is_expression(adapter):
         return
@@ -248,8 +305,13 @@ def _intent(findings: Findings, given: Mapping[str, Any], here: Place, known: Se
         return
     if service not in offered:
         findings.add(here.path, f"adapter {adapter} has no service {service}; it has {', '.join(sorted(offered))}")
-    elif isinstance(values, Mapping) and (unknown := sorted(values.keys() - offered[service])):
+        return
+    asked, read = offered[service]
+    named = values.keys() if isinstance(values, Mapping) else set()
+    if unknown := sorted(named - asked - read):
         findings.add(here.path, f"service {service} has no characteristic {unknown[0]}")
+    elif task["call"] == "intent" and (only := sorted(named & read)):
+        findings.add(here.path, f"{only[0]} of service {service} can only be read: observe it")
 
 
 # policy

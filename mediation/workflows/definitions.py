@@ -56,6 +56,17 @@ class Definition:
         return found
 
     @property
+    def secrets(self) -> frozenset[str]:
+        """The secrets that it says it uses, by their names."""
+        return frozenset(self.document.get("use", {}).get("secrets", ()))
+
+    def begins_with(self, event: Mapping[str, Any]) -> bool:
+        """Whether it is for events of this type, and of this change."""
+        changed = self.trigger.get("fieldPath")
+        told = str(event["eventType"]) == self.trigger["type"]
+        return told and (changed is None or changed in str(event.get("fieldPath", "")).split(","))
+
+    @property
     def changes(self) -> bool:
         """Whether it asks anything of a device."""
         return any(task.get("call") == "intent" for _, task in every_task(self.document["do"], "do"))
@@ -96,6 +107,14 @@ def every_task(tasks: Sequence[Task], path: str) -> Iterator[tuple[str, Task]]:
             yield from every_task(listed, f"{here}/{below}")
 
 
+def every_task_and_compensation(tasks: Sequence[Task], path: str) -> Iterator[tuple[str, Task]]:
+    """All tasks to any depth, with their paths."""
+    for here, task in every_task(tasks, path):
+        yield here, task
+        back = (task.get("metadata") or {}).get("compensate") or ()
+        yield from every_task_and_compensation(back, f"{here}/metadata/compensate")
+
+
 def seconds(duration: Mapping[str, int]) -> float:
     return sum(UNITS[unit] * number for unit, number in duration.items())
 
@@ -105,6 +124,27 @@ def is_effect(task: Task) -> bool:
     if task.get("call") == "http":
         return bool(task["with"]["method"] != "get")
     return task.get("call") == "intent"
+
+
+def place(given: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What an intent or an observe is of: the one service that it names."""
+    return tuple(given.get(name) for name in ("adapter", "device", "service", "instance"))
+
+
+def covers(seen: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    """Whether one that reads wants all that an intent asked for, and maybe more that can only be read."""
+    if place(seen) != place(asked):
+        return False
+    wanted, values = asked["values"], seen["values"]
+    if isinstance(wanted, Mapping) and isinstance(values, Mapping):
+        return all(name in values and values[name] == value for name, value in wanted.items())
+    return bool(wanted == values)
+
+
+def endpoint(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Where a request goes, and how it says who it is: {bearer: {use: ...}}, or nothing."""
+    to = given["endpoint"]
+    return (to, {}) if isinstance(to, str) else (to["uri"], to.get("authentication", {}))
 
 
 def read(file: Traversable | Path) -> Definition:
@@ -141,6 +181,8 @@ def violations(document: Any) -> list[str]:
     """What the schema has against a document: sentences with the place, nearest to the root first."""
     if not isinstance(document, Mapping):
         return ["the file is no mapping"]
+    if strange := list(_strange_keys(document, "")):
+        return strange
     errors = sorted(_schema().iter_errors(document), key=lambda error: len(error.instance_path))
     sentences = [_sentence(document, error) for error in errors]
     if isinstance(document.get("do"), list) and not sentences:
@@ -150,6 +192,14 @@ def violations(document: Any) -> list[str]:
             if not keyword(task)
         ]
     return list(dict.fromkeys(sentences))
+
+
+def _strange_keys(value: Any, path: str) -> Iterator[str]:
+    entries = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in entries:
+        if isinstance(value, Mapping) and not isinstance(key, str):
+            yield f"{path or 'the file'}: a key is no text: YAML takes on, off, yes, no and numbers for others; quote it"
+        yield from _strange_keys(inner, f"{path}/{key}" if path else str(key))
 
 
 def _sentence(document: Any, error: Any) -> str:

@@ -17,7 +17,7 @@ from convergedon.core import strict
 from convergedon.core.errors import Misconfigured
 from convergedon.core.policy import Policy, system
 from convergedon.mediation.workflows.course import Ask, Error, Walked, error, walk, walk_back
-from convergedon.mediation.workflows.definitions import Definition
+from convergedon.mediation.workflows.definitions import Definition, endpoint
 from convergedon.mediation.workflows.remediation import triggered
 
 MEMBERS = {"incident", "answers", "events", "tenant"}
@@ -71,7 +71,7 @@ class Rehearsal:
         said = self.answers.get(ask.name)
         if ask.function == "listen":
             said = said or {"error": error("timeout", 408, "time-out", f"{ask.name}: no answer in time", ask.path)}
-        if ask.function in ("intent", "observe") and (refusal := await self._refusal(ask)):
+        if ask.function == "intent" and (refusal := await self._refusal(ask)):
             said = {"error": error("policy", 403, "the policy refuses it", refusal, ask.path)}
         if ask.function == "policy":
             said = said or {"output": await self._decided(ask)}
@@ -129,7 +129,7 @@ def _usual(ask: Ask) -> Any:
         case "intent":
             return {"status": "applied", "words": "", "diff": {}}
         case "observe":
-            return {"status": "unchanged", "words": "", "diff": {}}
+            return {"state": ask.given["values"]}
         case "approval":
             return {"by": ["a person"]}
     return None
@@ -150,7 +150,9 @@ def _wording(ask: Ask) -> str:
                 f"would {verb} {given['device']} for {given['service']} {given['instance']} {_shown(given['values'])}"
             )
         case "http":
-            return f"would {ask.given['method']} {ask.given['endpoint']} {_shown(ask.given.get('body'))}"
+            url, authentication = endpoint(ask.given)
+            known = "".join(f" with secret {one['use']}" for one in authentication.values())
+            return f"would {ask.given['method']} {url}{known} {_shown(ask.given.get('body'))}"
         case "listen":
             return f"listens for {ask.within:g} s" if ask.within else "listens"
     return f"would {ask.function} {_shown(ask.given)}"

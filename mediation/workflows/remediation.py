@@ -14,7 +14,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import structlog
 
-from convergedon.adapters.contract import Outcome
+from convergedon.adapters.contract import Outcome, Reading
 from convergedon.core import trace
 from convergedon.core.bus import Message
 from convergedon.core.errors import Conflict, Invalid, NotFound, Refused, Stale, Unavailable
@@ -26,13 +26,14 @@ from convergedon.handlers.resource import Resources, now
 from convergedon.handlers.service_inventory import SERVICE
 from convergedon.mediation import parts
 from convergedon.mediation.work import Work
-from convergedon.mediation.workflows import controls, web
+from convergedon.mediation.workflows import controls, proof, web
 from convergedon.mediation.workflows.course import error
 from convergedon.mediation.workflows.definitions import Definition, seconds
 from convergedon.mediation.workflows.expressions import evaluate
 from convergedon.mediation.workflows.running import (
     ENDED,
     Course,
+    conclude,
     course_of,
     done,
     failed,
@@ -46,22 +47,24 @@ log = structlog.get_logger()
 
 MOST_EVENTS = 200
 """Events of its alarm that a run keeps; what comes after is of an alarm that flaps, and it has a time-out."""
-LATELY = 3_600.0
-"""Seconds that the policy is told of."""
+LATELY, A_DAY = 3_600.0, 86_400.0
+"""Seconds that the policy is told of, and that penalties are counted over."""
 
 
 async def begin(work: Work, message: Message) -> None:
-    """An AlarmCreateEvent: begin the workflows that it is for, each once."""
-    if not work.workflows:
+    """An AlarmCreateEvent or AlarmAttributeValueChangeEvent: begin the workflows that it is for, each once."""
+    event = message.body["event"]
+    meant = [definition for definition in work.workflows if definition.begins_with(event)]
+    if not meant:
         return
     try:
         alarm = await work.store.get(ALARM.name, message.body["tenant"], message.body["id"])
     except NotFound:
         return
     given = await incident(work.resources, alarm)
-    for definition in work.workflows:
+    for definition in meant:
         if triggered(definition, given):
-            await _begin(work, alarm, definition, given)
+            await _begin(work, alarm, definition, given, run_id(alarm, definition, event))
 
 
 async def incident(resources: Resources, alarm: Record) -> dict[str, Any]:
@@ -100,13 +103,13 @@ def triggered(definition: Definition, given: Mapping[str, Any]) -> bool:
     return False
 
 
-def run_id(alarm: Record, definition: Definition) -> str:
-    """One run of each workflow for each alarm, of whatever version."""
-    return str(uuid5(NAMESPACE_URL, f"{alarm.tenant}|{alarm.id}|{definition.name}"))
+def run_id(alarm: Record, definition: Definition, event: Mapping[str, Any]) -> str:
+    """One run of each workflow, of whatever version, for each alarm; for each change of it where that begins it."""
+    which = f"|{event['eventId']}" if "fieldPath" in definition.trigger else ""
+    return str(uuid5(NAMESPACE_URL, f"{alarm.tenant}|{alarm.id}|{definition.name}{which}"))
 
 
-async def _begin(work: Work, alarm: Record, definition: Definition, given: Mapping[str, Any]) -> None:
-    id = run_id(alarm, definition)
+async def _begin(work: Work, alarm: Record, definition: Definition, given: Mapping[str, Any], id: str) -> None:
     try:
         run = await work.store.get(WORKFLOW_RUN.name, alarm.tenant, id)
     except NotFound:
@@ -118,7 +121,10 @@ async def _begin(work: Work, alarm: Record, definition: Definition, given: Mappi
 
 async def _created(work: Work, alarm: Record, definition: Definition, given: Mapping[str, Any], id: str) -> Record:
     """A new run, with the lock on its device if it changes any; or one that says why it may not be."""
-    decision = await _may_begin(work, alarm, definition, given)
+    runs = await _runs_on(work, alarm.tenant, given["target"]["device"])
+    given = {**given, "earlier": _earlier(runs, definition, given["target"])}
+    figures = await _figures(work, alarm, definition, given, runs)
+    decision = await _may_begin(work, alarm, definition, given, figures)
     refused = "" if decision.allow else "; ".join(decision.reasons)
     device = given["target"]["device"]
     body = {
@@ -127,6 +133,7 @@ async def _created(work: Work, alarm: Record, definition: Definition, given: Map
         "alarm": {"id": alarm.id, "href": work.resources.href(ALARM.name, alarm.id)},
         "target": device,
         "startedAt": now(),
+        "guard": figures,
     }
     until = time() + seconds(definition.document["timeout"]["after"])
     facts: dict[str, Any] = {
@@ -165,33 +172,62 @@ async def _create(
 
 
 async def _held_by(work: Work, alarm: Record, device: str, id: str) -> str:
-    """Why the lock was not to be had. Raises Stale when it is free by now, or this run is there by now."""
-    holders = await work.store.find(WORKFLOW_RUN.name, {"tenant": alarm.tenant, "facts.lock": device}, limit=1)
+    """Why the lock, which is one for all tenants, was not to be had.
+
+    Raises Stale when it is free by now, or this run is there by now.
+    """
+    holders = await work.store.find(WORKFLOW_RUN.name, {"facts.lock": device}, limit=1)
     if not holders or holders[0].id == id:
         raise Stale(f"the lock on {device} has changed hands")
+    if holders[0].tenant != alarm.tenant:
+        return f"{device} is locked by a workflow of another tenant"
     holder = holders[0].body["workflow"]["name"]
     return f"{device} is locked by workflow {holder} (run {holders[0].id})"
 
 
-async def _may_begin(work: Work, alarm: Record, definition: Definition, given: Mapping[str, Any]) -> Decision:
-    """Ask the policy, with what it needs for the guards: how often, how much, how restless, and whether at all."""
-    device, since = given["target"]["device"], time() - LATELY
-    runs = await work.store.find(WORKFLOW_RUN.name, {"tenant": alarm.tenant, "body.target": device})
-    lately = [run for run in runs if run.body["state"] != "refused" and instant(run.body["startedAt"]) >= since]
+async def _runs_on(work: Work, tenant: str, device: str) -> list[Record]:
+    """The runs on a device that were begun, of the last day."""
+    since = time() - A_DAY
+    found = await work.store.find(WORKFLOW_RUN.name, {"tenant": tenant, "body.target": device})
+    return [run for run in found if run.body["state"] != "refused" and instant(run.body["startedAt"]) >= since]
+
+
+def _earlier(runs: Sequence[Record], definition: Definition, target: Mapping[str, str]) -> int:
+    """How often this workflow ran at this very place within a day: what a penalty grows by."""
+    return sum(
+        run.body["workflow"]["name"] == definition.name and run.facts["input"]["target"] == target for run in runs
+    )
+
+
+async def _figures(
+    work: Work, alarm: Record, definition: Definition, given: Mapping[str, Any], runs: Sequence[Record]
+) -> dict[str, int]:
+    """What the guards go by: how often, how much, how restless, how many at once."""
+    since = time() - LATELY
+    lately = [run for run in runs if instant(run.body["startedAt"]) >= since]
     alarms = await work.store.find(ALARM.name, {"tenant": alarm.tenant, "facts.key": alarm.facts.get("key", "")})
+    under_way = {"tenant": alarm.tenant, "body.state": {"$in": ["running", "stopped", "compensating"]}}
+    return {
+        "affected": len({one["id"] for one in given["services"]} | {one["instance"] for one in given["confirmed"]}),
+        "recent": sum(run.body["workflow"]["name"] == definition.name for run in lately),
+        "repairs": sum(Definition(run.facts["definition"]).changes for run in lately),
+        "raised": sum(instant(one.body["alarmRaisedTime"]) >= since for one in alarms if "alarmRaisedTime" in one.body),
+        "underWay": await work.store.count(WORKFLOW_RUN.name, under_way),
+    }
+
+
+async def _may_begin(
+    work: Work, alarm: Record, definition: Definition, given: Mapping[str, Any], figures: Mapping[str, int]
+) -> Decision:
+    """Ask the policy, with what it needs for the guards."""
     resource = {
         "kind": WORKFLOW_RUN.name,
         "tenant": alarm.tenant,
         "workflow": definition.name,
-        "device": device,
+        "device": given["target"]["device"],
         "changes": definition.changes,
-        "affected": len({one["id"] for one in given["services"]} | {one["instance"] for one in given["confirmed"]}),
-        "recent": sum(run.body["workflow"]["name"] == definition.name for run in lately),
-        "raised": sum(instant(one.body["alarmRaisedTime"]) >= since for one in alarms if "alarmRaisedTime" in one.body),
-        "underWay": await work.store.count(
-            WORKFLOW_RUN.name, {"tenant": alarm.tenant, "body.state": {"$in": ["running", "stopped", "compensating"]}}
-        ),
         "stopped": await controls.stopped(work.store, alarm.tenant),
+        **figures,
     }
     return await work.policy.decide(system(alarm.tenant), "remediate", resource, channel="flow")
 
@@ -214,27 +250,45 @@ async def hear(work: Work, message: Message) -> None:
 
 
 async def take(work: Work, message: Message) -> None:
-    """What a device made of an intent."""
-    about, outcome = message.body["about"], Outcome(**message.body["outcome"])
+    """What a device made of an intent, or what was read of it."""
+    about, told = message.body["about"], message.body
+    answer = Reading.told(told["reading"]) if "reading" in told else Outcome(**told["outcome"])
     run = await work.store.get(WORKFLOW_RUN.name, about["tenant"], about["id"])
     course = course_of(run)
-    found = [(path, entry) for path, entry in course.told.items() if key_of(run, entry) == outcome.key]
+    found = [(path, entry) for path, entry in course.told.items() if key_of(run, entry) == answer.key]
     for path, entry in found:
-        if entry["status"] == "asked":
-            _answer(path, entry, outcome)
+        if entry["status"] != "asked" or run.body["state"] in ENDED:
+            continue
+        if isinstance(answer, Reading):
+            await _read(work, run, course, path, answer)
+        else:
+            _performed(path, entry, answer)
     await go_on(work, run, course)
 
 
-def _answer(path: str, entry: dict[str, Any], outcome: Outcome) -> None:
-    words = outcome.words or outcome.status
-    if entry["function"] == "observe" and outcome.status == "applied":
-        wrong = error("proof", 409, "it did not stay", f"{outcome.device} had lost what was asked of it", path)
-        failed(entry, wrong)
-    elif outcome.done:
+def _performed(path: str, entry: dict[str, Any], outcome: Outcome) -> None:
+    if outcome.done:
         diff = {leaf: list(values) for leaf, values in outcome.diff.items()}
         done(entry, {"status": outcome.status, "words": outcome.words, "diff": diff})
     else:
-        failed(entry, error(outcome.status, 409, outcome.status, words, path), outcome.status == "unknown")
+        wrong = error(outcome.status, 409, outcome.status, outcome.words or outcome.status, path)
+        failed(entry, wrong, outcome.status == "unknown")
+
+
+async def _read(work: Work, run: Record, course: Course, path: str, reading: Reading) -> None:
+    """A reading proves a change if the device has and does all that was wanted, and nothing is worse than before."""
+    entry = course.told[path]
+    if not reading.agrees:
+        kind = "proof" if reading.status == "read" else reading.status
+        words = f"{reading.device}: {reading.words}"
+        failed(entry, error(kind, 409, "it is not shown", words, path))
+        return
+    output = {"state": reading.state}
+    before = proof.baseline(course.told)
+    if before is None or course.error or not proof.shows(course.told, entry["given"]):
+        done(entry, output)
+    else:
+        await conclude(work, run, course, path, before, output)
 
 
 async def request(work: Work, message: Message) -> None:
@@ -246,7 +300,10 @@ async def request(work: Work, message: Message) -> None:
     if entry["status"] != "asked":
         return
     try:
-        answer = await web.call(work.settings.callback_networks, entry["given"], key_of(run, entry))
+        settings = work.settings
+        answer = await web.call(
+            settings.callback_networks, settings.workflow_secrets, entry["given"], key_of(run, entry)
+        )
     except Unavailable:
         raise
     except Refused as refused:

@@ -23,8 +23,8 @@ from convergedon.handlers.alarms import ALARM
 from convergedon.handlers.remediation import WORKFLOW_RUN
 from convergedon.handlers.resource import now
 from convergedon.mediation.work import Work
-from convergedon.mediation.workflows import controls
-from convergedon.mediation.workflows.course import Ask, Error, Walked, error, walk, walk_back
+from convergedon.mediation.workflows import controls, proof
+from convergedon.mediation.workflows.course import Ask, Error, Heard, Walked, error, walk, walk_back
 from convergedon.mediation.workflows.definitions import Definition
 
 ENDED = ("completed", "compensated", "failed", "refused")
@@ -137,8 +137,8 @@ async def _forward(work: Work, run: Record, course: Course) -> Walked:
     """Walk and take up what is asked, until all of it waits for somebody else."""
     while True:
         walked = walk(course.definition, course.about, course.told, course.events)
-        for heard in walked.heard:
-            _hear(course, heard.path, heard.number)
+        if [one for one in walked.heard if not await _hear(work, run, course, one)]:
+            continue
         fresh = [ask for ask in walked.asks if ask.path not in course.told]
         if course.error or not (fresh or walked.heard):
             return walked
@@ -146,10 +146,31 @@ async def _forward(work: Work, run: Record, course: Course) -> Walked:
             return walked
 
 
-def _hear(course: Course, path: str, number: int) -> None:
-    entry = course.told.get(path) or course.asked(Ask(path, path.rpartition("/")[2], "listen", None))
-    done(entry, course.events[number]["data"])
-    entry["event"] = number
+async def _hear(work: Work, run: Record, course: Course, heard: Heard) -> bool:
+    """Take an event for the listen that waits for it; whether that ends it well."""
+    name = heard.path.rpartition("/")[2]
+    entry = course.told.get(heard.path) or course.asked(Ask(heard.path, name, "listen", None))
+    entry["event"] = heard.number
+    before = proof.baseline(course.told, first=True)
+    if before is None or course.error:
+        done(entry, course.events[heard.number]["data"])
+        return True
+    return await conclude(work, run, course, heard.path, before, course.events[heard.number]["data"])
+
+
+async def conclude(work: Work, run: Record, course: Course, path: str, before: proof.Sight, output: Any) -> bool:
+    """End a task that proves a change: done, unless the policy finds it worse around the device than before."""
+    entry, device = course.told[path], run.body["target"]
+    figures = proof.compared(before, await proof.look_around(work, run.tenant, device))
+    about = {"kind": run.kind, "tenant": run.tenant, "workflow": course.definition.name, "device": device, **figures}
+    decision = await work.policy.decide(system(run.tenant), "prove", about, channel="flow")
+    if decision.allow:
+        done(entry, output)
+        entry["proved"] = True
+    else:
+        failed(entry, error("worse", 409, "worse than before", "; ".join(decision.reasons), path))
+        _record(work, run, "workflow.worse", "refused", decision, task=entry["name"], **figures)
+    return decision.allow
 
 
 async def _back(work: Work, run: Record, course: Course) -> Walked:
@@ -224,18 +245,21 @@ async def may_change(work: Work, run: Record, course: Course, values: Any = None
 
 
 async def _ask_device(work: Work, run: Record, course: Course, ask: Ask) -> None:
-    given = ask.given
+    given, observes = ask.given, ask.function == "observe"
     entry = course.asked(ask)
-    if given["device"] != run.body["target"]:
+    if not observes and given["device"] != run.body["target"]:
         words = f"{given['device']} is not the device of the alarm: only {run.body['target']} is locked for this run"
         failed(entry, error("refused", 403, "another device", words, ask.path))
         return
     said = {name: given[name] for name in ("device", "service", "site") if given.get(name)}
-    decision = await may_change(work, run, course, given["values"], **said)
-    if not decision.allow:
-        failed(entry, error("policy", 403, "the policy refuses it", "; ".join(decision.reasons), ask.path))
-        _record(work, run, "workflow.refused", "refused", decision, task=ask.name, reasons=list(decision.reasons))
-        return
+    if not observes:
+        decision = await may_change(work, run, course, given["values"], **said)
+        if not decision.allow:
+            failed(entry, error("policy", 403, "the policy refuses it", "; ".join(decision.reasons), ask.path))
+            _record(work, run, "workflow.refused", "refused", decision, task=ask.name, reasons=list(decision.reasons))
+            return
+        if not course.error and proof.baseline(course.told, first=True) is None:
+            entry["before"] = await proof.look_around(work, run.tenant, run.body["target"])
     within = min(ask.within or work.settings.intent_deadline, work.settings.intent_deadline)
     entry["due"] = time() + within + GRACE
     course.messages.append(_intent(work, run, course, entry, time() + within))
@@ -267,7 +291,8 @@ def _intent(work: Work, run: Record, course: Course, entry: Mapping[str, Any], d
         trace=trace.headers().get("traceparent", ""),
     )
     subject = f"intent.{token(given['adapter'])}.{token(given['device'])}"
-    body = {"intent": asdict(intent), "reply": f"network.{partition(run.id)}.outcome", "about": _about(run)}
+    kind = "reading" if entry["function"] == "observe" else "intent"
+    body = {kind: asdict(intent), "reply": f"network.{partition(run.id)}.outcome", "about": _about(run)}
     return Outgoing(intent.key, subject, work.seals.sealed(subject, body), trace.headers())
 
 
@@ -281,13 +306,9 @@ def _about(run: Record) -> dict[str, str]:
 
 
 async def _clear(work: Work, run: Record, course: Course, ask: Ask) -> None:
-    """Clear the alarm on the evidence of a reading that is newer than anything that was done."""
+    """Clear the alarm on the evidence of readings that are newer than whatever was done."""
     entry = course.asked(ask)
-    seen = max(
-        (e["order"] for e in course.told.values() if e["function"] == "observe" and e["status"] == "done"), default=-1
-    )
-    acted = max((e["order"] for e in course.told.values() if e["function"] == "intent"), default=-1)
-    if seen < acted or seen < 0:
+    if proof.lacking(course.told):
         failed(
             entry, error("proof", 409, "no evidence", "nothing that was read shows that the fault is over", ask.path)
         )

@@ -14,7 +14,7 @@ from convergedon.core.matching import matches
 from convergedon.core.memory import MemoryStore
 from convergedon.core.store import GONE, HANDFUL, WALKED, Kind, MongoStore, Outgoing, Record, Store, Unsent
 
-KINDS = [Kind("thing", ("body.state", "facts.parties"), ("facts.openKey",))]
+KINDS = [Kind("thing", ("body.state", "facts.parties"), ("facts.openKey",), sole=("facts.lock",))]
 
 
 @pytest.fixture(params=["memory", "mongodb"])
@@ -79,6 +79,21 @@ async def test_a_unique_fact_binds_while_it_is_set(store: Store) -> None:
     await store.create(thing("4").with_(facts={"openKey": "link:1"}))
     await store.create(thing("5"))
     await store.create(thing("6"))
+
+
+async def test_a_sole_fact_binds_over_all_tenants_while_it_is_set(store: Store) -> None:
+    first = await store.create(thing("1").with_(facts={"lock": "pe1"}))
+    for tenant in ("acme", "globex"):
+        with pytest.raises(Conflict):
+            await store.create(thing("2", tenant=tenant).with_(facts={"lock": "pe1"}))
+    other = await store.create(thing("3", tenant="globex").with_(facts={"lock": "pe2"}))
+    with pytest.raises(Conflict):
+        await store.replace(other.with_(facts={"lock": "pe1"}))
+
+    assert [one.id for one in await store.find("thing", {"facts.lock": "pe1"})] == ["1"]
+    facts = {name: value for name, value in first.facts.items() if name != "lock"}
+    await store.replace(Record(first.kind, first.id, first.tenant, first.body, facts, first.revision))
+    await store.create(thing("4", tenant="globex").with_(facts={"lock": "pe1"}))
 
 
 async def test_only_the_revision_that_was_read_can_be_replaced(store: Store) -> None:

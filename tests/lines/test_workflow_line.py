@@ -249,7 +249,7 @@ async def test_what_did_not_stay_is_no_proof(tmp_path: Path) -> None:
         run = await pass_time(scene, "compensated")
         (alarm,) = await scene.find("alarm")
 
-    assert run.body["reason"] == "proof: pe1 had lost what was asked of it"
+    assert run.body["reason"] == "proof: pe1: the service is not there"
     assert run.body["escalated"] is True
     assert scene.network.services == {}
     assert alarm.body["state"] == "raised"
@@ -559,7 +559,7 @@ async def test_a_worker_may_die_at_every_write(tmp_path: Path, end: str, when: A
         await whole(scene, counting)
         expected, steps = seen(scene), (await run_of(scene)).body["step"]
         assert (await run_of(scene)).body["state"] == end
-    assert len(expected) == {"completed": 5, "compensated": 6}[end]
+    assert len(expected) == {"completed": 4, "compensated": 6}[end]
     assert counting.writes > 10
 
     for number in range(1, counting.writes + 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +68,11 @@ async def test_what_ships_is_in_order(tmp_path: Path, rules: Policy) -> None:
 
 
 LISTEN = {"listen": {"to": {"one": {"with": {"type": "AlarmStateChangeEvent"}}}}}
+CLEAR = {"call": "clear"}
+PORT = {"adapter": "netconf", "device": "pe1", "service": "port", "instance": "ge-0/0/1"}
+URI = {"uri": "https://tickets.example"}
+GET = {"method": "get", "endpoint": "https://tickets.example"}
+BEARER = {"bearer": {"use": "tickets"}}
 CASES: dict[str, tuple[Any, str]] = {
     "no timeout of the whole": (lambda d: d.pop("timeout"), '"timeout" is a required property'),
     "unknown key": (lambda d: d.update(until="noon"), "the file: not known here: 'until'"),
@@ -109,15 +115,65 @@ CASES: dict[str, tuple[Any, str]] = {
     ),
     "no proof": (
         lambda d: d["do"].pop(2),
-        "do/1/mend: nothing after it proves what it did: listen to AlarmStateChangeEvent, or call observe",
+        "do/1/mend: nothing after it proves what it did: listen to AlarmStateChangeEvent, or observe",
     ),
     "a proof of something else": (
         lambda d: d["do"][2]["look"]["with"].update(instance="b"),
-        "do/2/look: it must observe what an intent before it asked for, in the same words",
+        "do/1/mend: nothing after it proves what it did",
+    ),
+    "a proof of less": (
+        lambda d: d["do"][2]["look"]["with"].update(values={}),
+        "do/1/mend: nothing after it proves what it did",
+    ),
+    "a proof of another value": (
+        lambda d: d["do"].insert(2, {"other": {"call": "observe", "with": {**INTENT, "values": {"vlan": 2}}}}),
+        "do/2/other: it must observe what an intent before it asked for, in the same words",
     ),
     "cleared without evidence": (
         lambda d: d["do"].insert(0, {"clear": {"call": "clear"}}),
         "do/0/clear: an alarm is cleared on evidence: no observe comes before it",
+    ),
+    "cleared on a look that wants nothing": (
+        lambda d: d.update(do=[{"look": {"call": "observe", "with": {**INTENT, "values": {}}}}, {"clear": CLEAR}]),
+        "do/1/clear: an alarm is cleared on evidence: no observe comes before it",
+    ),
+    "an order of what can only be read": (
+        lambda d: d["do"][1]["mend"].update({"with": {**PORT, "values": {"operStatus": "up"}}}),
+        "do/1/mend: operStatus of service port can only be read: observe it",
+    ),
+    "a change of nothing in particular": (
+        lambda d: d["schedule"]["on"]["one"]["with"].update(type="AlarmAttributeValueChangeEvent"),
+        '"fieldPath" is a required property',
+    ),
+    "a change of what an alarm has not": (
+        lambda d: d["schedule"]["on"]["one"]["with"].update(type="AlarmAttributeValueChangeEvent", fieldPath="colour"),
+        "schedule: an alarm has no colour (TMF642-Alarm-v4)",
+    ),
+    "a creation by its change": (
+        lambda d: d["schedule"]["on"]["one"]["with"].update(fieldPath="flapping"),
+        "schedule/on/one/with/fieldPath: False schema does not allow",
+    ),
+    "a key that YAML takes for a truth value": (
+        lambda d: d["do"].append({True: {"set": {"a": 1}}}),
+        "do/3: a key is no text: YAML takes on, off, yes, no and numbers for others; quote it",
+    ),
+    "credentials in the file": (
+        task("tell", {"call": "http", "with": {**GET, "headers": {"Authorization": "Bearer s3cret"}}}),
+        "do/3/tell/with/headers",
+    ),
+    "a token in the file": (
+        task(
+            "tell", {"call": "http", "with": {**GET, "endpoint": {**URI, "authentication": {"bearer": {"token": "x"}}}}}
+        ),
+        "do/3/tell/with/endpoint",
+    ),
+    "a secret that is not declared": (
+        task("tell", {"call": "http", "with": {**GET, "endpoint": {**URI, "authentication": BEARER}}}),
+        "do/3/tell: secret tickets is not in use.secrets",
+    ),
+    "a secret that nobody keeps": (
+        lambda d: d.update(use={"secrets": ["tickets"]}),
+        "use.secrets: there is no secret tickets in the file of CONVERGEDON_WORKFLOW_SECRETS",
     ),
     "no approval": (
         lambda d: d["do"].pop(0),
@@ -154,6 +210,26 @@ async def test_what_is_wrong_is_said_with_its_place(name: str, tmp_path: Path, r
     found = await findings(changed(change), tmp_path, rules)
 
     assert any(words in sentence for sentence in found), found
+
+
+async def test_a_look_needs_no_intent_and_a_reading_may_want_more(tmp_path: Path, rules: Policy) -> None:
+    off, on, seen = ({**PORT, "values": values} for values in ({"enabled": False}, {"enabled": True}, {}))
+    document = copy.deepcopy(GOOD)
+    document["do"][1:] = [
+        {"look": {"call": "observe", "with": seen}},
+        {
+            "switchOff": {
+                "call": "intent",
+                "with": off,
+                "metadata": {"compensate": [{"a": {"call": "intent", "with": on}}]},
+            }
+        },
+        {"switchOn": {"call": "intent", "with": on, "metadata": {"compensate": [{"a": {"set": {"a": 1}}}]}}},
+        {"see": {"call": "observe", "with": {**PORT, "values": {"enabled": True, "operStatus": "up"}}}},
+        {"clear": CLEAR},
+    ]
+
+    assert await findings(document, tmp_path, rules) == []
 
 
 async def test_a_policy_that_refuses_in_any_case_is_said(tmp_path: Path) -> None:

@@ -54,6 +54,70 @@ async def test_each_step_is_shown_as_it_would_be(tmp_path: Path) -> None:
     assert lines[-1] == "it would end completed"
 
 
+PORT_DOWN = {**INCIDENT["alarm"], "alarmedObjectType": "interface", "serviceAffecting": True}
+FLAPS = {**PORT_DOWN, "flapping": True, "specificProblem": "link down"}
+SHIPPED: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "bounce-interface": (PORT_DOWN, ["look", "approve", "switchOff", "rest", "switchOn", "settle", "see", "clear"]),
+    "open-trouble-ticket": (PORT_DOWN, ["open", "untilItIsOver", "resolve"]),
+    "reroute-to-backup-path": (
+        PORT_DOWN,
+        ["approve", "move", "settle", "look", "hear", "ask", "moveHome", "lookHome"],
+    ),
+    "restore-confirmed-configuration": (
+        {**INCIDENT["alarm"], "probableCause": "reinitialized"},
+        ["approve", "apply", "settle", "look", "clear"],
+    ),
+    "throttle-flapping-port": (FLAPS, ["approve", "hold", "short", "release", "settle", "see", "untilItIsQuiet"]),
+}
+
+
+@pytest.mark.parametrize("name", [file.name.removesuffix(".yaml") for file in definitions.sources(None)])
+async def test_what_ships_rehearses_an_incident_of_its_kind(name: str, tmp_path: Path) -> None:
+    alarm, steps = SHIPPED[name]
+
+    lines = await rehearsed(tmp_path, name, incident={**INCIDENT, "alarm": alarm}, events=[CLEARED])
+
+    assert named(lines) == steps
+    assert lines[-1] == "it would end completed"
+
+
+@pytest.mark.parametrize(("earlier", "waits"), [(0, "60"), (1, "300"), (2, "900"), (7, "900")])
+async def test_a_port_that_flaps_again_is_held_down_longer(earlier: int, waits: str, tmp_path: Path) -> None:
+    incident = {**INCIDENT, "alarm": FLAPS, "earlier": earlier}
+
+    lines = await rehearsed(tmp_path, "throttle-flapping-port", incident=incident, events=[CLEARED])
+
+    assert f"waits {waits} s " in lines[2]
+
+
+@pytest.mark.parametrize("state", [{"oper-status": "up"}, {"oper-status": "down", "enabled": "false"}])
+async def test_a_port_that_works_or_was_switched_off_is_not_bounced(state: dict[str, str], tmp_path: Path) -> None:
+    answers = {"look": {"output": {"state": state}}}
+
+    lines = await rehearsed(tmp_path, "bounce-interface", incident={**INCIDENT, "alarm": PORT_DOWN}, answers=answers)
+
+    assert named(lines) == ["look"]
+    assert lines[-1] == "it would end completed"
+
+
+async def test_a_request_says_by_whose_secret_and_never_what_it_is(tmp_path: Path) -> None:
+    (source,) = [file for file in definitions.sources(None) if "ticket" in file.name]
+    document = json.loads(json.dumps(definitions.read(source).document))
+    document["use"] = {"secrets": ["tickets"]}
+    document["do"][0]["open"]["with"]["endpoint"] = {
+        "uri": "https://tickets.example",
+        "authentication": {"bearer": {"use": "tickets"}},
+    }
+    assert definitions.violations(document) == []
+    file = tmp_path / "incident.json"
+    file.write_text(json.dumps({"incident": {**INCIDENT, "alarm": PORT_DOWN}, "events": [CLEARED]}))
+    rules = Policy(Embedded(policy.read()))
+
+    lines = await rehearsal.read(definitions.Definition(document), file, "acme", rules).run()
+
+    assert lines[0].startswith("do/0/open: would post https://tickets.example with secret tickets {")
+
+
 async def test_an_answer_may_be_a_failure(tmp_path: Path) -> None:
     """Then what was done is taken back, in the words of the definition."""
     lines = await rehearsed(tmp_path, answers={"look": {"error": {"type": "proof", "detail": "it was lost"}}})
