@@ -198,7 +198,8 @@ def _strange_keys(value: Any, path: str) -> Iterator[str]:
     entries = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in entries:
         if isinstance(value, Mapping) and not isinstance(key, str):
-            yield f"{path or 'the file'}: a key is no text: YAML takes on, off, yes, no and numbers for others; quote it"
+            words = "a key is no text: YAML takes on, off, yes, no and numbers for others; quote it"
+            yield f"{path or 'the file'}: {words}"
         yield from _strange_keys(inner, f"{path}/{key}" if path else str(key))
 
 

@@ -96,10 +96,11 @@ async def incident(resources: Resources, alarm: Record) -> dict[str, Any]:
 
 def triggered(definition: Definition, given: Mapping[str, Any]) -> bool:
     """Whether a definition is for this. One whose condition cannot be answered is not."""
+    known = {"workflow": {"definition": definition.document}}
     if "data" not in definition.trigger:
         return True
     with suppress(Invalid):
-        return bool(evaluate(definition.trigger["data"], given, {}))
+        return bool(evaluate(definition.trigger["data"], given, known))
     return False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -17,16 +18,20 @@ import pytest_asyncio
 import yaml
 
 from convergedon.adapters import labcontrol
+from convergedon.adapters.netconf import mapping
 from convergedon.core import settings, tokens, up
 from convergedon.core.cli import adapter_names
 from convergedon.mediation.workflows import definitions
+from convergedon.mediation.workflows.definitions import Definition
 from tests.lines.test_crash import configured, order
 
 ORDERING = "/tmf-api/productOrderingManagement/v4"
 ALARMS = "/tmf-api/alarmManagement/v4"
 REPAIRS = "/convergedon-api/remediation/v1"
 REROUTE, RESTORE = "reroute-to-backup-path", "restore-confirmed-configuration"
+BOUNCE, THROTTLE = "bounce-interface", "throttle-flapping-port"
 ELEMENT, PORT, BACKUP = "pe1", "ge-0/0/1", "ge-0/0/2"
+OTHER = "pe2"
 
 
 class Site:
@@ -74,8 +79,12 @@ class Site:
         answer = await self.client.post(f"{REPAIRS}/workflowApproval", json=body)
         assert answer.status_code == 201, answer.text
 
-    async def fault(self, kind: str, interface: str = "") -> None:
-        await labcontrol.ask(self.data / "lab", command="fault", device=ELEMENT, kind=kind, interface=interface)
+    async def fault(self, kind: str, interface: str = "", device: str = ELEMENT) -> None:
+        await labcontrol.ask(self.data / "lab", command="fault", device=device, kind=kind, interface=interface)
+
+    async def port(self, interface: str) -> dict[str, str]:
+        """What the other element says of an interface, to whoever asks it."""
+        return await asyncio.to_thread(port_of, self.data, interface)
 
     async def repaired(self) -> dict[str, Any]:
         """The end of the repair of a port that goes down, and that somebody has approved."""
@@ -109,16 +118,12 @@ class Site:
         return await asyncio.to_thread(configured, self.data)
 
 
-def take_away(data: Path) -> None:
-    """What a device loses that comes up with an empty configuration."""
+def session(data: Path, device: str) -> Any:
+    """A session of somebody else's with an element."""
     from ncclient import manager
 
-    reach = yaml.safe_load((data / "lab" / "devices.yaml").read_text())["devices"][ELEMENT]["netconf"]
-    nothing = (
-        '<config xmlns="urn:ietf:params:xml:ns:netconf:base:1.0"><accesses xmlns="urn:convergedon:yang:access" '
-        'xmlns:nc="urn:ietf:params:xml:ns:netconf:base:1.0" nc:operation="remove"/></config>'
-    )
-    with manager.connect(
+    reach = yaml.safe_load((data / "lab" / "devices.yaml").read_text())["devices"][device]["netconf"]
+    return manager.connect(
         host=reach["host"],
         port=reach["port"],
         username=reach["username"],
@@ -126,9 +131,39 @@ def take_away(data: Path) -> None:
         hostkey_verify=False,
         allow_agent=False,
         look_for_keys=False,
-    ) as session:
-        session.edit_config(nothing, target="candidate")
-        session.commit()
+    )
+
+
+def take_away(data: Path) -> None:
+    """What a device loses that comes up with an empty configuration."""
+    nothing = (
+        '<config xmlns="urn:ietf:params:xml:ns:netconf:base:1.0"><accesses xmlns="urn:convergedon:yang:access" '
+        'xmlns:nc="urn:ietf:params:xml:ns:netconf:base:1.0" nc:operation="remove"/></config>'
+    )
+    with session(data, ELEMENT) as open_:
+        open_.edit_config(nothing, target="candidate")
+        open_.commit()
+
+
+def port_of(data: Path, interface: str) -> dict[str, str]:
+    service = mapping.load()["port"]
+    with session(data, OTHER) as open_:
+        found = open_.get(filter=service.subtree(interface))
+    return service.read(found.data_ele, interface) or {}
+
+
+def ours(definition: Definition) -> dict[str, Any]:
+    """A definition with the names of what it may touch here, and with less patience."""
+    document = json.loads(json.dumps(definition.document))
+    about = document["document"].get("metadata", {})
+    about.update({"backup": {ELEMENT: {PORT: BACKUP}}} if "backup" in about else {})
+    about.update({"may": {OTHER: [PORT if definition.name == BOUNCE else BACKUP]}} if "may" in about else {})
+    for _, task in definitions.every_task(document["do"], "do"):
+        if "wait" in task:
+            task["wait"] = {"milliseconds": 500}
+        if "retry" in task.get("catch", {}):
+            task["catch"]["retry"] = {"delay": {"milliseconds": 500}, "limit": {"attempt": {"count": 2}}}
+    return document
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -141,8 +176,10 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     folder.mkdir()
     for file in definitions.sources(None):
         if "ticket" not in file.name:
-            (folder / file.name).write_text(file.read_text(encoding="utf-8"))
-    given = settings.load(data=tmp_path / "data", port=0, trap_port=0, flow_port=0, workflows=folder)
+            (folder / file.name).write_text(yaml.safe_dump(ours(definitions.read(file)), sort_keys=False))
+    given = settings.load(
+        data=tmp_path / "data", port=0, trap_port=0, flow_port=0, workflows=folder, flap_clears=3, flap_quiet=2
+    )
     async with up.system(given, lab=True, workers=2, adapters=adapter_names()) as system:
         found = Site(system, given)
         yield found
@@ -215,3 +252,70 @@ async def test_a_failed_interface_is_gone_round_and_a_restarted_device_is_restor
     assert restored["state"] == "completed"
     assert (await site.on_device())[access] == home
     assert alarm["state"] == "cleared"
+
+
+async def bounced(site: Site) -> dict[str, Any]:
+    """The end of a run that somebody approved, and the port as it is then."""
+    run = await site.run(BOUNCE, "waitingForApproval")
+    await site.approve(run)
+    return await site.ended(run)
+
+
+async def test_a_hanging_port_is_switched_off_and_on_and_its_alarm_cleared_by_what_it_shows(site: Site) -> None:
+    """The one that bouncing helps; one that it does not help is left on, told, and its alarm stands."""
+    await site.fault("hang", PORT, OTHER)
+    mended = await bounced(site)
+    alarm = await site.alarm(mended)
+    after = await site.port(PORT)
+    await site.fault("ifdown", PORT, OTHER)
+    useless = await bounced(site)
+    still = await site.alarm(useless)
+    left = await site.port(PORT)
+    await site.fault("mend", device=OTHER)
+    await site.until(f"{ALARMS}/alarm", lambda one: one["id"] == still["id"] and one["state"] == "cleared")
+
+    assert [step["name"] for step in mended["step"]] == [
+        *("look", "approve", "switchOff", "rest", "switchOn", "settle", "see", "clear"),
+    ]
+    assert (mended["state"], alarm["state"]) == ("completed", "cleared")
+    assert (after["enabled"], after["oper-status"]) == ("true", "up")
+    assert (useless["state"], useless["escalated"]) == ("compensated", True)
+    assert useless["reason"] == f"proof: {OTHER}: leaf oper-status: wanted up, found down"
+    assert [step["name"] for step in useless["step"]].count("see") == 3
+    assert still["state"] != "cleared"
+    assert (left["enabled"], left["oper-status"]) == ("true", "down")
+
+
+async def test_a_flapping_port_is_held_down_and_let_go_until_it_is_quiet(site: Site) -> None:
+    """From the element's flapping to the network's word that it is over; the port is down while it is held."""
+    await site.fault("flap", BACKUP, OTHER)
+    run = await site.run(THROTTLE, "waitingForApproval")
+    flapping = await site.alarm(run)
+    await site.approve(run)
+    await site.at(run, "short")
+    held = await site.port(BACKUP)
+    ended = await site.ended(run)
+    alarm = await site.alarm(run)
+
+    assert run["question"] == f"Hold {BACKUP} of {OTHER} down, which flaps?"
+    assert flapping["flapping"] is True
+    assert (held["enabled"], held["oper-status"]) == ("false", "down")
+    assert [step["name"] for step in ended["step"]] == [
+        *("approve", "hold", "short", "release", "settle", "see", "untilItIsQuiet"),
+    ]
+    assert (ended["state"], alarm["state"], alarm["flapping"]) == ("completed", "cleared", False)
+    assert (await site.port(BACKUP))["oper-status"] == "up"
+
+
+async def test_a_repair_that_takes_another_port_down_is_taken_back(site: Site) -> None:
+    """The services would be on the backup, but a customer who was served is not: worse than before."""
+    access = await site.ordered(6)
+    home = (await site.on_device())[access]
+    await site.fault("worse", BACKUP, OTHER)
+    await site.fault("hang", PORT, OTHER)
+    run = await bounced(site)
+    await site.fault("mend", device=OTHER)
+
+    assert run["state"] == "compensated"
+    assert (await site.on_device())[access] == home
+    assert run["reason"].startswith("worse: it is worse than before")

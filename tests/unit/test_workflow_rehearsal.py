@@ -48,7 +48,7 @@ async def test_each_step_is_shown_as_it_would_be(tmp_path: Path) -> None:
 
     assert named(lines) == ["approve", "move", "settle", "look", "hear", "ask", "moveHome", "lookHome"]
     assert lines[1] == (
-        "do/3/reroute/do[0]/0/move: would ask pe1 for internet-access 51c0-1 "
+        "do/2/reroute/do[0]/0/move: would ask pe1 for internet-access 51c0-1 "
         '{"interface":"ge-0/0/2","vlan":10,"bandwidth":100} and is told {"status":"applied","words":"","diff":{}}'
     )
     assert lines[-1] == "it would end completed"
@@ -123,7 +123,7 @@ async def test_an_answer_may_be_a_failure(tmp_path: Path) -> None:
     lines = await rehearsed(tmp_path, answers={"look": {"error": {"type": "proof", "detail": "it was lost"}}})
 
     assert named(lines)[:5] == ["approve", "move", "settle", "look", "it would fail"]
-    assert lines[-2].startswith("do/3/reroute/do[0]/0/move/compensate/0/moveBack: would ask pe1 for")
+    assert lines[-2].startswith("do/2/reroute/do[0]/0/move/compensate/0/moveBack: would ask pe1 for")
     assert lines[-1] == "it would end compensated, and a person would be told"
 
 
