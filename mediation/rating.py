@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
+from pydantic import BeforeValidator, Field, StringConstraints
 
+from convergedon.core import strict
 from convergedon.core.errors import Invalid, Misconfigured
 
+SAME_TRAFFIC = (("ip-traffic", "interface-traffic"),)
+"""Usage types of which a service may have both, of the same octets."""
 MOST = 10**20
 """More than any 64-bit counter holds; what is beyond could not be rounded to a cent in 28 digits."""
 
@@ -33,6 +36,21 @@ class Tariff:
     places: int
     tax: Decimal
     charges: Mapping[str, Sequence[Charge]]
+
+
+def _exact(given: Any) -> Decimal:
+    if isinstance(given, bool) or not isinstance(given, str | int):
+        raise ValueError("write it as text or a whole number")
+    try:
+        found = Decimal(given)
+    except InvalidOperation:
+        raise ValueError("is not a number") from None
+    if not found.is_finite() or found < 0:
+        raise ValueError("must be a number from 0")
+    return found
+
+
+Text = Annotated[str, StringConstraints(min_length=1)]
 
 
 def rate(usage: Mapping[str, Any], tariff: Tariff) -> dict[str, Decimal]:
@@ -65,49 +83,33 @@ def money(amount: Decimal, tariff: Tariff) -> dict[str, Any]:
     return {"unit": tariff.currency, "value": float(amount)}
 
 
+class Price(strict.Strict):
+    """A charge as the file says it. A YAML float has lost its last digit already: numbers are texts, or whole."""
+
+    name: Text
+    characteristic: Text
+    per: Annotated[Decimal, BeforeValidator(_exact), Field(gt=0)]
+    price: Annotated[Decimal, BeforeValidator(_exact)]
+
+
+class Document(strict.Strict):
+    """The file as a whole."""
+
+    currency: Text
+    places: int = Field(ge=0, le=6)
+    tax: Annotated[Decimal, BeforeValidator(_exact)]
+    charges: dict[Text, list[Price]]
+
+
 def load(path: Path | None = None) -> Tariff:
-    """Read a tariff, or the one that ships. Raises Misconfigured naming file and key."""
-    source = path or files(__package__).joinpath("tariff.yaml")
-    try:
-        read = yaml.safe_load(source.read_text(encoding="utf-8"))
-        _only(read, ("currency", "places", "tax", "charges"))
-        charges = {type_: [_charge(type_, about) for about in listed] for type_, listed in read["charges"].items()}
-        tariff = Tariff(read["currency"], _places(read["places"]), _decimal(read["tax"], "tax"), charges)
-    except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
-        raise Misconfigured(f"tariff {source}: {error}") from error
-    except KeyError as error:
-        raise Misconfigured(f"tariff {source}: {error.args[0]} is missing") from error
-    return tariff
-
-
-def _charge(type_: str, about: Mapping[str, Any]) -> Charge:
-    _only(about, ("name", "characteristic", "per", "price"), f"charges.{type_}.")
-    per = _decimal(about["per"], f"charges.{type_}.per")
-    if per == 0:
-        raise ValueError(f"charges.{type_}.per: must be more than 0")
-    return Charge(about["name"], about["characteristic"], per, _decimal(about["price"], f"charges.{type_}.price"))
-
-
-def _only(read: Mapping[str, Any], known: Sequence[str], where: str = "") -> None:
-    unknown = sorted(read.keys() - set(known))
-    if unknown:
-        raise ValueError(f"{where}{unknown[0]}: unknown key")
-
-
-def _places(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 6:
-        raise ValueError(f"places: must be a whole number from 0 to 6, not {value!r}")
-    return value
-
-
-def _decimal(value: Any, key: str) -> Decimal:
-    """A price is written as text or a whole number: a YAML float has lost its last digit already."""
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError(f"{key}: write {value!r} as text or a whole number")
-    try:
-        found = Decimal(value)
-    except InvalidOperation:
-        raise ValueError(f"{key}: {value!r} is not a number") from None
-    if not found.is_finite() or found < 0:
-        raise ValueError(f"{key}: {value!r} must be a number from 0")
-    return found
+    """Read a tariff, or the one that ships. Raises Misconfigured naming file, line and key."""
+    file = path or files(__package__).joinpath("tariff.yaml")
+    read = strict.read(Document, file)
+    for one, other in SAME_TRAFFIC:
+        if one in read.charges and other in read.charges:
+            raise Misconfigured(
+                f"{strict.where(file, 'charges', other)}: counts the same traffic as {one}, and a service with both "
+                "would be billed twice: name one of them"
+            )
+    charges = {type_: [Charge(**dict(price)) for price in listed] for type_, listed in read.charges.items()}
+    return Tariff(read.currency, read.places, read.tax, charges)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -104,16 +105,16 @@ def test_money_in_json_is_the_amount(amount: Decimal) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "key"),
     [
-        ('price: "0.08"', "price: 0.08", "ip-traffic.price"),
-        ('price: "0.08"', 'price: "-0.08"', "ip-traffic.price"),
-        ('price: "0.08"', 'price: "cheap"', "ip-traffic.price"),
-        ('price: "0.08"', "price: true", "ip-traffic.price"),
-        ("per: 1000000000", "per: 1.0e+9", "ip-traffic.per"),
-        ("per: 1000000000", "per: 0", "ip-traffic.per"),
-        ("per: 1000000000", "per: -1", "ip-traffic.per"),
+        ('price: "0.08"', "price: 0.08", "charges.ip-traffic.0.price"),
+        ('price: "0.08"', 'price: "-0.08"', "charges.ip-traffic.0.price"),
+        ('price: "0.08"', 'price: "cheap"', "charges.ip-traffic.0.price"),
+        ('price: "0.08"', "price: true", "charges.ip-traffic.0.price"),
+        ("per: 1000000000", "per: 1.0e+9", "charges.ip-traffic.0.per"),
+        ("per: 1000000000", "per: 0", "charges.ip-traffic.0.per"),
+        ("per: 1000000000", "per: -1", "charges.ip-traffic.0.per"),
         ('tax: "0.19"', "tax: 0.19", "tax"),
         ('tax: "0.19"', 'tax: "Infinity"', "tax"),
-        ('tax: "0.19"', 'vat: "0.19"', "vat"),
+        ('tax: "0.19"', 'vat: "0.19"', "tax: this key is missing"),
         ("places: 2", "places: 2\ndiscount: 5", "discount"),
         ("places: 2", "places: 2.5", "places"),
         ("places: 2", "places: -2", "places"),
@@ -122,15 +123,29 @@ def test_money_in_json_is_the_amount(amount: Decimal) -> None:
     ],
 )
 def test_a_wrong_tariff_is_refused_at_load(tmp_path: Path, old: str, new: str, key: str) -> None:
-    """The operator reads file and key before anything is rated."""
+    """The operator reads file, line and key before anything is rated."""
     assert old in TARIFF
     path = tariff(tmp_path, TARIFF.replace(old, new, 1))
 
     with pytest.raises(Misconfigured) as refused:
         rating.load(path)
 
-    assert str(path) in str(refused.value)
+    assert re.match(rf"{re.escape(str(path))}, line \d+: ", str(refused.value))
     assert key in str(refused.value)
+
+
+def test_what_counts_the_same_traffic_is_not_priced_twice(tmp_path: Path) -> None:
+    """A service may have flow records and an interface that is polled: each octet is in both."""
+    both = f"{TARIFF}  interface-traffic:\n    - {{name: d, characteristic: octetsDown, per: 1, price: 1}}\n"
+    path = tariff(tmp_path, both)
+
+    with pytest.raises(Misconfigured) as refused:
+        rating.load(path)
+    assert str(refused.value).startswith(
+        f"{path}, line {both.count(chr(10)) - 1}: charges.interface-traffic: counts the"
+    )
+    only = both.replace("  ip-traffic:", "  something-else:")
+    assert set(rating.load(tariff(tmp_path, only)).charges) == {"something-else", "interface-traffic"}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "charges: [", "currency: EUR"])
