@@ -557,6 +557,14 @@ async def workflow_rehearse(settings: Settings, file: Path, incident: Path) -> s
     return "\n".join(await rehearsal.read(definitions.read(file), incident, settings.tenant, rules).run())
 
 
+async def usage_sources(settings: Settings, tenant: str, id: str) -> Any:
+    """What a usage was made of. Raises NotFound."""
+    from convergedon.mediation import sources
+
+    async with connected(settings, COMMAND) as (store, bus):
+        return await sources.made_of(store, bus, tenant, id)
+
+
 async def workflow_record(settings: Settings, tenant: str, alarm: str) -> str:
     """Raises NotFound."""
     from convergedon.handlers.alarms import ALARM

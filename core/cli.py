@@ -541,6 +541,25 @@ def workflow_resume(data: Path | None) -> None:
 
 
 @main.group()
+def usage() -> None:
+    """What was counted for customers."""
+
+
+@usage.command("sources")
+@click.argument("id")
+@click.option("--tenant", required=True, help="Tenant of the usage.")
+@json_option
+@data_option
+def usage_sources(id: str, tenant: str, as_json: bool, data: Path | None) -> None:
+    """Show what a usage was made of: exporters, records, sampling, and what was missing."""
+    from convergedon.core import app
+
+    found = _ask(app.usage_sources(_connected(data), tenant, id))
+    if found is not None:
+        click.echo(json.dumps(found.document) if as_json else str(found))
+
+
+@main.group()
 def parked() -> None:
     """Messages that could not succeed."""
 

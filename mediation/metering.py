@@ -242,7 +242,8 @@ async def _cut(work: Work, interval: Interval) -> Record | None:
     if last.position.sequence <= facts["done"]:
         await work.bus.purge(interval.subject, facts["done"])
         return None
-    return await work.store.replace(replace(closing, facts={**facts, "cut": last.position.sequence}))
+    as_ruled = {"seconds": last.body["end"] - interval.begin, "keys": last.body["keys"]}
+    return await work.store.replace(replace(closing, facts={**facts, **as_ruled, "cut": last.position.sequence}))
 
 
 async def _metered(work: Work, interval: Interval, facts: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Any]]:

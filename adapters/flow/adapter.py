@@ -112,6 +112,8 @@ class FlowAdapter:
         attributes: dict[str, Any] = {"records": list(export.records), "observationDomain": export.domain}
         if export.sampling > 1:
             attributes["sampling"] = export.sampling if isinstance(export.sampling, int) else float(export.sampling)
+        if export.missing:
+            attributes["missing"] = export.missing
         return Observation(
             id=_digest(datagram.address, export.datagram).hex(),
             kind="flow",

@@ -7,7 +7,7 @@ so that one datagram is always one list of records. netflume decodes; the keepin
 from __future__ import annotations
 
 import struct
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -17,7 +17,7 @@ from netflume.parse import TemplateStore
 
 from convergedon.adapters.flow import sequences
 from convergedon.adapters.flow.sampling import Place, Rate, Rates, Sampling, sampled
-from convergedon.adapters.flow.sequences import Sequences
+from convergedon.adapters.flow.sequences import STREAMS, Sequences
 from convergedon.adapters.flow.totals import Totals
 
 KEPT_DATAGRAMS = 256
@@ -49,13 +49,14 @@ Drop = Callable[[str, int], None]
 class Export:
     """The records of one datagram; octets and packets were multiplied by each record's rate of sampling.
 
-    ``sampling`` is the greatest of them.
+    ``sampling`` is the greatest of them, ``missing`` what was found missing before it since the last one.
     """
 
     datagram: bytes
     domain: int
     sampling: Rate
     records: tuple[Mapping[str, Any], ...]
+    missing: int = 0
 
 
 class Exports:
@@ -77,6 +78,7 @@ class Exports:
         self._totals = Totals(since)
         self.unknown_samplers = 0
         self.sequences = Sequences()
+        self._untold: Counter[Place] = Counter()
 
     def read(self, datagram: bytes, exporter: str) -> list[Export] | None:
         """Decode a datagram, and with it those that waited for a template it brings; None when it was refused."""
@@ -106,6 +108,9 @@ class Exports:
         lost = self.sequences.take(stream, one)
         if lost:
             self._drop("lost before us", lost)
+            self._untold[stream[:2]] += lost
+            if len(self._untold) > STREAMS:
+                del self._untold[next(iter(self._untold))]
 
     @property
     def kept(self) -> int:
@@ -131,7 +136,9 @@ class Exports:
         rates = self._sampling.rates(place)
         found = [self._record(flow, header, place, rates) for flow in flows]
         records = tuple(record for record in found if record is not None)
-        return [Export(datagram, domain, rates.greatest, records)] if records else []
+        if not records:
+            return []
+        return [Export(datagram, domain, rates.greatest, records, self._untold.pop(place, 0))]
 
     def _record(
         self, flow: Mapping[str, Any], header: Mapping[str, Any], place: Place, rates: Rates

@@ -37,7 +37,10 @@ class _Batch:
             first = self.parts[0]
             id = hashlib.sha256(" ".join(part.id for part in self.parts).encode()).hexdigest()[:32]
             records = [record for part in self.parts for record in part.attributes["records"]]
-            self.whole = replace(first, id=id, attributes={**first.attributes, "records": records})
+            attributes = {**first.attributes, "records": records}
+            if missing := sum(part.attributes.get("missing", 0) for part in self.parts):
+                attributes["missing"] = missing
+            self.whole = replace(first, id=id, attributes=attributes)
         return self.whole
 
 

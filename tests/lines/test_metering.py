@@ -12,10 +12,10 @@ import pytest
 from faulty import FaultyStore
 from scene import BERLIN, STORE_KINDS, Scene, item, pumped, twice
 
-from convergedon.core.errors import Unavailable
+from convergedon.core.errors import NotFound, Unavailable
 from convergedon.core.memory import MemoryStore
 from convergedon.handlers.usage import METERING
-from convergedon.mediation import intervals, metering
+from convergedon.mediation import intervals, metering, sources
 
 NOW = float(int(time()))
 PEER, HERE = "192.0.2.1", "10.1.0.10"
@@ -173,6 +173,50 @@ async def test_call_records_become_a_usage_each_or_are_added_up_as_the_rules_say
     ]
     assert (whole["seconds"], whole["service"]) == (6, service.id)
     assert all("no usage type 'voice'" in one.body["description"] for one in found)  # guided, and without a price
+
+
+async def test_a_usage_tells_which_exporters_said_it_in_how_many_records_and_what_was_missing(scene: Scene) -> None:
+    """On the real bus and store: what is read again comes to what the usage says."""
+    await scene.ended(await scene.order(item(**BERLIN)))
+    now = time()
+    about = record(1000, start=now - 3, end=now - 2)
+    await scene.say("flow", id="seen-1", records=[about, about, record(7, destination="10.99.0.9")], sampling=100)
+    await scene.say("flow", id="seen-2", records=[record(9, destination="10.99.0.9")], missing=4)
+    await scene.say("flow", id="seen-3", records=[about], missing=1, sampling=10)
+
+    async def all_there() -> bool:
+        return sum(one["records"] for one in await usages(scene)) == 3
+
+    await scene.until(all_there)
+    [usage] = await scene.find("usage")
+    made = await sources.made_of(scene.store, scene.bus, usage.tenant, usage.id)
+
+    assert str(made).splitlines()[1:] == [
+        "  pe1 (loopback): 2 observations, 3 records, sampled 1 in 10, 100, 5 missing in between",
+        "  these come to the same",
+    ]
+    assert made.document["exporters"][0]["counts"]["octetsDown"] == 3000
+    assert made.adds_up
+    with pytest.raises(NotFound):
+        await sources.made_of(scene.store, scene.bus, usage.tenant, "no such usage")
+
+
+async def test_what_is_not_kept_any_more_is_said_of_a_usage(scene: Scene) -> None:
+    await scene.ended(await scene.order(item(**BERLIN)))
+    now = time()
+    await scene.say("flow", id="seen-1", records=[record(1000, start=now - 3, end=now - 2)])
+
+    async def is_there() -> bool:
+        return bool(await scene.find("usage"))
+
+    await scene.until(is_there)
+    for message in [one async for one in scene.bus.since("network.>", 0)]:
+        await scene.bus.erase(message)
+    [usage] = await scene.find("usage")
+    made = await sources.made_of(scene.store, scene.bus, usage.tenant, usage.id)
+
+    assert (made.observations, made.kept, made.adds_up) == (1, 0, None)
+    assert str(made).endswith("1 observation of 1: not kept by the bus any more")
 
 
 async def test_intervals_are_closed_before_their_time_when_there_is_little_room_for_them(still: Scene) -> None:
