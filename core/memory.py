@@ -17,7 +17,7 @@ from convergedon.core import trace
 from convergedon.core.bus import STREAMS, Consumer, Message, Parked, Position, delay, dispose, stream_of
 from convergedon.core.errors import Conflict, Invalid, NotFound, Stale
 from convergedon.core.matching import Where, matches, rank, values_at
-from convergedon.core.store import GONE, WALKED, Kind, Outgoing, Record, Unsent, Written
+from convergedon.core.store import GONE, WALKED, Draft, Kind, Outgoing, Published, Record, Unsent, Written
 
 EPOCH = "memory"
 
@@ -63,8 +63,8 @@ class _Kept:
         named = {"id": self.id, "tenant": tenant, "revision": self.revision}
         return {**named, "body": copy.body, "facts": copy.facts, "outbox": outbox}
 
-    def push(self, messages: Sequence[Outgoing]) -> Unsent:
-        self.unsent = (*self.unsent, *messages)
+    def push(self, messages: Sequence[Outgoing], published: Published) -> Unsent:
+        self.unsent = (*(one for one in self.unsent if not published(one.id)), *messages)
         self.waiting = time()
         return self.outbox
 
@@ -94,6 +94,7 @@ def _of_tenant(where: Where) -> tuple[str | None, Where]:
 class MemoryStore:
     def __init__(self, kinds: Iterable[Kind]) -> None:
         self.written: Written = lambda _: None
+        self.published: Published = lambda _: False
         self._kinds = {kind.name: kind for kind in kinds}
         self._kept: dict[str, dict[str, _Kept]] = {name: {} for name in self._kinds}
 
@@ -113,6 +114,15 @@ class MemoryStore:
         self._refuse_twins(record)
         kept = self._kept[record.kind][record.id] = _Kept(record)
         return self._told(kept, record, messages)
+
+    async def create_all(self, drafts: Sequence[Draft]) -> list[Record | Conflict]:
+        created: list[Record | Conflict] = []
+        for record, messages in drafts:
+            try:
+                created.append(await self.create(record, messages))
+            except Conflict as error:
+                created.append(error)
+        return created
 
     async def append(self, records: Sequence[Record]) -> None:
         for record in records:
@@ -158,6 +168,15 @@ class MemoryStore:
         kept.revision += 1
         return self._told(kept, record, messages)
 
+    async def replace_all(self, drafts: Sequence[Draft]) -> list[Record | Conflict | Stale]:
+        replaced: list[Record | Conflict | Stale] = []
+        for record, messages in drafts:
+            try:
+                replaced.append(await self.replace(record, messages))
+            except (Conflict, Stale) as error:
+                replaced.append(error)
+        return replaced
+
     async def delete(self, record: Record, messages: Sequence[Outgoing] = ()) -> None:
         kept = self._guarded(record)
         kept.revision += 1
@@ -173,7 +192,7 @@ class MemoryStore:
     def _told(self, kept: _Kept, record: Record, messages: Sequence[Outgoing]) -> Record:
         """What was written, as its writer knows it, its messages handed on."""
         if messages or kept.gone:
-            self.written(kept.push(messages))
+            self.written(kept.push(messages, self.published))
         return replace(record, revision=kept.revision, unsent=kept.unsent)
 
     async def unsent(self, older_than: float) -> list[Unsent]:

@@ -40,7 +40,7 @@ class Relay:
         self._done: dict[Key, Unsent] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._relayed = cache(metrics.RELAYED.labels)
-        store.written = self._take
+        store.written, store.published = self._take, self.published
 
     def _take(self, unsent: Unsent) -> None:
         self._queued[_key(unsent)] += 1

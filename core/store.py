@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from time import monotonic, time
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import mongoengine
 import pymongo
@@ -87,15 +87,30 @@ class Unsent:
 
 
 Written = Callable[[Unsent], None]
+"""Is told what was written with messages."""
+Published = Callable[[str], bool]
+"""Whether the message with this id has left this process: it need not stand in an outbox any more."""
+
+
+class Draft(NamedTuple):
+    """A record as it is to be written, with the messages that tell of it."""
+
+    record: Record
+    messages: Sequence[Outgoing] = ()
 
 
 class Store(Protocol):
     """Where records are kept. Every method raises Unavailable while the store cannot be reached."""
 
     written: Written
+    published: Published
 
     async def create(self, record: Record, messages: Sequence[Outgoing] = ()) -> Record:
         """Store a new record and its messages. Raises Conflict when its id, or a unique fact, exists."""
+        ...
+
+    async def create_all(self, drafts: Sequence[Draft]) -> list[Record | Conflict]:
+        """Store new records of one kind, each as ``create`` does: of each the record, or why it was not stored."""
         ...
 
     async def append(self, records: Sequence[Record]) -> None:
@@ -135,6 +150,10 @@ class Store(Protocol):
 
         Raises Stale when it is not, Conflict when a unique fact exists elsewhere.
         """
+        ...
+
+    async def replace_all(self, drafts: Sequence[Draft]) -> list[Record | Conflict | Stale]:
+        """Replace records of one kind, each as ``replace`` does: of each the record, or why it was not replaced."""
         ...
 
     async def delete(self, record: Record, messages: Sequence[Outgoing] = ()) -> None: ...
@@ -207,6 +226,25 @@ def _outbox(messages: Sequence[Outgoing]) -> list[dict[str, Any]]:
     return [{"id": m.id, "subject": m.subject, "body": m.body, "headers": m.headers} for m in messages]
 
 
+def handfuls(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """These, as many at a time as are looked up at once."""
+    return (values[begin : begin + HANDFUL] for begin in range(0, len(values), HANDFUL))
+
+
+def _document(draft: Draft, at: float) -> dict[str, Any]:
+    """A new record as it is kept."""
+    record, messages = draft
+    written = {
+        "_id": record.id,
+        "tenant": record.tenant,
+        "revision": 1,
+        "body": record.body,
+        "facts": record.facts,
+        "outbox": _outbox(messages),
+    }
+    return written | ({"waiting": at} if messages else {})
+
+
 def _record(kind: str, document: Mapping[str, Any]) -> Record:
     return Record(
         kind,
@@ -234,8 +272,12 @@ def _renamed(where: Where) -> dict[str, Any]:
 
 LOGICAL = ("$and", "$or", "$nor")
 LOOKED_UP = frozenset(("$eq", "$in", "$gt", "$gte", "$lt", "$lte"))
+DUPLICATE = 11000
+"""How a server says that something exists that may exist once."""
+INSERTED = 100
+"""Records that are inserted by one statement."""
 HANDFUL = 25
-"""Ids that are looked up at once: the embedded store compares each record that it has found with each of them."""
+"""Values that are looked up at once: the embedded store compares each record that it has found with each of them."""
 WALKED = 2000
 """Ids that a walk takes at a time."""
 WALK_SILENCE = 600_000
@@ -256,6 +298,8 @@ def _lookup(kind: Kind, flat: Where) -> dict[str, Any]:
         return {"id": flat["id"]}
     fitting = [paths for index in declared for paths in _beginnings(_paths(index)) if _answers(paths, flat)]
     best = max(fitting, key=lambda paths: _narrowness(flat[paths[0]]), default=())
+    if best and best[0] in kind.unique and _narrowness(flat[best[0]]) < ONE:
+        return {best[0]: flat[best[0]]}  # its plain index begins with it: with the tenant, all of that would be read
     return {path: flat[path] for path in ("tenant", *best) if path in flat}
 
 
@@ -333,6 +377,7 @@ class MongoStore:
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self.written: Written = lambda _: None
+        self.published: Published = lambda _: False
         self._alias = f"{database}-{id(self)}"
         self._kinds = {kind.name: kind for kind in kinds}
         self._documents = {name: _declare(kind, self._alias) for name, kind in self._kinds.items()}
@@ -380,18 +425,34 @@ class MongoStore:
             raise Unavailable(f"the store refused: {type(error).__name__}") from error
 
     async def create(self, record: Record, messages: Sequence[Outgoing] = ()) -> Record:
-        document: dict[str, Any] = {
-            "_id": record.id,
-            "tenant": record.tenant,
-            "revision": 1,
-            "body": record.body,
-            "facts": record.facts,
-            "outbox": _outbox(messages),
-        }
-        if messages:
-            document["waiting"] = time()
+        document = _document(Draft(record, messages), time())
         await self._call(lambda: self._collection(record.kind).insert_one(document))
         return self._tell(replace(record, revision=1), messages)
+
+    async def create_all(self, drafts: Sequence[Draft]) -> list[Record | Conflict]:
+        kind = drafts[0].record.kind if drafts else ""
+        at = time()
+        documents = [_document(draft, at) for draft in drafts]
+
+        def write() -> dict[int, Mapping[str, Any]]:
+            failed: dict[int, Mapping[str, Any]] = {}
+            for begin in range(0, len(documents), INSERTED):
+                try:
+                    self._collection(kind).insert_many(documents[begin : begin + INSERTED], ordered=False)
+                except BulkWriteError as error:
+                    failures = error.details["writeErrors"]
+                    if any(failure.get("code") != DUPLICATE for failure in failures):
+                        raise
+                    failed |= {begin + failure["index"]: failure for failure in failures}
+            return failed
+
+        failed = await self._call(write)
+        return [
+            Conflict(f"it exists already: {failed[number].get('keyValue', draft.record.id)}")
+            if number in failed
+            else self._tell(replace(draft.record, revision=1), draft.messages)
+            for number, draft in enumerate(drafts)
+        ]
 
     def _tell(self, record: Record, messages: Sequence[Outgoing], gone: bool = False) -> Record:
         now = replace(record, unsent=(*record.unsent, *messages))
@@ -410,17 +471,16 @@ class MongoStore:
             try:
                 collection.insert_many(documents, ordered=False)
             except BulkWriteError as error:
-                if any(failure.get("code") != 11000 for failure in error.details["writeErrors"]):
+                if any(failure.get("code") != DUPLICATE for failure in error.details["writeErrors"]):
                     raise
 
         await self._call(write)
 
     async def kept(self, kind: str, ids: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
         collection = self._collection(kind)
-        handfuls = [list(ids[begin : begin + HANDFUL]) for begin in range(0, len(ids), HANDFUL)]
 
         def read() -> list[dict[str, Any]]:
-            return [_identified(found) for few in handfuls for found in collection.find({"_id": {"$in": few}})]
+            return [_identified(one) for few in handfuls(ids) for one in collection.find({"_id": {"$in": [*few]}})]
 
         return await self._call(read)
 
@@ -525,6 +585,42 @@ class MongoStore:
             raise Stale(f"{record.kind} {record.id} was changed by somebody else")
         return self._tell(replace(record, revision=record.revision + 1), messages, gone)
 
+    async def replace_all(self, drafts: Sequence[Draft]) -> list[Record | Conflict | Stale]:
+        replaced: list[Record | Conflict | Stale] = []
+        for some in handfuls(drafts):
+            replaced += await self._replace_some(some)
+        return replaced
+
+    async def _replace_some(self, drafts: Sequence[Draft]) -> list[Record | Conflict | Stale]:
+        """In one statement: the embedded store takes less than half of what it takes for as many."""
+        collection, ids = self._collection(drafts[0].record.kind), [draft.record.id for draft in drafts]
+        change = _replacing(drafts, self.published, time())
+
+        def write() -> bool:
+            try:
+                return collection.update_many({"_id": {"$in": ids}}, change).modified_count == len(drafts)
+            except DuplicateKeyError:
+                return False  # those before it are replaced all the same
+
+        if await self._call(write):
+            return [self._told(draft) for draft in drafts]
+        there = {document["id"]: document for document in await self.kept(drafts[0].record.kind, ids)}
+        return [await self._replaced(draft, there.get(draft.record.id, {})) for draft in drafts]
+
+    def _told(self, draft: Draft) -> Record:
+        record, messages = draft
+        return self._tell(replace(record, revision=record.revision + 1), messages)
+
+    async def _replaced(self, draft: Draft, document: Mapping[str, Any]) -> Record | Conflict | Stale:
+        """What became of one where not all were replaced; the others come again, one at a time."""
+        record, messages = draft
+        if document.get("revision") == record.revision + 1 and _is_ours(draft, document):
+            return self._told(draft)
+        try:
+            return await self.replace(record, messages)
+        except (Conflict, Stale) as error:
+            return error
+
     async def unsent(self, older_than: float) -> list[Unsent]:
         latest = time() - older_than
 
@@ -553,10 +649,12 @@ class MongoStore:
             await self._call(partial(self._mark, self._collection(kind), several))
 
     def _mark(self, collection: pymongo.collection.Collection[dict[str, Any]], several: Sequence[Unsent]) -> None:
-        """At the published revision the outbox is empty now; a later revision has added messages, which stay."""
-        result = collection.bulk_write([_emptied(unsent) for unsent in several], ordered=False)
-        if result.matched_count + result.deleted_count < len(several):
-            collection.bulk_write([_reduced(unsent) for unsent in several], ordered=False)
+        """What was published goes; what a later revision has added stays."""
+        for some in handfuls(several):
+            collection.update_many({"_id": {"$in": [unsent.id for unsent in some]}}, _emptying(some))
+        gone = [pymongo.DeleteOne({"_id": one.id, "revision": one.revision}) for one in several if one.gone]
+        if gone:
+            collection.bulk_write(gone, ordered=False)
 
     async def ping(self) -> None:
         await self._call(lambda: mongoengine.get_connection(self._alias).admin.command("ping"))
@@ -566,14 +664,49 @@ class MongoStore:
         self._pool.shutdown(wait=True)
 
 
-def _emptied(unsent: Unsent) -> pymongo.UpdateOne | pymongo.DeleteOne:
-    same = {"_id": unsent.id, "revision": unsent.revision}
-    if unsent.gone:
-        return pymongo.DeleteOne(same)
-    return pymongo.UpdateOne(same, {"$set": {"outbox": []}, "$unset": {"waiting": ""}})
+def _replacing(drafts: Sequence[Draft], published: Published, at: float) -> list[dict[str, Any]]:
+    """The change of all these records: of each by its id, if it is still as it was read."""
+    ids = [draft.record.id for draft in drafts]
+    fresh = [
+        {
+            "tenant": record.tenant,
+            "revision": record.revision,
+            "body": record.body,
+            "facts": record.facts,
+            "outbox": _outbox(messages),
+            "at": [at] if messages else [],
+        }
+        for record, messages in drafts
+    ]
+    out = [message.id for draft in drafts for message in draft.record.unsent if published(message.id)]
+    mine = {"$arrayElemAt": [{"$literal": fresh}, {"$indexOfArray": [{"$literal": ids}, "$_id"]}]}
+    same = {"$and": [{"$eq": ["$fresh.revision", "$revision"]}, {"$eq": ["$fresh.tenant", "$tenant"]}]}
+    changed = {
+        "revision": {"$add": ["$revision", 1]},
+        "body": "$fresh.body",
+        "facts": "$fresh.facts",
+        "outbox": {"$concatArrays": [_without(out), "$fresh.outbox"]},
+        "waiting": {"$ifNull": [{"$arrayElemAt": ["$fresh.at", 0]}, "$waiting"]},
+    }
+    whole = {"$cond": [same, {"$mergeObjects": ["$$ROOT", changed]}, "$$ROOT"]}
+    return [{"$set": {"fresh": mine}}, {"$replaceWith": whole}, {"$unset": "fresh"}]
 
 
-def _reduced(unsent: Unsent) -> pymongo.UpdateOne:
-    ids = [message.id for message in unsent.messages]
-    later = {"_id": unsent.id, "revision": {"$gt": unsent.revision}}
-    return pymongo.UpdateOne(later, {"$pull": {"outbox": {"id": {"$in": ids}}}})
+def _without(ids: Sequence[str]) -> dict[str, Any]:
+    """An outbox without these messages."""
+    return {"$filter": {"input": "$outbox", "as": "one", "cond": {"$not": [{"$in": ["$$one.id", {"$literal": ids}]}]}}}
+
+
+def _is_ours(draft: Draft, document: Mapping[str, Any]) -> bool:
+    """Whether a record stands as we meant to write it."""
+    record, messages = draft
+    if messages:
+        return any(kept["id"] == messages[0].id for kept in document["outbox"])
+    return bool(document["body"] == record.body and document["facts"] == record.facts)
+
+
+def _emptying(several: Sequence[Unsent]) -> list[dict[str, Any]]:
+    """The change that takes these messages out of the outboxes that they stand in."""
+    ids = [message.id for unsent in several for message in unsent.messages]
+    waits = {"$cond": [{"$eq": ["$outbox", []]}, "$$REMOVE", "$waiting"]}
+    return [{"$set": {"outbox": _without(ids)}}, {"$set": {"waiting": waits}}]

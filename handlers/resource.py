@@ -14,9 +14,9 @@ from uuid import uuid4
 
 from convergedon.core import trace
 from convergedon.core.bus import partition, token
-from convergedon.core.errors import Conflict
+from convergedon.core.errors import Conflict, Stale
 from convergedon.core.lifecycle import Lifecycle
-from convergedon.core.store import Index, Kind, Outgoing, Record, Store
+from convergedon.core.store import Draft, Index, Kind, Outgoing, Record, Store
 from convergedon.handlers import documents
 from convergedon.handlers.versions import BEYOND, SAME, Translation
 
@@ -180,6 +180,19 @@ class Resources:
         also: Sequence[Outgoing] = (),
     ) -> Record:
         """Store a new resource and its CreateEvent. Raises Conflict when it exists or cannot begin in its state."""
+        return await self.store.create(*self.new(resource, tenant, body, facts, id, also))
+
+    def new(
+        self,
+        resource: Resource,
+        tenant: str,
+        body: Body,
+        facts: Body | None = None,
+        id: str | None = None,
+        also: Sequence[Outgoing] = (),
+        by: str = "",
+    ) -> Draft:
+        """What ``create`` stores. Raises Conflict when it cannot begin in its state."""
         whole = {**body, **resource.new(body)}
         for lifecycle in resource.lifecycles:
             if lifecycle.member in whole:
@@ -188,7 +201,7 @@ class Resources:
         known = {"parties": resource.parties(whole), "trace": trace.trace_id(), **(facts or {})}
         known.update(self._instants(resource, whole))
         record = Record(resource.name, id or str(uuid4()), tenant, whole, known)
-        return await self.store.create(record, [self._event(resource, record, "Create"), *also])
+        return Draft(record, [self._event(resource, record, "Create", by=by), *also])
 
     def _instants(self, resource: Resource, body: Body) -> dict[str, Any]:
         """The body's date-times as numbers, which queries and sorts compare: the texts may have any offset."""
@@ -211,6 +224,21 @@ class Resources:
         ``description`` says in the event why. Nothing changed is nothing written. Raises Conflict for a move that the
         lifecycle has not, Stale when somebody else was first.
         """
+        draft = self.changed(resource, record, body, facts, also, whole, description)
+        return await self.store.replace(*draft) if draft else record
+
+    def changed(
+        self,
+        resource: Resource,
+        record: Record,
+        body: Body | None = None,
+        facts: Body | None = None,
+        also: Sequence[Outgoing] = (),
+        whole: bool = False,
+        description: str = "",
+        by: str = "",
+    ) -> Draft | None:
+        """What ``change`` stores; nothing where nothing changed. Raises Conflict for a move that there is not."""
         fresh = dict(body or {}) if whole else {**record.body, **(body or {})}
         members = _differing(record.body, fresh)
         if members:
@@ -222,15 +250,15 @@ class Resources:
         known = {name: value for name, value in known.items() if value is not None}
         news = _differing(record.facts.get(BEYOND, {}), known.get(BEYOND, {}))
         if not members and known == record.facts and not also:
-            return record
+            return None
         changed = Record(record.kind, record.id, record.tenant, fresh, known, record.revision, record.unsent)
         told = []
         if members:
             what = self._what(resource, record.body, fresh)
-            told = [self._event(resource, changed, what, members, description, news)]
+            told = [self._event(resource, changed, what, members, description, news, by)]
         elif news:
-            told = [self._event(resource, changed, "AttributeValueChange", (), description, news)]
-        return await self.store.replace(changed, [*told, *also])
+            told = [self._event(resource, changed, "AttributeValueChange", (), description, news, by)]
+        return Draft(changed, [*told, *also])
 
     def _what(self, resource: Resource, before: Body, after: Body) -> str:
         """The kind of change. Raises Conflict when it may not be."""
@@ -240,6 +268,21 @@ class Resources:
                 raise Conflict(f"{lifecycle.member} cannot be removed")
             lifecycle.check(before.get(lifecycle.member), after[lifecycle.member])
         return "StateChange" if moved else "AttributeValueChange"
+
+    async def write(self, drafts: Sequence[Draft]) -> list[Record | Conflict | Stale]:
+        """Store what ``new`` and ``changed`` made, of each the record or why it was not; at once where it can be.
+
+        Raises Unavailable: any of them may be stored then.
+        """
+        groups: dict[tuple[str, bool], list[int]] = {}
+        for number, (record, _) in enumerate(drafts):
+            groups.setdefault((record.kind, record.revision > 0), []).append(number)
+        outcomes: dict[int, Record | Conflict | Stale] = {}
+        for (_, is_there), numbers in groups.items():
+            some = [drafts[number] for number in numbers]
+            stored = await (self.store.replace_all(some) if is_there else self.store.create_all(some))
+            outcomes |= dict(zip(numbers, stored, strict=True))
+        return [outcomes[number] for number in range(len(drafts))]
 
     async def delete(self, resource: Resource, record: Record) -> None:
         await self.store.delete(record, [self._event(resource, record, "Delete")])
@@ -260,10 +303,12 @@ class Resources:
         members: Sequence[str] = (),
         description: str = "",
         news: Sequence[str] = (),
+        by: str = "",
     ) -> Outgoing:
         """The message that tells of a change: an event of TMF630's v4 form, and what the gateway knows beside it.
 
-        ``news`` are changed members that only another version has.
+        ``news`` are changed members that only another version has; ``by`` is the part of the gateway that made the
+        change, where that has seen to what follows from it by itself.
         """
         type_ = f"{resource.schema}{what}Event"
         time = now()
@@ -297,6 +342,7 @@ class Resources:
             "base": home.base,
             BEYOND: record.facts.get(BEYOND, {}),
             "news": list(news),
+            "by": by,
         }
         # what is said of one thing stays in order, also where each saying is a record of its own
         subject = f"event.{partition(record.facts.get('line', record.id))}.{token(record.tenant)}.{type_}"

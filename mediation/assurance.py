@@ -1,28 +1,33 @@
 """The fault line: what the network reports becomes one alarm for each condition, and customers hear of it once.
 
-raise_alarm / clear_alarm -> problems.correlate -> affected.tell. Observations of one device come in order, one at a
-time; an alarm keeps the position of the last one it counted, so a message that is delivered again changes nothing.
+hear -> problems.correlate -> affected.tell. Observations of one device come in order; an alarm keeps the position of
+the last one it counted, so a message that is delivered again changes nothing. What comes in one is written together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from itertools import takewhile
+from typing import Any, NamedTuple, TypeVar
 from uuid import NAMESPACE_URL, uuid5
 
 from convergedon.adapters.contract import Observation
 from convergedon.core import trace
 from convergedon.core.bus import Message
-from convergedon.core.errors import Conflict, NotFound, Unavailable
-from convergedon.core.store import Record
+from convergedon.core.errors import Conflict, NotFound, Stale, Unavailable
+from convergedon.core.store import Draft, Outgoing, Record, handfuls
 from convergedon.handlers.alarms import ALARM
 from convergedon.mediation import flapping, inventory, parts
-from convergedon.mediation.correlation import fails
+from convergedon.mediation.correlation import Topology, fails
 from convergedon.mediation.inventory import Service
 from convergedon.mediation.notification import notify
-from convergedon.mediation.problems import CLOSED, touches
+from convergedon.mediation.problems import CLOSED, OURS, have_looked, look_at_head, touches
 from convergedon.mediation.work import Work
+
+T = TypeVar("T")
 
 
 def instant(seconds: float) -> str:
@@ -30,97 +35,240 @@ def instant(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-async def raise_alarm(work: Work, message: Message) -> None:
-    """A fault or an unmapped trap: a new alarm, or one more time the one that is open for this condition."""
-    seen = Observation(**message.body["observation"])
-    open_ = await _open(work, seen)
-    if open_ is None:
-        await _raise(work, seen, message)
-    elif not _counted(open_, message):
-        count = open_.facts["count"] + 1
-        change = {"state": "updated", "perceivedSeverity": _severity(seen), **_counted_as(seen, count)}
-        quiet = flapping.once_quiet(work.settings, open_, {})
-        await work.resources.change(ALARM, open_, change, {"count": count, **quiet, **_position(message)})
+class Condition(NamedTuple):
+    """What can be wrong at one place of one device: at most one alarm is open for it."""
+
+    tenant: str
+    key: str
 
 
-async def clear_alarm(work: Work, message: Message) -> None:
-    """The network says that the condition is over: that is the evidence on which the alarm is cleared."""
-    seen = Observation(**message.body["observation"])
-    open_ = await _open(work, seen)
-    if open_ is None or _counted(open_, message):
-        return
-    change = {
-        "state": "cleared",
-        "perceivedSeverity": "cleared",
-        "alarmClearedTime": instant(seen.time),
-        "clearSystemId": seen.device,
-    }
-    if await flapping.holds_open(work, open_, seen, change, _position(message)):
-        return
-    # the all-clear belongs to the trace that the fault began
-    with trace.span("alarm.clear", open_.facts["carrier"]):
-        await work.resources.change(ALARM, open_, change, {**CLOSED, **_position(message)})
-        work.audit.record("alarm.cleared", open_.tenant, f"device/{seen.device}", f"alarm/{open_.id}", "done")
+@dataclass(frozen=True)
+class Heard:
+    """An observation of a condition, and the message that it came in or was a part of."""
+
+    seen: Observation
+    message: Message
+
+    @property
+    def condition(self) -> Condition:
+        return Condition(self.seen.tenant, f"{self.seen.device}|{self.seen.key}")
+
+    @property
+    def clears(self) -> bool:
+        return self.seen.kind == "clear"
+
+    @property
+    def place(self) -> str:
+        return parts.place(self.seen.device, self.seen.object)
+
+    @property
+    def part(self) -> str:
+        """The id of the place."""
+        return parts.id_of(self.seen.tenant, self.place)
+
+    @property
+    def position(self) -> dict[str, Any]:
+        place = self.message.position
+        return {"epoch": place.epoch, "sequence": place.sequence, "part": place.part}
+
+    @property
+    def span(self) -> AbstractContextManager[None]:
+        return trace.span("observation", self.message.headers)
 
 
-def _key(seen: Observation) -> str:
-    return f"{seen.device}|{seen.key}"
+class Turn(NamedTuple):
+    """What is written at once of a condition: its alarm (None: a new one), and what is said of it."""
+
+    alarm: Record | None
+    said: Sequence[Heard]
+
+    @property
+    def last(self) -> Heard:
+        return self.said[-1]
 
 
-async def _open(work: Work, seen: Observation) -> Record | None:
-    """The alarm that is open for this condition. One that a client cleared is over: it gives its key free."""
-    found = await work.store.find(ALARM.name, {"tenant": seen.tenant, "facts.openKey": _key(seen)}, limit=1)
-    if found and found[0].body["state"] == "cleared":
-        await work.resources.change(ALARM, found[0], facts=CLOSED)
-        return None
-    return found[0] if found else None
+async def hear(work: Work, message: Message) -> None:
+    """What the network says of a condition: a new alarm, one more time the one that is open, or its end."""
+    await hear_all(work, [message])
 
 
-def _position(message: Message) -> dict[str, Any]:
-    place = message.position
-    return {"epoch": place.epoch, "sequence": place.sequence, "part": place.part}
+async def hear_all(work: Work, messages: Sequence[Message]) -> None:
+    """The same for many of one tenant's devices or of several's, in the order in which it was said.
+
+    The conditions are taken side by side, and what is said of each in its order. Then their neighbourhoods are asked to
+    be looked at, also of what was counted before: whoever counted it may have died before it asked.
+    """
+    said = [Heard(Observation(**message.body["observation"]), message) for message in messages]
+    ahead = _sorted(said, lambda one: one.condition)
+    alarms = await _open(work, list(ahead))
+    while turns := [turn for one in ahead if (turn := _next(alarms.get(one), ahead[one]))]:
+        for turn, alarm in await _take(work, turns):
+            one = turn.last.condition
+            ahead[one] = [heard for heard in ahead[one] if not _counted(alarm, heard)]
+            alarms[one] = None if alarm.body["state"] == "cleared" else alarm
+    for tenant, heard in _sorted(said, lambda one: one.seen.tenant).items():
+        await have_looked(work, tenant, [one.place for one in heard], messages[0].id)
 
 
-def _counted(alarm: Record, message: Message) -> bool:
-    """Whether the alarm has taken this message already. A stream that was made anew counts from one again."""
-    facts, place = alarm.facts, message.position
+def _sorted(said: Iterable[Heard], by: Callable[[Heard], T]) -> dict[T, list[Heard]]:
+    found: dict[T, list[Heard]] = {}
+    for heard in said:
+        found.setdefault(by(heard), []).append(heard)
+    return found
+
+
+def _next(alarm: Record | None, ahead: Sequence[Heard]) -> Turn | None:
+    """The next turn of a condition. To be raised again with the same severity is one, however often. Pure."""
+    if alarm is None:
+        first = next((one for one in ahead if not one.clears), None)
+        return Turn(None, [first]) if first else None
+    left = [one for one in ahead if not _counted(alarm, one)]
+    same = takewhile(lambda one: not one.clears and _severity(one.seen) == _severity(left[0].seen), left)
+    return Turn(alarm, [*same] or left[:1]) if left else None
+
+
+def _counted(alarm: Record, heard: Heard) -> bool:
+    """Whether the alarm has taken this already. A stream that was made anew counts from one again."""
+    facts, place = alarm.facts, heard.message.position
     same = facts.get("epoch") == place.epoch
     return same and (int(facts["sequence"]), int(facts.get("part", 0))) >= (place.sequence, place.part)
 
 
-async def _raise(work: Work, seen: Observation, message: Message) -> None:
-    affected = await inventory.on(work.store, seen.tenant, seen.device, seen.object) if _disturbs(seen) else []
-    at = parts.place(seen.device, seen.object)
+async def _open(work: Work, conditions: Sequence[Condition]) -> dict[Condition, Record | None]:
+    """The alarms that are open for these. One that a client cleared is over: it gives its key free."""
+    found = []
+    for tenant in {condition.tenant for condition in conditions}:
+        for keys in handfuls([condition.key for condition in conditions if condition.tenant == tenant]):
+            found += await work.store.find(ALARM.name, {"tenant": tenant, "facts.openKey": {"$in": [*keys]}})
+    for record in found:
+        if record.body["state"] == "cleared":
+            await work.resources.change(ALARM, record, facts=CLOSED)
+    return {Condition(one.tenant, one.facts["key"]): one for one in found if one.body["state"] != "cleared"}
+
+
+async def _take(work: Work, turns: Sequence[Turn]) -> list[tuple[Turn, Record]]:
+    """Write these turns, each of another condition. Raises Unavailable or Stale if one of them could not be written."""
+    drafts = [*await _new(work, turns), *await _changed(work, turns)]
+    outcomes = await work.resources.write([draft for _, draft in drafts])
+    taken: list[tuple[Turn, Record]] = []
+    stale: list[Stale] = []
+    for (turn, draft), outcome in zip(drafts, outcomes, strict=True):
+        if isinstance(outcome, Stale):
+            stale.append(outcome)
+        elif isinstance(outcome, Conflict):
+            taken.append((turn, await _raised_before(work, draft.record)))
+        else:
+            _record(work, turn, outcome)
+            taken.append((turn, outcome))
+    if stale:
+        raise stale[0]
+    return taken
+
+
+async def _raised_before(work: Work, alarm: Record) -> Record:
+    """The alarm that this very message raised before, and that is over since. Anything else is tried again."""
+    try:
+        found = await work.store.get(ALARM.name, alarm.tenant, alarm.id)
+    except NotFound as error:
+        raise Unavailable(f"another alarm still holds {alarm.facts['key']}") from error
+    if found.body["state"] != "cleared":
+        raise Unavailable(f"somebody else raises {alarm.facts['key']}")
+    return found
+
+
+def _record(work: Work, turn: Turn, alarm: Record) -> None:
+    """Each alarm that is raised, cleared or flaps leaves a record."""
+    who, on = f"device/{turn.last.seen.device}", f"alarm/{alarm.id}"
+    with trace.span("alarm", alarm.facts["carrier"]):
+        if turn.alarm is None:
+            services = len(alarm.body["affectedService"])
+            work.audit.record("alarm.raised", alarm.tenant, who, on, "done", services=services)
+        elif alarm.body["state"] == "cleared":
+            work.audit.record("alarm.cleared", alarm.tenant, who, on, "done")
+        elif alarm.body.get("flapping") and not turn.alarm.body.get("flapping"):
+            work.audit.record("alarm.flapping", alarm.tenant, who, on, "done", raised=alarm.facts["count"])
+
+
+async def _new(work: Work, turns: Sequence[Turn]) -> list[tuple[Turn, Draft]]:
+    """The alarms of those turns that raise one."""
+    new = [turn for turn in turns if turn.alarm is None]
+    disturbing = [turn.last for turn in new if _disturbs(turn.last.seen)]
+    standing: dict[str, Sequence[Service]] = {}
+    for tenant, said in _sorted(disturbing, lambda one: one.seen.tenant).items():
+        standing |= await inventory.standing(work.store, tenant, sorted({one.part for one in said}))
+    drafts = []
+    for turn in new:
+        affected = standing.get(turn.last.part, ()) if _disturbs(turn.last.seen) else ()
+        with turn.last.span:
+            drafts.append((turn, _raise(work, turn.last, affected)))
+    return drafts
+
+
+def _raise(work: Work, heard: Heard, affected: Sequence[Service]) -> Draft:
+    seen, key, place = heard.seen, heard.condition.key, heard.message.position
     facts = {
-        "key": _key(seen),
-        "openKey": _key(seen),
-        "place": at,
-        "openAt": at,
+        "key": key,
+        "openKey": key,
+        "place": heard.place,
+        "openAt": heard.place,
         "openOn": seen.device,
         "fault": seen.kind == "fault",
         "count": 1,
         "carrier": trace.headers(),
         **touches(work, affected),
-        **_position(message),
+        **heard.position,
     }
-    place = message.position
     which = f"{place.sequence}.{place.part}" if place.part else f"{place.sequence}"
-    id = str(uuid5(NAMESPACE_URL, f"{seen.tenant}|{_key(seen)}|{place.epoch}|{which}"))
-    try:
-        alarm = await work.resources.create(ALARM, seen.tenant, _alarm(work, seen, affected), facts, id)
-    except Conflict:
-        await _raised_before(work, seen, id)
-        return
-    who, on = f"device/{seen.device}", f"alarm/{alarm.id}"
-    work.audit.record("alarm.raised", seen.tenant, who, on, "done", services=len(affected))
+    id = str(uuid5(NAMESPACE_URL, f"{seen.tenant}|{key}|{place.epoch}|{which}"))
+    return work.resources.new(ALARM, seen.tenant, _alarm(work, seen, affected), facts, id, by=OURS)
 
 
-async def _raised_before(work: Work, seen: Observation, id: str) -> None:
-    """This very message raised the alarm, and it was cleared since: nothing to do. Anything else is tried again."""
-    try:
-        await work.store.get(ALARM.name, seen.tenant, id)
-    except NotFound as error:
-        raise Unavailable(f"another alarm still holds {_key(seen)}") from error
+async def _changed(work: Work, turns: Sequence[Turn]) -> list[tuple[Turn, Draft]]:
+    """The alarms that are raised once more, cleared, or found to flap."""
+    known = [(turn, turn.alarm) for turn in turns if turn.alarm]
+    before = await flapping.cleared_before(work, [(alarm, turn.last.seen) for turn, alarm in known if turn.last.clears])
+    tenants = {alarm.tenant for turn, alarm in known if turn.last.clears}
+    topologies = {tenant: await work.known.topologies.of(work.store, tenant) for tenant in tenants}
+    return [
+        (
+            turn,
+            _clear(work, alarm, turn.last, before.get(alarm.id, ()), topologies[alarm.tenant])
+            if turn.last.clears
+            else _raise_again(work, alarm, turn.said),
+        )
+        for turn, alarm in known
+    ]
+
+
+def _raise_again(work: Work, alarm: Record, said: Sequence[Heard]) -> Draft:
+    count, last = alarm.facts["count"] + len(said), said[-1]
+    change = {"state": "updated", "perceivedSeverity": _severity(last.seen), **_counted_as(last.seen, count)}
+    facts = {"count": count, **flapping.once_quiet(work.settings, alarm, {}), **last.position}
+    with last.span:
+        return _change(work, alarm, change, facts)
+
+
+def _clear(work: Work, alarm: Record, last: Heard, before: Sequence[float], topology: Topology) -> Draft:
+    """The network says that the condition is over: that is the evidence on which the alarm is cleared."""
+    change = {
+        "state": "cleared",
+        "perceivedSeverity": "cleared",
+        "alarmClearedTime": instant(last.seen.time),
+        "clearSystemId": last.seen.device,
+    }
+    facts = {**CLOSED, **last.position}
+    also = look_at_head(alarm, topology)
+    if flapping.stays_open(work.settings, alarm, before, last.seen.time):
+        change, facts = flapping.open_until_quiet(work.settings, alarm, change, last.position)
+    # the all-clear belongs to the trace that the fault began
+    with trace.span("alarm.clear", alarm.facts["carrier"]):
+        return _change(work, alarm, change, facts, also)
+
+
+def _change(
+    work: Work, alarm: Record, body: Mapping[str, Any], facts: Mapping[str, Any], also: Sequence[Outgoing] = ()
+) -> Draft:
+    return work.resources.changed(ALARM, alarm, body, facts, also, by=OURS) or Draft(alarm)
 
 
 def _disturbs(seen: Observation) -> bool:

@@ -8,7 +8,7 @@ quiet is over stands on the alarm, so any worker decides and releases, also afte
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from time import time
 from typing import Any
@@ -17,7 +17,7 @@ from convergedon.adapters.contract import Observation
 from convergedon.core import trace
 from convergedon.core.errors import Stale
 from convergedon.core.settings import Settings
-from convergedon.core.store import Record
+from convergedon.core.store import Record, handfuls
 from convergedon.handlers.alarms import ALARM
 from convergedon.mediation.problems import CLOSED
 from convergedon.mediation.work import Work
@@ -44,31 +44,48 @@ def once_quiet(settings: Settings, alarm: Record, change: Mapping[str, Any]) -> 
     return {"onceQuiet": dict(change), "quietAt": time() + settings.flap_quiet}
 
 
-async def holds_open(
-    work: Work, alarm: Record, seen: Observation, change: Mapping[str, Any], position: Mapping[str, Any]
-) -> bool:
-    """Whether a clear leaves its alarm open because that flaps, which is written down then."""
-    begins = not alarm.body.get("flapping")
-    if begins and not is_one_too_many(work.settings, await _cleared_before(work, alarm, seen), seen.time):
-        return False
+def stays_open(settings: Settings, alarm: Record, cleared: Iterable[float], now: float) -> bool:
+    """Whether a clear leaves its alarm open: that flaps, or does from now on."""
+    return bool(alarm.body.get("flapping")) or is_one_too_many(settings, cleared, now)
+
+
+def open_until_quiet(
+    settings: Settings, alarm: Record, change: Mapping[str, Any], position: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The body and facts of an alarm that stays open in spite of a clear, which would have been this change."""
     flaps = {"flapping": True}
-    facts = {**once_quiet(work.settings, alarm.with_(flaps), change), **position}
-    with trace.span("alarm.flap", alarm.facts["carrier"]):
-        await work.resources.change(ALARM, alarm, flaps, facts)
-        if begins:
-            _record(work, alarm, "alarm.flapping", f"device/{seen.device}")
-    return True
+    return flaps, {**once_quiet(settings, alarm.with_(flaps), change), **position}
 
 
-async def _cleared_before(work: Work, alarm: Record, seen: Observation) -> list[float]:
-    """When the network lately said that this condition is over. While this alarm was open, it did not."""
-    since = seen.time - work.settings.flap_window
-    if not work.settings.flap_clears or alarm.facts["at"]["alarmRaisedTime"] < since * SECOND:
-        return []
-    lately = {"facts.key": alarm.facts["key"], "facts.at.alarmClearedTime": {"$gte": int(since * SECOND)}}
-    found = await work.store.find(ALARM.name, {"tenant": alarm.tenant, **lately})
-    said = [one for one in found if one.body.get("clearSystemId") == seen.device]
-    return [one.facts["at"]["alarmClearedTime"] / SECOND for one in said]
+async def cleared_before(work: Work, clears: Sequence[tuple[Record, Observation]]) -> dict[str, list[float]]:
+    """alarm -> when the network lately said that its condition is over. While the alarm was open, it did not."""
+    window = work.settings.flap_window
+    asked = [
+        (alarm, seen)
+        for alarm, seen in clears
+        if work.settings.flap_clears and alarm.facts["at"]["alarmRaisedTime"] >= (seen.time - window) * SECOND
+    ]
+    found: dict[str, list[float]] = {}
+    for few in handfuls(asked):
+        found |= {alarm.id: [] for alarm, _ in few}
+        since = min(seen.time for _, seen in few) - window
+        keys = {"$in": sorted({alarm.facts["key"] for alarm, _ in few})}
+        lately = {"facts.key": keys, "facts.at.alarmClearedTime": {"$gte": int(since * SECOND)}}
+        for tenant in {alarm.tenant for alarm, _ in few}:
+            over = await work.store.find(ALARM.name, {"tenant": tenant, **lately})
+            for alarm, seen in few:
+                found[alarm.id] += [_cleared(one) for one in over if _is_of(one, alarm, seen)]
+    return found
+
+
+def _is_of(over: Record, alarm: Record, seen: Observation) -> bool:
+    """Whether the network said that this alarm is over, and of the same condition."""
+    same = (over.tenant, over.facts["key"]) == (alarm.tenant, alarm.facts["key"])
+    return same and over.body.get("clearSystemId") == seen.device
+
+
+def _cleared(alarm: Record) -> float:
+    return float(alarm.facts["at"]["alarmClearedTime"] / SECOND)
 
 
 async def release(work: Work) -> None:

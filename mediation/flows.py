@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from convergedon.core.bus import Message
 from convergedon.handlers.remediation import WORKFLOW_RUN
@@ -31,9 +31,9 @@ FLOWS: Mapping[str, tuple[Step, ...]] = {
     "ProductOrderStateChangeEvent": (drafts.submit, assurance.tell_order_ended, cancellation.conclude),
     "CancelProductOrderCreateEvent": (cancellation.cancel,),
     # fault line
-    "fault": (assurance.raise_alarm,),
-    "unmapped": (assurance.raise_alarm,),
-    "clear": (assurance.clear_alarm,),
+    "fault": (assurance.hear,),
+    "unmapped": (assurance.hear,),
+    "clear": (assurance.hear,),
     "AlarmCreateEvent": (problems.take_up, remediation.begin),
     "AlarmStateChangeEvent": (problems.take_up, remediation.hear),
     "AlarmAttributeValueChangeEvent": (problems.take_up, remediation.begin),
@@ -62,6 +62,14 @@ FLOWS: Mapping[str, tuple[Step, ...]] = {
     "UsageStateChangeEvent": (billing.rate,),
     "CustomerBillOnDemandCreateEvent": (billing.bill,),
 }
+
+TOGETHER: Mapping[Step, Callable[[Work, Sequence[Message]], Awaitable[None]]] = {assurance.hear: assurance.hear_all}
+"""How steps are done for many observations that came in one message."""
+IDLE: Mapping[Step, Callable[[Work, Message], bool]] = {
+    problems.take_up: lambda _, message: problems.is_known(message),
+    remediation.begin: lambda work, _: not work.workflows,
+}
+"""When steps have nothing to do: then nobody is asked whether they may, and there is nothing to record."""
 
 
 def step_name(step: Step) -> str:

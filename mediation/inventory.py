@@ -15,7 +15,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from convergedon.core.errors import Conflict, Stale
-from convergedon.core.store import Record, Store
+from convergedon.core.store import Record, Store, handfuls
 from convergedon.handlers.product_ordering import PRODUCT_ORDER
 from convergedon.handlers.resource import Body, Resources, now
 from convergedon.handlers.service_inventory import FROM_ORDERS, SERVICE
@@ -26,10 +26,6 @@ _LIFE = SERVICE.lifecycle
 assert _LIFE
 _TAKEN_BACK = replace(SERVICE, lifecycle=replace(_LIFE, moves={**_LIFE.moves, "terminated": ("active",)}))
 """A service of which an order was taken back: that it had ended was true only as long as the order was."""
-
-
-LOOKED_UP = 500
-"""Parts that are asked for at a time."""
 
 
 @dataclass(frozen=True)
@@ -225,8 +221,8 @@ async def on(store: Store, tenant: str, device: str, object: str) -> list[Servic
 async def standing(store: Store, tenant: str, ids: Sequence[str]) -> dict[str, list[Service]]:
     """part -> the active services that stand on it, for those of these parts on which any does."""
     found: dict[str, dict[str, Service]] = {}
-    for first in range(0, len(ids), LOOKED_UP):
-        some = set(ids[first : first + LOOKED_UP])
+    for few in handfuls(ids):
+        some = set(few)
         where = {"tenant": tenant, "body.supportingResource.id": {"$in": sorted(some)}}
         for record in await store.find(SERVICE.name, where):
             for part in record.body["supportingResource"] if record.body["state"] == "active" else ():

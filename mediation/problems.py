@@ -17,7 +17,7 @@ from typing import Any
 from convergedon.core import trace
 from convergedon.core.bus import Message, partition, token
 from convergedon.core.errors import Conflict, NotFound, Unavailable
-from convergedon.core.store import Outgoing, Record, Store
+from convergedon.core.store import Outgoing, Record, Store, handfuls
 from convergedon.handlers.affected_parties import AFFECTED_PARTY
 from convergedon.handlers.alarms import ALARM, referred
 from convergedon.mediation import affected, aside, inventory
@@ -57,20 +57,25 @@ CONCLUDED = frozenset(
 """Members of which a change has an alarm looked at: what conclusions are drawn from, and what they are."""
 MOST_CORRELATED = 2_000
 """Alarms that a head lists: each of its events carries the list. All of them name it as their parent."""
+OURS = "fault line"
+"""Who made a change of which the event asks for no look: one was asked for, or it was made by one."""
 CLOSED = dict.fromkeys(("openKey", "openAt", "openOn"))
 """What an alarm gives free when it is over: its condition's key, and its place among what is open."""
-LOOKED_UP = 500
 WAITED = 0.25
 """Seconds after which a message was not alone: then its whole device is looked at, for all that wait behind it."""
 
 # asking for a look
 
 
+def is_known(message: Message) -> bool:
+    """Whether an event of an alarm asks for no look: nothing is concluded from what changed, or one was asked for."""
+    fields = message.body["event"].get("fieldPath")
+    return message.body.get("by") == OURS or (fields is not None and CONCLUDED.isdisjoint(fields.split(",")))
+
+
 async def take_up(work: Work, message: Message) -> None:
     """An event of an alarm: have its neighbourhood looked at, if anything is concluded from what changed."""
     event = message.body["event"]
-    if "fieldPath" in event and CONCLUDED.isdisjoint(event["fieldPath"].split(",")):
-        return
     tenant, id = message.body["tenant"], message.body["id"]
     for look in [_look(tenant, place, event["eventId"]) for place in await _places(work, tenant, id, event)]:
         await work.bus.publish(look.subject, look.body, look.id, look.headers)
@@ -98,6 +103,28 @@ def _look(tenant: str, place: str, cause: str) -> Outgoing:
     body = {"look": place, "about": {"kind": ALARM.name, "tenant": tenant, "id": place}}
     subject = f"task.{partition(f'alarms of {tenant}')}.{token(tenant)}"
     return Outgoing(f"{cause}:{place}", subject, body, trace.headers())
+
+
+async def have_looked(work: Work, tenant: str, places: Iterable[str], cause: str) -> None:
+    """Have these places looked at: one look for all that are of one neighbourhood."""
+    topology = await work.known.topologies.of(work.store, tenant)
+    asked = {reconsidered(place, topology): place for place in sorted(set(places), reverse=True)}
+    for place in sorted(asked.values()):
+        look = _look(tenant, place, cause)
+        await work.bus.publish(look.subject, look.body, look.id, look.headers)
+
+
+def look_at_head(alarm: Record, topology: Topology) -> list[Outgoing]:
+    """A look at the head that an alarm leaves when it is cleared, where one at its own place does not reach that."""
+    place = alarm.facts["place"]
+    head = alarm.facts.get("headAt", place)
+    reached = head == place or _is_in(head, reconsidered(place, topology))
+    return [] if reached else [_look(alarm.tenant, head, f"{alarm.id}:{alarm.revision}")]
+
+
+def _is_in(place: str, near: Collection[str]) -> bool:
+    """Whether a place is among these, of which a device stands for all that is part of it."""
+    return place in near or device_of(place) in near
 
 
 async def looks(store: Store, tenant: str, cause: str) -> list[Outgoing]:
@@ -173,10 +200,9 @@ async def _heard_of(
 
 async def _exactly_at(work: Work, tenant: str, places: Collection[str]) -> list[Record]:
     """What is open at these places alone."""
-    listed, found = sorted(places), []
-    for first in range(0, len(listed), LOOKED_UP):
-        where = {"tenant": tenant, "facts.openAt": {"$in": listed[first : first + LOOKED_UP]}}
-        found += await work.store.find(ALARM.name, where)
+    found = []
+    for few in handfuls(sorted(places)):
+        found += await work.store.find(ALARM.name, {"tenant": tenant, "facts.openAt": {"$in": [*few]}})
     return found
 
 
@@ -185,9 +211,8 @@ async def _open_at(work: Work, kind: str, tenant: str, places: Collection[str]) 
     devices = [place for place in places if kind_of(place) == "device"]
     found: dict[str, Record] = {}
     for path, wanted in (("facts.openAt", places), ("facts.openOn", devices)):
-        listed = sorted(wanted)
-        for first in range(0, len(listed), LOOKED_UP):
-            where = {"tenant": tenant, path: {"$in": listed[first : first + LOOKED_UP]}}
+        for few in handfuls(sorted(wanted)):
+            where = {"tenant": tenant, path: {"$in": [*few]}}
             found |= {record.id: record for record in await work.store.find(kind, where)}
     return list(found.values())
 
@@ -217,7 +242,7 @@ class Look:
         return [one for one in outside if self._correlation.root_of(one) != (one in self._inferred)]
 
     def _is_near(self, place: str) -> bool:
-        return place in self.near or device_of(place) in self.near
+        return _is_in(place, self.near)
 
     async def write(self) -> None:
         """Write what differs: what is found to fail, whom it affects, what follows, and what is found no more."""

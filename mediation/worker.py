@@ -7,9 +7,10 @@ the reasons; each one that has run, or may not, leaves an audit record.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from time import perf_counter
 from typing import Any
 from urllib.parse import unquote
@@ -23,7 +24,7 @@ from convergedon.core.policy import Decision, system
 from convergedon.core.tasks import end
 from convergedon.mediation import cancellation, flapping, inventory, metering, ordering
 from convergedon.mediation.delivery import Delivery
-from convergedon.mediation.flows import FLOWS, Step, name_of, step_name
+from convergedon.mediation.flows import FLOWS, IDLE, TOGETHER, Step, name_of, step_name
 from convergedon.mediation.telling import cases
 from convergedon.mediation.telling.dispatch import Sending
 from convergedon.mediation.work import Work
@@ -106,29 +107,61 @@ class Worker:
             await self._each(message)
             return
         for step in FLOWS.get(name_of(message), ()):
-            await self._step(step, message)
+            if not (step in IDLE and IDLE[step](self._work, message)):
+                await self._step(step, message)
 
     async def _each(self, message: Message) -> None:
-        """Observations that came in one message: one after the other, each in the trace that it began.
+        """Observations that came in one message, in their order: together what can be, else one after the other."""
+        for several in runs(parts(message)):
+            if len(several) < 2 or not await self._together(several):
+                for part in several:
+                    await self._part(message, part)
+
+    async def _part(self, message: Message, part: Message) -> None:
+        """One of them, in the trace that it began.
 
         One that fails for good is put on the bus again by itself, to be parked alone; the others go on.
         """
-        for part in parts(message):
-            try:
-                with trace.span("observation", part.headers):
-                    await self._flow(part)
-            except (Unavailable, Stale):
-                raise
-            except Exception as error:
-                log.warning("observation taken out of its message", id=part.id, reason=str(error) or repr(error))
-                await self._work.bus.publish(message.subject, part.body, f"alone:{part.id}", part.headers)
+        try:
+            with trace.span("observation", part.headers):
+                await self._flow(part)
+        except (Unavailable, Stale):
+            raise
+        except Exception as error:
+            log.warning("observation taken out of its message", id=part.id, reason=str(error) or repr(error))
+            await self._work.bus.publish(message.subject, part.body, f"alone:{part.id}", part.headers)
 
-    async def _step(self, step: Step, message: Message) -> None:
-        """Run one step if the policy lets it. Raises Forbidden; what comes back later leaves no record this time."""
+    async def _together(self, several: Sequence[Message]) -> bool:
+        """Run a step for all of these, if it may be run for each. Says no where one of them has to be taken alone."""
+        (step,) = FLOWS[name_of(several[0])]
+        asked = {_same(part): part for part in several}
+        decisions = {which: await self._decide(step, part) for which, part in asked.items()}
+        if not all(decision.allow for decision in decisions.values()):
+            return False
+        begun = perf_counter()
+        try:
+            with metrics.STEP_SECONDS.labels(step.__name__).time():
+                await TOGETHER[step](self._work, several)
+        except (Unavailable, Stale):
+            raise
+        except Exception as error:
+            log.warning("observations are taken one by one", step=step_name(step), reason=str(error) or repr(error))
+            return False
+        took = {"seconds": round(perf_counter() - begun, 6), "together": len(several)}
+        for which, part in asked.items():
+            number = sum(_same(one) == which for one in several)
+            self._record(step, concerned(part), "done", decisions[which], observations=number, **took)
+        return True
+
+    async def _decide(self, step: Step, message: Message) -> Decision:
         about = concerned(message)
         question = {"kind": "step", "step": step_name(step), **about}
         tenant = _tenant_of_subject(message) or about.get("tenant", "")
-        decision = await self._work.policy.decide(system(tenant), "run", question, channel="flow")
+        return await self._work.policy.decide(system(tenant), "run", question, channel="flow")
+
+    async def _step(self, step: Step, message: Message) -> None:
+        """Run one step if the policy lets it. Raises Forbidden; what comes back later leaves no record this time."""
+        about, decision = concerned(message), await self._decide(step, message)
         if not decision.allow:
             self._record(step, about, "refused", decision, reasons=list(decision.reasons))
             decision.require()
@@ -161,6 +194,18 @@ def parts(message: Message) -> Iterator[Message]:
         headers, body = {"traceparent": each["traceparent"]}, {"observation": each["observation"]}
         place = replace(message.position, part=number)
         yield replace(message, id=each["observation"]["id"], body=body, headers=headers, position=place)
+
+
+def runs(several: Iterable[Message]) -> Iterator[Sequence[Message]]:
+    """Those that follow each other and have the same step, which is done for many at once; any other by itself."""
+    for steps, run in groupby(several, lambda part: FLOWS.get(name_of(part), ())):
+        found = [*run]
+        yield from [found] if len(steps) == 1 and steps[0] in TOGETHER else [[one] for one in found]
+
+
+def _same(part: Message) -> str:
+    """What parts have in common of which the policy is asked the same."""
+    return str(concerned(part))
 
 
 PASSED_ON = ("tenant", "owner", "purpose", "workflow", "approval")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -12,7 +13,7 @@ import pytest
 from convergedon.core.errors import Conflict, Invalid, NotFound, Stale
 from convergedon.core.matching import matches
 from convergedon.core.memory import MemoryStore
-from convergedon.core.store import GONE, HANDFUL, WALKED, Kind, MongoStore, Outgoing, Record, Store, Unsent
+from convergedon.core.store import GONE, HANDFUL, WALKED, Draft, Kind, MongoStore, Outgoing, Record, Store, Unsent
 
 KINDS = [Kind("thing", ("body.state", "facts.parties"), ("facts.openKey",), sole=("facts.lock",))]
 
@@ -121,6 +122,62 @@ async def test_of_many_writers_exactly_one_wins_each_revision(store: Store) -> N
     await asyncio.gather(*(add() for _ in range(20)))
 
     assert (await store.get("thing", "acme", "1")).body == {"n": 20}
+
+
+async def test_many_are_created_each_as_if_alone(store: Store) -> None:
+    """Those that exist already hold up none of the others, and messages are told of what is stored alone."""
+    told: list[Unsent] = []
+    store.written = told.append
+    await store.create(thing("1", state="first"))
+    keyed = thing("2").with_(facts={"openKey": "link:1"})
+    drafts = [Draft(thing("1", state="second")), Draft(keyed, [message("a")]), Draft(thing("3"), [message("b")])]
+    drafts += [Draft(replace(keyed, id="4"), [message("c")]), Draft(thing("5", nested={"a.b": [{"$c": None}]}))]
+
+    first, *others = await store.create_all(drafts)
+    kinds = [type(one) for one in (first, *others)]
+    assert kinds == [Conflict, Record, Record, Conflict, Record]
+    assert others[0] == await store.get("thing", "acme", "2")
+    assert (await store.get("thing", "acme", "1")).body == {"state": "first"}
+    assert (await store.get("thing", "acme", "5")).body == {"nested": {"a.b": [{"$c": None}]}}
+    assert sorted(m.id for unsent in told for m in unsent.messages) == ["a", "b"]
+    assert sorted(m.id for unsent in await store.unsent(-1) for m in unsent.messages) == ["a", "b"]
+    assert await store.create_all([]) == []
+
+
+async def test_many_are_replaced_each_as_if_alone(store: Store) -> None:
+    """Whichever of them somebody else has changed or removed, or has a fact that another holds: the others are done."""
+    told: list[Unsent] = []
+    await store.append([thing(str(n), n=n, nested={"a.b": [{"$c": n}]}) for n in range(60)])
+    held = await store.get("thing", "acme", "7")
+    await store.replace(held.with_(facts={"openKey": "taken"}))
+    read = sorted(await store.find("thing", {}), key=lambda record: int(record.id))
+    await store.replace(read[3].with_({"n": "by another"}), [message("another")])
+    await store.delete(read[4])
+    store.written = told.append
+    drafts = [Draft(record.with_({"m": 1}), [message(f"m{record.id}")]) for record in read]
+    drafts[5] = Draft(read[5].with_({"m": 1}, {"openKey": "taken"}), [message("m5")])
+    drafts[6] = Draft(read[6].with_({"m": 1}))
+
+    done = await store.replace_all(drafts)
+    failed = {n: type(one) for n, one in enumerate(done) if not isinstance(one, Record)}
+    assert failed == {3: Stale, 4: Stale, 5: Conflict}
+    for n, one in enumerate(done):
+        if isinstance(one, Record):
+            assert one == await store.get("thing", "acme", str(n))
+            assert (one.body["m"], one.body["nested"]) == (1, {"a.b": [{"$c": n}]})
+    assert (await store.get("thing", "acme", "3")).body["n"] == "by another"
+    assert {m.id for unsent in told for m in unsent.messages} == {f"m{n}" for n in range(60)} - {"m3", "m4", "m5", "m6"}
+    assert {unsent.id for unsent in await store.unsent(-1)} == {str(n) for n in range(60)} - {"5", "6"}
+    assert await store.replace_all([]) == []
+
+
+async def test_what_has_left_does_not_wait_on(store: Store) -> None:
+    """A later change takes out of the outbox what was published meanwhile, and nothing that was not."""
+    first = await store.create(thing(), [message("a"), message("b")])
+    store.published = lambda id: id == "a"
+    await store.replace_all([Draft(first.with_({"n": 1}), [message("c")])])
+
+    assert [[m.id for m in u.messages] for u in await store.unsent(-1)] == [["b", "c"]]
 
 
 async def test_messages_wait_until_they_are_sent(store: Store) -> None:

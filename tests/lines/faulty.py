@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from convergedon.core.errors import Unavailable
-from convergedon.core.store import Outgoing, Record, Store, Unsent, Where, Written
+from convergedon.core.errors import Conflict, Stale, Unavailable
+from convergedon.core.store import Draft, Outgoing, Published, Record, Store, Unsent, Where, Written
 
 
 class FaultyStore:
@@ -27,6 +27,14 @@ class FaultyStore:
     def written(self, told: Written) -> None:
         self.inner.written = told
 
+    @property
+    def published(self) -> Published:
+        return self.inner.published
+
+    @published.setter
+    def published(self, has_left: Published) -> None:
+        self.inner.published = has_left
+
     async def _write(self, write: Any) -> Any:
         self.writes += 1
         fails = self.writes == self.fails_at
@@ -40,6 +48,19 @@ class FaultyStore:
 
     async def create(self, record: Record, messages: Sequence[Outgoing] = ()) -> Record:
         return await self._write(self.inner.create(record, messages))
+
+    async def create_all(self, drafts: Sequence[Draft]) -> list[Record | Conflict]:
+        """Cut off, those before are stored and those after are not."""
+        return [await self._tried(self._write(self.inner.create(*draft))) for draft in drafts]
+
+    async def replace_all(self, drafts: Sequence[Draft]) -> list[Record | Conflict | Stale]:
+        return [await self._tried(self._write(self.inner.replace(*draft))) for draft in drafts]
+
+    async def _tried(self, write: Any) -> Any:
+        try:
+            return await write
+        except (Conflict, Stale) as error:
+            return error
 
     async def append(self, records: Sequence[Record]) -> None:
         await self.inner.append(records)
