@@ -21,7 +21,10 @@ Text = Annotated[str, StringConstraints(min_length=1)]
 # A device's name becomes part of subjects on the bus and of URLs
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
-SECRETS = {"netconf": ("password",), "snmp": ("community", "authKey", "privKey", "writeCommunity")}
+SECRETS = {
+    "netconf": ("password", "keyPassphrase"),
+    "snmp": ("community", "authKey", "privKey", "writeCommunity"),
+}
 """section -> its secrets. Each is given, or is what a file (xFile) or an environment variable (xEnv) holds."""
 SHORTEST_KEY = 8
 """Characters of a pass phrase, at least (RFC 3414, 11.2)."""
@@ -53,6 +56,9 @@ class Netconf(Section):
     passwordFile: Text | None = None
     passwordEnv: Text | None = None
     keyFile: Text | None = None
+    keyPassphrase: Text | None = Field(None, repr=False)
+    keyPassphraseFile: Text | None = None
+    keyPassphraseEnv: Text | None = None
     hostKey: Text | None = None
     knownHosts: Text | None = None
     trustFirstUse: bool = False
@@ -62,6 +68,8 @@ class Netconf(Section):
     def _says_who_we_are(self) -> Self:
         if not self.given("password") and self.keyFile is None:
             raise ValueError("one of password, passwordFile, passwordEnv and keyFile is needed")
+        if self.given("keyPassphrase") and self.keyFile is None:
+            raise ValueError("a keyPassphrase is that of a keyFile, which is missing")
         return self
 
 

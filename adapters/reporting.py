@@ -2,12 +2,15 @@
 
 A publish and its acknowledgement cost as much as a trap from its arrival on, so what arrives together is stored
 together. Messages go out in the order of what is in them and over one connection: each device's stay in order.
+
+An adapter whose devices can tell again keeps here how far it has heard them, for whoever goes on after it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
+from uuid import uuid4
 
 import orjson
 
@@ -28,6 +31,20 @@ class Reporting:
 
     async def __call__(self, seen: Observation) -> None:
         await self._bus.publish(self._subject(seen.device), {"observation": vars(seen)}, seen.id)
+
+    async def reached(self, device: str) -> dict[str, Any] | None:
+        """The position that was kept of a device, with the id of what was ``reported`` last: it may be newer."""
+        kept, told = await self._bus.last(self._position(device)), await self._bus.last(self._subject(device))
+        if kept is None:
+            return None
+        return {**kept.body, "reported": told.body["observation"]["id"] if told else ""}
+
+    async def reach(self, device: str, position: Mapping[str, Any]) -> None:
+        """Keep a position of a device in place of the former: ``at`` and ``ids``, what of that moment is safe."""
+        await self._bus.publish(self._position(device), position, f"position:{uuid4().hex}")
+
+    def _position(self, device: str) -> str:
+        return f"position.{self._adapter}.{token(device)}"
 
     def pack(self, told: Sequence[Told]) -> list[Parcel]:
         parcels: list[Parcel] = []

@@ -59,6 +59,8 @@ WRONG_LAST = 10071
 STREAMS: Mapping[str, StreamConfig] = {
     "EVENTS": StreamConfig(subjects=["event.>"], max_age=7 * DAY),
     "NETWORK": StreamConfig(subjects=["network.>"], max_age=7 * DAY),
+    # how far adapters have heard devices that can tell again
+    "POSITIONS": StreamConfig(subjects=["position.>"], max_msgs_per_subject=1),
     # what observations came to for each usage type and interval, until usage was made of it: none goes for another
     "METERED": StreamConfig(
         subjects=["metered.>"], max_bytes=2 << 30, discard=DiscardPolicy.NEW, compression=StoreCompression.S2

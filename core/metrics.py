@@ -30,6 +30,9 @@ RECEIVED = Counter("convergedon_adapter_received_total", "Datagrams or notificat
 DECODED = Counter("convergedon_adapter_decoded_total", "Datagrams understood.", ["adapter"])
 DROPPED = Counter("convergedon_adapter_dropped_total", "Datagrams dropped, by reason.", ["adapter", "reason"])
 OBSERVED = Counter("convergedon_adapter_observations_total", "Observations made safe.", ["adapter", "kind"])
+GAPS = Counter(
+    "convergedon_adapter_gaps_total", "Times a device could not tell again what nobody had listened to.", ["adapter"]
+)
 RELOADS = Counter(
     "convergedon_adapter_reloads_total", "Times devices and mapping were read again.", ["adapter", "result"]
 )

@@ -130,7 +130,9 @@ class NetconfAdapter:
         await self._peer(edit.intent.device).run(change.confirm, edit)
 
     async def rollback(self, edit: Edit) -> Sequence[Difference]:
-        return await self._peer(edit.intent.device).run(change.rollback, edit)
+        peer = self._peer(edit.intent.device)
+        await peer.run(change.leave, edit)
+        return await peer.run(change.rollback, edit)
 
     async def release(self, edit: Edit) -> None:
         self._seen.discard(edit.intent.key)

@@ -7,6 +7,9 @@ makes it last, rollback brings back what was. How safe that is depends on what t
   gateway dies the device ends in the old or the new configuration: before the commit nothing was changed, and after it
   the device's own timer decides unless we confirm. The commit carries an id made from the intent's key, so that whoever
   performs the intent next can ask the device for it.
+- With confirmed commit 1.0 (RFC 4741) only the session that committed can confirm, and its end is the change's end: to
+  take it back we leave. Whoever finds the new configuration asks whether it is pending by locking running, which the
+  device denies as long as it is.
 - Without, we undo ourselves, by editing back what was read before. A gateway that dies after the edit leaves the new
   configuration, which the next delivery of the intent verifies.
 """
@@ -14,6 +17,7 @@ makes it last, rollback brings back what was. How safe that is depends on what t
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +56,7 @@ def capabilities(connection: Connection) -> frozenset[Capability]:
         "verify": True,
         "rollback": bool(_target(connection)),
         "candidate": _target(connection) == "candidate",
-        "confirmedCommit": _undoes_itself(connection),
+        "confirmedCommit": _by_id(connection) or _by_session(connection),
         "notifications": connection.can(":notification"),
     }
     return frozenset(name for name, has in said.items() if has)
@@ -83,7 +87,7 @@ def prepare(connection: Connection, service: Service, intent: Intent, confirm_ti
         raise Unsupported(f"{connection.device} has neither a candidate nor a writable running configuration")
     wanted, operational = _texts(service, intent)
     before = _stored(connection, service, intent, _left(intent))
-    needed = bool(_differences(service, wanted, before)) or _cancelled(connection, intent, _left(intent))
+    needed = bool(_differences(service, wanted, before)) or _was_pending(connection, intent)
     if needed:
         _lock(connection, _left(intent))
         before = _stored(connection, service, intent, _left(intent))
@@ -136,7 +140,7 @@ def _settled(connection: Connection, edit: Edit) -> tuple[Leaves | None, Sequenc
             return found, wrong
         if connection.stopping.wait(wait):
             raise Unavailable(f"{connection.device}: the netconf adapter is stopping; the intent comes back")
-        if edit.needed and _undoes_itself(connection) and time.monotonic() >= extend:
+        if edit.needed and _by_id(connection) and time.monotonic() >= extend:
             _extend(connection, edit)
             extend = time.monotonic() + edit.confirm_timeout / 3
         wait = min(2 * wait, LOOK_AGAIN, edit.confirm_timeout / 6)
@@ -146,17 +150,29 @@ def _settled(connection: Connection, edit: Edit) -> tuple[Leaves | None, Sequenc
 
 def confirm(connection: Connection, edit: Edit) -> None:
     """Make it last, past a restart of the device too."""
-    if _undoes_itself(connection):
+    if _by_id(connection):
         connection.call("commit", persist_id=persist_id(edit.intent), within=_patience(edit))
+    elif _by_session(connection):
+        if not connection.holds:
+            raise Unavailable(f"{connection.device}: the session that committed has ended, and the change with it")
+        connection.call("commit", within=_patience(edit))
     if connection.can(":startup"):
         _keep(connection, edit)
     connection.unlock()
 
 
+def leave(connection: Connection, edit: Edit) -> None:
+    """End the session that committed, where that is how the device undoes it."""
+    if _by_session(connection) and connection.holds:
+        connection.leave()
+
+
 def rollback(connection: Connection, edit: Edit) -> Sequence[Difference]:
     """Cancel the commit, unless the device has undone it already, or edit back; then read what it has."""
-    if _undoes_itself(connection):
+    if _by_id(connection):
         _cancelled(connection, edit.intent, _patience(edit))
+    elif _by_session(connection):
+        _over(connection, _timer(connection, edit) + RPC_TIMEOUT)
     else:
         _edit_back(connection, edit)
     now = _stored(connection, edit.service, edit.intent, _patience(edit))
@@ -183,8 +199,43 @@ def _target(connection: Connection) -> str:
     return "running" if connection.can(":writable-running") else ""
 
 
-def _undoes_itself(connection: Connection) -> bool:
+def _by_id(connection: Connection) -> bool:
+    """Whether the device undoes what is not confirmed by whoever knows its id."""
     return _target(connection) == "candidate" and connection.can(":confirmed-commit:1.1")
+
+
+def _by_session(connection: Connection) -> bool:
+    """Whether it undoes what the session that committed does not confirm."""
+    return _target(connection) == "candidate" and not _by_id(connection) and connection.can(":confirmed-commit:1.0")
+
+
+def _timer(connection: Connection, edit: Edit) -> int:
+    """The seconds after which the device undoes it; one of version 1.0 does not let them be set anew."""
+    return edit.confirm_timeout if _by_id(connection) else max(edit.confirm_timeout, math.ceil(edit.service.settle) + 5)
+
+
+def _was_pending(connection: Connection, intent: Intent) -> bool:
+    """Whether what the device has was that of a commit that was not confirmed; it is none any more."""
+    if not _by_session(connection):
+        return _cancelled(connection, intent, _left(intent))
+    if _over(connection, 0.0):
+        return False
+    if not _over(connection, min(LOCK_PATIENCE, _left(intent))):
+        raise Locked(f"{connection.device}: another session has not confirmed its commit, or has locked running")
+    return True
+
+
+def _over(connection: Connection, patience: float) -> bool:
+    """Whether running could be locked for a moment: it cannot while another session has a commit pending."""
+    until, wait = time.monotonic() + patience, FIRST_WAIT
+    while connection.lock("running", RPC_TIMEOUT):
+        if time.monotonic() + wait >= until:
+            return False
+        if connection.stopping.wait(wait):
+            raise Unavailable(f"{connection.device}: the netconf adapter is stopping; the intent comes back")
+        wait = min(2 * wait, LOOK_AGAIN)
+    connection.unlock()
+    return True
 
 
 def _differences(service: Service, wanted: Wanted | None, found: Leaves | None) -> list[Difference]:
@@ -263,9 +314,11 @@ def _edit(connection: Connection, edit: Edit, wanted: Wanted | None, within: flo
 
 
 def _commit(connection: Connection, edit: Edit, within: float) -> None:
-    if _undoes_itself(connection):
+    if _by_id(connection):
         timer = {"confirmed": True, "timeout": str(edit.confirm_timeout), "persist": persist_id(edit.intent)}
         connection.call("commit", within=within, **timer)
+    elif _by_session(connection):
+        connection.call("commit", within=within, confirmed=True, timeout=str(_timer(connection, edit)))
     else:
         connection.call("commit", within=within)
 
@@ -321,7 +374,7 @@ def _keep(connection: Connection, edit: Edit) -> None:
 
 def _cancelled(connection: Connection, intent: Intent, within: float) -> bool:
     """Undo our commit where it is pending; whether it was."""
-    if not _undoes_itself(connection):
+    if not _by_id(connection):
         return False
     try:
         connection.call("cancel_commit", persist_id=persist_id(intent), within=within)

@@ -106,7 +106,12 @@ def event_time(notification: etree._Element) -> str:
 
 def happened(notification: etree._Element) -> float:
     """When it happened, in seconds since the epoch. Raises ValueError where it does not say."""
-    return datetime.fromisoformat(event_time(notification)).timestamp()
+    return moment(event_time(notification))
+
+
+def moment(text: str) -> float:
+    """Seconds since the epoch of a time as devices write it. Raises ValueError."""
+    return datetime.fromisoformat(text).timestamp()
 
 
 def _is_time(element: etree._Element) -> bool:

@@ -1,8 +1,9 @@
 """Hears what devices tell by themselves (RFC 5277), each over a session of its own.
 
-What was told while nobody listened is told again: after a reconnection the device replays from the last notification
-that was made safe, and what was safe already is known by its id. A device that cannot be reached for a while is one
-fault until it is listened to again.
+What was told while nobody listened is told again: the device replays from the last notification that was made safe, and
+what was safe already is known by its id. How far that is outlives us, where what we report to keeps it (``Keeping``).
+What a device cannot tell again is told in its place: that something is missing, and from when to when. A device that
+cannot be reached for a while is one fault until it is listened to again.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ import hashlib
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import structlog
 
 from convergedon.adapters.contract import Observation, Report
-from convergedon.adapters.netconf.events import Events, event_time, written
+from convergedon.adapters.netconf.events import Events, event_time, moment, written
 from convergedon.adapters.netconf.session import CONNECT_SECONDS, RPC_TIMEOUT, Access, Connection, Denied, dial
 from convergedon.core import metrics
 from convergedon.core.errors import Unavailable
@@ -31,8 +33,27 @@ REMEMBERED = 1_000
 SILENT_AFTER = 10.0
 """Seconds without a session after which a device counts as unreachable: one session may be lost."""
 SILENCE = "netconf:unreachable"
+GAP = {
+    "alarmType": "processingErrorAlarm",
+    "perceivedSeverity": "warning",
+    "probableCause": "informationMissing",
+    "specificProblem": "the device cannot tell again what it told while nobody listened",
+}
 
+BEGINNINGS = ("replayLogCreationTime", "replayLogAgedTime")
+"""What a device says of its log: when it was begun, and when the last was told that is not in it any more."""
+
+T = TypeVar("T")
 log = structlog.get_logger()
+
+
+@runtime_checkable
+class Keeping(Protocol):
+    """A ``Report`` that also keeps how far each device's notifications are safe; both raise Unavailable."""
+
+    async def reached(self, device: str) -> Mapping[str, Any] | None: ...
+
+    async def reach(self, device: str, position: Mapping[str, Any]) -> None: ...
 
 
 class Listener:
@@ -41,8 +62,9 @@ class Listener:
     def __init__(
         self, access: Access, tenant: str, events: Events, report: Report, silent_after: float = SILENT_AFTER
     ) -> None:
-        self._access, self._tenant, self._events, self._report = access, tenant, events, report
         self._silent_after = silent_after
+        self._access, self._tenant, self._events, self._report = access, tenant, events, report
+        self._keeping = report if isinstance(report, Keeping) else None
         self._loop = asyncio.get_running_loop()
         self._stopping = threading.Event()
         self._sever: Callable[[], None] = lambda: None
@@ -51,6 +73,7 @@ class Listener:
         self._at = ""
         self._alike: Counter[bytes] = Counter()
         self._known: deque[str] = deque(maxlen=REMEMBERED)
+        self._safe: deque[str] = deque(maxlen=REMEMBERED)
         self._reporting: Any = None
         self._words = ""
         self._listening = False
@@ -58,6 +81,7 @@ class Listener:
         self._silent: bool | None = None  # not known: what was told before this process began is not over by itself
         self.received = 0
         self.unreadable = 0
+        self.gaps = 0
 
     def start(self) -> None:
         self._thread.start()
@@ -73,12 +97,14 @@ class Listener:
     def health(self) -> dict[str, Any]:
         state = "listening" if self._listening else "unreachable" if self._words else "connecting"
         words = {"words": self._words} if self._words else {}
-        return {"state": state, "received": self.received, "unreadable": self.unreadable, **words}
+        counts = {"received": self.received, "unreadable": self.unreadable, "gaps": self.gaps}
+        return {"state": state, **counts, **words}
 
     def _run(self) -> None:
-        wait = FIRST_WAIT
+        wait, resumed = FIRST_WAIT, False
         while not self._stopping.is_set():
             try:
+                resumed = resumed or self._resume()
                 with_session = dial(self._access, self._dialled, CONNECT_SECONDS, self._stopping)
                 self._listen(with_session)
             except (Unavailable, Denied) as error:
@@ -100,9 +126,18 @@ class Listener:
 
     def _tell(self, seen: Observation) -> None:
         with suppress(Unavailable):  # the adapter is stopping
-            self._make_safe(seen)
+            self._report_safely(seen)
             self._silent = seen.kind == "fault"
-            metrics.OBSERVED.labels("netconf", seen.kind).inc()
+
+    def _resume(self) -> bool:
+        """Go on from where whoever listened before us was; true once that is known."""
+        if self._keeping is not None:
+            keeping, device = self._keeping, self._access.device
+            if kept := self._in_loop(lambda: keeping.reached(device)):
+                self._since = kept["at"]
+                self._known.extend([*kept["ids"], kept["reported"]])
+                self._safe.extend(kept["ids"])
+        return True
 
     def _listen(self, connection: Connection) -> None:
         try:
@@ -117,31 +152,58 @@ class Listener:
             connection.close()
 
     def _subscribe(self, connection: Connection) -> None:
-        """Have everything from the last that was made safe; a device without replay tells from now on."""
-        began = datetime.fromtimestamp(time.time(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        try:
-            connection.subscribe(self._since or None, RPC_TIMEOUT)
-        except Denied as denied:
-            if not self._since:
-                raise
-            log.warning("no replay of notifications", device=self._access.device, reason=denied.words)
-            connection.subscribe(None, RPC_TIMEOUT)
-        self._since = self._since or began
+        """Have everything from the last that was made safe; where nothing was, from now on."""
+        began = datetime.fromtimestamp(time.time(), UTC)
         self._alike.clear()
+        if not self._since:
+            connection.subscribe(None, RPC_TIMEOUT)
+            self._reach(began.strftime("%Y-%m-%dT%H:%M:%SZ"))  # some devices tell the time in whole seconds
+        elif missing := self._replay(connection, began.isoformat()):
+            until, words = missing
+            log.warning("notifications cannot be replayed", device=self._access.device, reason=words)
+            self._report_safely(self._gap(until, words))
+            self._reach(until)
+            self.gaps += 1
+            metrics.GAPS.labels("netconf").inc()
+
+    def _replay(self, connection: Connection, now: str) -> tuple[str, str] | None:
+        """Have what was told since replayed; until when that is not to be had, and why, where some of it is not."""
+        about = connection.stream(RPC_TIMEOUT)
+        if about.get("replaySupport") != "false":
+            try:
+                connection.subscribe(self._since, RPC_TIMEOUT)
+            except Denied as denied:
+                words = denied.words
+            else:
+                begins = max((about.get(leaf, "") for leaf in BEGINNINGS), key=_moment)
+                # of a moment of which nothing is known we may have heard the end only
+                forgotten = _moment(begins) > _moment(self._since) + (0 if self._safe else 1)
+                return (begins, "its log begins later") if forgotten else None
+        else:
+            words = "its stream has no replay"
+        connection.subscribe(None, RPC_TIMEOUT)
+        return now, words
+
+    def _gap(self, until: str, words: str) -> Observation:
+        device, now = self._access.device, time.time()
+        id = hashlib.sha256(f"{device} gap {self._since} {until}".encode()).hexdigest()[:32]
+        about = {**GAP, "details": {"from": self._since, "until": until, "words": words}}
+        return Observation(id, "fault", "netconf", device, self._tenant, now, key="netconf:gap", attributes=about)
 
     def _take(self, notification: Any) -> None:
         self.received += 1
-        number = self._number(notification)
+        at, number = event_time(notification), self._number(notification)
         try:
             seen = self._events.observation(notification, self._access.device, self._tenant, number)
         except ValueError:
             self.unreadable += 1
             return
+        if at != self._since:
+            self._safe.clear()
+        self._since = at
         if seen is not None and seen.id not in self._known:
             self._make_safe(seen)
             self._known.append(seen.id)
-            metrics.OBSERVED.labels("netconf", seen.kind).inc()
-        self._since = event_time(notification)
 
     def _number(self, notification: Any) -> int:
         """Which this is of those alike to the letter. A replay begins with a moment's first: it counts the same."""
@@ -151,16 +213,40 @@ class Listener:
         self._alike[told] += 1
         return self._alike[told] - 1
 
-    def _make_safe(self, seen: Observation) -> None:
+    def _report_safely(self, seen: Observation) -> None:
         """Report it until it is stored; nothing after it is taken before."""
+        self._in_loop(lambda: _reported(self._report, seen))
+        metrics.OBSERVED.labels("netconf", seen.kind).inc()
+
+    def _make_safe(self, seen: Observation) -> None:
+        """Report what the device told, and keep that it is safe."""
+        self._report_safely(seen)
+        self._safe.append(seen.id)
+        self._keep()
+
+    def _reach(self, at: str) -> None:
+        """Go on from this moment; nothing of it is known."""
+        self._since = at
+        self._safe.clear()
+        self._keep()
+
+    def _keep(self) -> None:
+        if self._keeping is not None:
+            keeping, position = self._keeping, {"at": self._since, "ids": list(self._safe)}
+            self._in_loop(lambda: keeping.reach(self._access.device, position))
+
+    def _in_loop(self, what: Callable[[], Awaitable[T]]) -> T:
+        """Have something done where the bus is, again and again until it could be."""
         wait = FIRST_WAIT
         while True:
             if self._stopping.is_set():
                 raise Unavailable("the netconf adapter is stopping; the device is asked for a replay")
-            self._reporting = asyncio.run_coroutine_threadsafe(_reported(self._report, seen), self._loop)
+            self._reporting = asyncio.run_coroutine_threadsafe(_awaited(what), self._loop)
             try:
-                self._reporting.result()
-                return
+                done: T = self._reporting.result()
+                return done
+            except CancelledError:
+                continue  # we are stopping
             except Unavailable:
                 self._stopping.wait(wait)
                 wait = min(2 * wait, LONGEST_WAIT)
@@ -169,6 +255,18 @@ class Listener:
         self._sever = sever
         if self._stopping.is_set():
             sever()
+
+
+def _moment(text: str) -> float:
+    """0 for what is no time."""
+    try:
+        return moment(text)
+    except ValueError:
+        return 0.0
+
+
+async def _awaited(what: Callable[[], Awaitable[T]]) -> T:
+    return await what()
 
 
 def _silence(device: str, tenant: str, kind: Literal["fault", "clear"], severity: str, words: str) -> Observation:

@@ -17,6 +17,8 @@ from ncclient.transport.session import SessionListener  # type: ignore[import-un
 
 BASE = "urn:ietf:params:xml:ns:netconf:base:1.0"
 NOTIFICATION = "urn:ietf:params:xml:ns:netconf:notification:1.0"
+STREAMS = "urn:ietf:params:xml:ns:netmod:notification"
+STREAM = "NETCONF"
 REPLY = f"{{{BASE}}}rpc-reply"
 DATASTORES = frozenset({"source", "target"})
 
@@ -72,10 +74,20 @@ class Answers(SessionListener):  # type: ignore[misc]
 def written(rpc: str, *arguments: Any, **named: Any) -> etree._Element:
     """The element of an operation: its parameters in the order in which they are given, None left out."""
     if rpc == "create_subscription":
-        return _operation(NOTIFICATION, "create-subscription", {"stream": "NETCONF", "startTime": named["start_time"]})
+        return _operation(NOTIFICATION, "create-subscription", {"stream": STREAM, "startTime": named["start_time"]})
     given = {**dict(zip(POSITIONAL.get(rpc, ()), arguments, strict=False)), **named}
     parameters = {NAMES.get(name, name): given[name] for name in ORDER.get(rpc, ()) if name in given}
     return _operation(BASE, rpc.replace("_", "-"), parameters)
+
+
+def described() -> etree._Element:
+    """The filter for what a device says of the stream that is subscribed to."""
+    chosen = etree.Element(f"{{{BASE}}}filter", {"type": "subtree"}, nsmap={None: BASE})
+    parent = chosen
+    for step in ("netconf", "streams", "stream"):
+        parent = etree.SubElement(parent, f"{{{STREAMS}}}{step}", nsmap={None: STREAMS})
+    etree.SubElement(parent, f"{{{STREAMS}}}name").text = STREAM
+    return chosen
 
 
 POSITIONAL = {

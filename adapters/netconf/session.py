@@ -34,7 +34,7 @@ from ncclient.transport.session import NetconfBase  # type: ignore[import-untype
 from ncclient.transport.ssh import SSHSession  # type: ignore[import-untyped]
 
 from convergedon.adapters.contract import Rpc, tell
-from convergedon.adapters.netconf.rpc import Answer, Answers, written
+from convergedon.adapters.netconf.rpc import Answer, Answers, described, written
 from convergedon.core import trace
 from convergedon.core.errors import CredentialsRefused, Misconfigured, OutcomeUnknown, Unavailable, Unreachable
 
@@ -55,6 +55,7 @@ _SETTINGS = (
     "username",
     "password",
     "keyFile",
+    "keyPassphrase",
     "hostKey",
     "knownHosts",
     "trustFirstUse",
@@ -71,7 +72,7 @@ class Access:
     port: int
     username: str
     password: str | None = field(repr=False)
-    key_file: str | None
+    key: paramiko.PKey | None = field(repr=False)
     host_key: str | None
     known_hosts: str | None = None
     notifications: bool = False
@@ -89,9 +90,9 @@ class Access:
                 raise wrong(key, "must be text")
             return value
 
-        for key in given:
-            if key not in _SETTINGS:
-                raise wrong(key, f"unknown key; known are {', '.join(_SETTINGS)}")
+        for known in given:
+            if known not in _SETTINGS:
+                raise wrong(known, f"unknown key; known are {', '.join(_SETTINGS)}")
         port = given.get("port", 830)
         if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65_536:
             raise wrong("port", "must be a TCP port")
@@ -99,10 +100,17 @@ class Access:
         if not username:
             raise wrong("username", "is missing")
         password, key_file, host_key = text("password"), text("keyFile"), text("hostKey")
+        passphrase = text("keyPassphrase")
         if not (password or key_file):
             raise wrong("password", "is missing; a password or a keyFile is needed")
         if key_file and not Path(key_file).is_file():
             raise wrong("keyFile", "there is no such file")
+        if passphrase and not key_file:
+            raise wrong("keyPassphrase", "is that of a keyFile, which is missing")
+        try:
+            key = _key(key_file, passphrase) if key_file else None
+        except ValueError as error:
+            raise wrong("keyPassphrase" if passphrase else "keyFile", str(error)) from None
         known_hosts = text("knownHosts")
         if known_hosts and (fault := _unreadable(known_hosts)):
             raise wrong("knownHosts", fault)
@@ -116,7 +124,7 @@ class Access:
             raise wrong("hostKey", "must be the base64 part of an ed25519, ecdsa or rsa public key")
         listens = given.get("notifications") is True
         host = text("host") or address
-        return cls(device, host, port, username, password, key_file, host_key, known_hosts, listens)
+        return cls(device, host, port, username, password, key, host_key, known_hosts, listens)
 
 
 class Denied(Exception):
@@ -133,11 +141,31 @@ class Denied(Exception):
 
 
 class PromptSession(SSHSession):  # type: ignore[misc]
-    """ncclient's SSH session with messages written at once, by the thread that has them."""
+    """ncclient's SSH session with messages written at once, by the thread that has them, and a key of our own."""
 
-    def __init__(self, handler: Any) -> None:
+    def __init__(self, handler: Any, key: paramiko.PKey | None) -> None:
         super().__init__(handler)
+        self._key = key
         self._lost = False
+
+    def _auth(self, username: str, password: str | None, *_: Any) -> None:
+        """Log in with the key, with the password, or with both where the device wants both.
+
+        ncclient's own takes the password for the key's pass phrase.
+        """
+        ways: list[Callable[[], list[str]]] = []
+        if self._key is not None:
+            ways.append(lambda: list(self._transport.auth_publickey(username, self._key)))
+        if password is not None:
+            ways.append(lambda: list(self._transport.auth_password(username, password)))
+        refused: list[Exception] = []
+        for way in ways:
+            try:
+                if not way():
+                    return
+            except paramiko.AuthenticationException as error:
+                refused.append(error)
+        raise AuthenticationError(repr(refused))
 
     def send(self, message: str) -> None:
         self.write(message.encode())
@@ -227,6 +255,15 @@ class Connection:
         """Have the device tell what happens from now on, and before that what happened since (RFC 5277)."""
         self.call("create_subscription", start_time=since, within=within)
 
+    def stream(self, within: float) -> Mapping[str, str]:
+        """What the device says of the stream that is subscribed to (RFC 5277, 3.2.5.1); empty where it says nothing."""
+        try:
+            found = self.call("get", filter=described(), within=within).data_ele
+        except Denied:
+            return {}
+        leaves = [] if found is None else found.iterfind("{*}netconf/{*}streams/{*}stream/*")
+        return {etree.QName(leaf).localname: (leaf.text or "").strip() for leaf in leaves}
+
     def notification(self, within: float) -> etree._Element | None:
         """Wait for a notification. Raises Unreachable when the session has ended."""
         found = self._manager.take_notification(timeout=within)
@@ -315,7 +352,7 @@ def _dial(
     dialled(lambda: _shut(link))
     handler = make_device_handler({"name": "default"})
     handler.add_additional_netconf_params({"capabilities": list(CAPABILITIES)})
-    session = PromptSession(handler)
+    session = PromptSession(handler, access.key)
     bound = threading.Timer(within, _shut, [link])  # ncclient's own time-outs bound neither login nor key exchange
     bound.daemon = True
     bound.start()
@@ -329,7 +366,6 @@ def _dial(
             timeout=within,
             username=access.username,
             password=access.password,
-            key_filename=access.key_file,
             allow_agent=False,
             look_for_keys=False,
             hostkey_verify=bool(access.host_key or access.known_hosts),
@@ -378,6 +414,17 @@ def _sentence(error: RPCError) -> str:
 
 def _holder(error: RPCError) -> str | None:
     return next((node.text for node in error.xml.iter("{*}session-id")), None)
+
+
+def _key(file: str, passphrase: str | None) -> paramiko.PKey:
+    """A private key. Raises ValueError with what is wrong with it, and never what is in it."""
+    try:
+        return paramiko.PKey.from_path(file, passphrase.encode() if passphrase else None)
+    except TypeError:
+        words = "the key is not encrypted" if passphrase else "the key is encrypted: keyPassphrase is missing"
+    except (OSError, ValueError, paramiko.SSHException):
+        words = "it does not open the key" if passphrase else "there is no private key in the file"
+    raise ValueError(words)
 
 
 def _unreadable(known_hosts: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import asyncssh
 import ncclient.transport.session
 import pytest
 from ncclient.manager import Manager, make_device_handler
@@ -780,6 +781,74 @@ async def test_logs_carry_neither_payloads_nor_passwords(
     assert element.password not in caplog.text
 
 
+# --- keys
+
+
+PHRASE = "s3cret of the key"
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key that is encrypted and one that is not."""
+    folder = tmp_path_factory.mktemp("keys")
+    for name, phrase in (("encrypted", PHRASE), ("plain", None)):
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        key.write_private_key(folder / name, passphrase=phrase)
+        key.write_public_key(folder / f"{name}.pub")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("encrypted", {"keyPassphrase": PHRASE, "password": None}),
+        ("plain", {"password": None}),
+        ("plain", {"password": "not that of the element"}),
+    ],
+)
+async def test_a_key_logs_in_whether_it_is_encrypted_or_not(
+    name: str,
+    changed: dict[str, Any],
+    keys: Path,
+    element: Element,
+    make_adapter: MakeAdapter,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A password that stands beside is the device's, not the key's; and the pass phrase is in no log."""
+    caplog.set_level(logging.DEBUG)
+    element.authorize((keys / f"{name}.pub").read_text().split()[1])
+    adapter = await make_adapter(element, keyFile=str(keys / name), **changed)
+
+    outcome = await perform(adapter, intent(GOLD))
+
+    assert outcome.status == "applied"
+    assert "s3cret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "words"),
+    [
+        ("encrypted", {}, "netconf.keyFile: the key is encrypted: keyPassphrase is missing"),
+        ("encrypted", {"keyPassphrase": "s3cret of another"}, "netconf.keyPassphrase: it does not open the key"),
+        ("plain", {"keyPassphrase": PHRASE}, "netconf.keyPassphrase: the key is not encrypted"),
+        ("plain.pub", {}, "netconf.keyFile: there is no private key in the file"),
+    ],
+)
+async def test_a_key_that_cannot_be_opened_is_refused_at_start(
+    name: str, changed: dict[str, Any], words: str, keys: Path, element: Element, make_adapter: MakeAdapter
+) -> None:
+    with pytest.raises(Misconfigured, match=words) as raised:
+        await make_adapter(element, keyFile=str(keys / name), **changed)
+
+    assert "s3cret" not in str(raised.value)
+
+
+def test_what_is_known_of_a_device_shows_no_secret(keys: Path) -> None:
+    given = {"username": "lab", "password": PHRASE, "keyFile": str(keys / "encrypted"), "keyPassphrase": PHRASE}
+
+    assert "s3cret" not in repr(Access.of("pe1", "127.0.0.1", {**given, "trustFirstUse": True}))
+
+
 # --- settings
 
 
@@ -789,6 +858,7 @@ async def test_logs_carry_neither_payloads_nor_passwords(
         ({"hostKey": None}, "netconf.hostKey: is missing"),
         ({"hostKey": "AAAA"}, "netconf.hostKey: must be the base64"),
         ({"password": None}, "netconf.password: is missing"),
+        ({"keyPassphrase": "s3cret-of-pe"}, "netconf.keyPassphrase: is that of a keyFile, which is missing"),
         ({"keyFile": "/nowhere/key"}, "netconf.keyFile: there is no such file"),
         ({"username": None}, "netconf.username: is missing"),
         ({"port": 0}, "netconf.port: must be a TCP port"),

@@ -20,6 +20,7 @@ from convergedon.core import settings
 RUNNING = "urn:ietf:params:netconf:capability:writable-running:1.0"
 DEVICES = {
     "confirmed commit": CAPABILITIES,
+    "confirmed commit 1.0": tuple(uri for uri in CAPABILITIES if "confirmed-commit:1.1" not in uri),
     "candidate": tuple(uri for uri in CAPABILITIES if "confirmed-commit" not in uri),
     "running": (*(uri for uri in CAPABILITIES if ":candidate:" not in uri and "confirmed" not in uri), RUNNING),
 }
@@ -33,9 +34,15 @@ STEPS = {
     "confirmed commit": [
         "get-config", "lock", "get-config", "discard-changes", "edit-config", "commit", "get", "confirm", "unlock",
     ],
+    "confirmed commit 1.0": [
+        "get-config", "lock", "get-config", "discard-changes", "edit-config", "commit", "get", "commit", "unlock",
+    ],
     "candidate": ["get-config", "lock", "get-config", "discard-changes", "edit-config", "commit", "get", "unlock"],
     "running": ["get-config", "lock", "get-config", "edit-config", "get", "unlock"],
 }  # fmt: skip
+
+
+CONFIRMED = ["confirmed commit", "confirmed commit 1.0"]
 
 
 class Scene:
@@ -98,6 +105,7 @@ async def test_the_steps_of_a_change_are_these(kind: str, scene: Scene) -> None:
     assert scene.held() == "new"
     assert {"candidate", "confirmedCommit"} & capabilities == {
         "confirmed commit": {"candidate", "confirmedCommit"},
+        "confirmed commit 1.0": {"candidate", "confirmedCommit"},
         "candidate": {"candidate"},
         "running": set(),
     }[kind]
@@ -127,8 +135,11 @@ async def test_a_cut_at_any_step_leaves_the_old_or_the_new(kind: str, turn: int,
     assert not scene.element.locked
 
 
+@pytest.mark.parametrize("kind", CONFIRMED)
 @pytest.mark.parametrize("turn", range(1, len(STEPS["confirmed commit"]) + 1))
-async def test_a_gateway_that_dies_at_any_step_is_followed_by_one_that_finishes(turn: int, scene: Scene) -> None:
+async def test_a_gateway_that_dies_at_any_step_is_followed_by_one_that_finishes(
+    turn: int, kind: str, scene: Scene
+) -> None:
     """The one that follows knows nothing but the intent, and finds the rest on the device."""
     scene.proxy.arm(turn, "silence")
     dying = asyncio.ensure_future(perform(scene.adapters[0], intent(NEW)))
@@ -147,8 +158,9 @@ async def test_a_gateway_that_dies_at_any_step_is_followed_by_one_that_finishes(
     assert not scene.element.pending
 
 
+@pytest.mark.parametrize("kind", CONFIRMED)
 @pytest.mark.parametrize("turn", range(1, len(STEPS["confirmed commit"]) + 1))
-async def test_a_device_that_restarts_at_any_step_has_the_old_or_the_new(turn: int, scene: Scene) -> None:
+async def test_a_device_that_restarts_at_any_step_has_the_old_or_the_new(turn: int, kind: str, scene: Scene) -> None:
     scene.proxy.arm(turn, "silence")
     lost = asyncio.ensure_future(perform(scene.adapters[0], intent(NEW)))
     await scene.proxy.until_broke()
@@ -207,6 +219,42 @@ async def test_without_confirmed_commit_what_was_new_is_taken_away_again(kind: s
 
     assert outcome.status == "rolledBack"
     assert list(scene.element.running()) == ["acc-1"]
+
+
+@pytest.mark.parametrize("kind", ["confirmed commit 1.0"])
+async def test_a_commit_that_only_its_session_confirms_is_undone_with_it(kind: str, scene: Scene) -> None:
+    """Version 1.0: no id goes out; what is not well is undone by leaving, and no later session is taken in by it."""
+    refused = await perform(scene.adapters[0], intent({"vlan": 101, "bandwidth": 5000}))
+    held, sessions = scene.held(), scene.element.sessions_opened
+    scene.rpcs.clear()
+    again = await perform(scene.adapters[0], intent(OLD, "order-3"))
+
+    assert (refused.status, refused.reason, held) == ("rolledBack", "verification", "old")
+    assert sessions == 2
+    assert again.status == "unchanged"
+    assert [rpc.name for rpc in scene.rpcs] == ["get-config", "lock", "unlock", "get"]
+    assert scene.element.requests["cancel-commit"] == 0
+
+
+@pytest.mark.parametrize("kind", ["confirmed commit 1.0"])
+async def test_what_another_session_has_not_confirmed_is_not_taken_for_done(kind: str, scene: Scene) -> None:
+    """Its gateway lost its machine: the device does not know it yet, and undoes it when its timer ends."""
+    dying = await scene.adapter()
+    change = await dying.prepare(intent(NEW))
+    await dying.commit(change)
+    waiting = asyncio.ensure_future(perform(scene.adapters[0], intent(NEW)))
+    async with asyncio.timeout(20):
+        await scene.element.until(lambda: scene.element.requests["lock"] >= 4)
+    pending, held = scene.element.pending, scene.held()
+    for session in list(scene.element.sessions.values())[1:]:
+        session.drop()
+    outcome = await waiting
+    await dying.release(change)
+
+    assert (pending, held) == (True, "new")
+    assert outcome.done
+    assert scene.held() == "new"
+    assert not scene.element.pending
 
 
 async def test_a_slow_verification_sets_the_devices_timer_anew(tmp_path: Path) -> None:

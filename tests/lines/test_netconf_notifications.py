@@ -1,21 +1,26 @@
 """What elements tell by themselves becomes observations, none lost and none twice; and whom the adapter trusts."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lxml import etree
+from prometheus_client import REGISTRY
 
 from convergedon.adapters.contract import Device, Observation
 from convergedon.adapters.netconf import NetconfAdapter, adapter, create, mapping
 from convergedon.adapters.netconf.lab import ACCESS, NOTIFICATION, Element
 from convergedon.adapters.netconf.listening import SILENCE
+from convergedon.adapters.reporting import Reporting
 from convergedon.adapters.testing.trial import ignore
 from convergedon.core import settings
 from convergedon.core.errors import CredentialsRefused, Misconfigured, Unavailable
+from convergedon.core.memory import MemoryBus
 
 PORT = "ge-0/0/1"
 
@@ -177,6 +182,151 @@ async def test_what_the_mapping_does_not_know_is_told_as_such(
 
     assert (seen.kind, seen.key) == ("unmapped", "unmapped:urn:x#fan-speed")
     assert seen.attributes["details"] == {"fan": "2"}
+
+
+# --- the adapter starts again
+
+
+class Kept(Reporting):
+    """What an adapter's process reports to, which outlives it: the bus."""
+
+    def __init__(self) -> None:
+        self.bus = MemoryBus()
+        super().__init__("netconf", self.bus)
+
+    async def seen(self) -> list[dict[str, Any]]:
+        """What it was told by and of the device, but that it is there."""
+        seen = [body["observation"] for body in await self.bus.read("network.>")]
+        return [one for one in seen if one["key"] != SILENCE]
+
+    async def begun(self) -> dict[str, Any]:
+        """The position from which on everything is heard."""
+        async with asyncio.timeout(20):
+            while (found := await self.reached("pe1")) is None:
+                await asyncio.sleep(0.01)
+        return found
+
+    async def until(self, number: int) -> list[dict[str, Any]]:
+        async with asyncio.timeout(20):
+            while len(found := await self.seen()) < number:
+                await asyncio.sleep(0.01)
+        return found
+
+
+@asynccontextmanager
+async def listened(element: Element, kept: Kept) -> AsyncIterator[NetconfAdapter]:
+    """An adapter's process, from when it listens to its end."""
+    adapter = create(settings.load(), {"pe1": device(element, notifications=True)})
+    await adapter.start(kept)
+    await element.until(lambda: any(session.subscribed for session in element.sessions.values()))
+    yield adapter
+    await adapter.stop()
+    await element.until(lambda: not element.sessions)
+
+
+async def test_what_happened_while_no_adapter_ran_is_told_once_all_the_same(element: Element) -> None:
+    """Whatever was reported before is not reported again, and what it missed is in its order."""
+    kept = Kept()
+    async with listened(element, kept):
+        element.set_link(PORT, False)
+        await kept.until(1)
+    element.set_link(PORT, True)
+    element.set_link(PORT, False)
+    async with listened(element, kept):
+        await kept.until(3)
+    async with listened(element, kept):
+        element.set_link(PORT, True)
+        seen = await kept.until(4)
+
+    assert [one["kind"] for one in seen] == ["fault", "clear", "fault", "clear"]
+    assert len({one["id"] for one in seen}) == 4
+
+
+async def test_a_device_that_was_quiet_until_the_adapter_ended_is_asked_for_what_came_then(element: Element) -> None:
+    kept = Kept()
+    async with listened(element, kept):
+        await kept.begun()
+    element.set_link(PORT, False)
+    async with listened(element, kept):
+        (seen,) = await kept.until(1)
+
+    assert seen["kind"] == "fault"
+
+
+async def test_an_adapter_that_died_before_it_kept_its_position_reports_nothing_twice(element: Element) -> None:
+    """Even long after, when the bus knows the message no more by its id."""
+    kept = Kept()
+    async with listened(element, kept):
+        began = await kept.begun()
+        element.set_link(PORT, False)
+        (first,) = await kept.until(1)
+    await kept.reach("pe1", began)
+    reported: list[str] = []
+
+    class Again(Kept):
+        async def __call__(self, seen: Observation) -> None:
+            if seen.key != SILENCE:
+                reported.append(seen.id)
+
+    again = Again()
+    again._bus = kept.bus
+    async with listened(element, again):
+        element.set_link(PORT, True)
+        async with asyncio.timeout(10):
+            while not reported:
+                await asyncio.sleep(0.01)
+
+    assert len(reported) == 1
+    assert reported != [first["id"]]
+
+
+async def restarted(element: Element) -> str:
+    """Its log is gone with its memory."""
+    await element.stop()
+    await element.start()
+    return "its log begins later"
+
+
+async def forgetful(element: Element) -> str:
+    """Its log is full: what was told meanwhile has pushed itself out."""
+    element.stream.told = deque(element.stream.told, maxlen=1)
+    for up in (True, False):
+        element.set_link(PORT, up)
+    return "its log begins later"
+
+
+async def without_replay(element: Element) -> str:
+    """It has a stream, and no log."""
+    element.stream.replays = False
+    return "its stream has no replay"
+
+
+@pytest.mark.parametrize("happens", [restarted, forgetful, without_replay])
+async def test_what_a_device_cannot_tell_again_is_told_to_be_missing(
+    happens: Callable[[Element], Awaitable[str]], element: Element
+) -> None:
+    """As an alarm with from and until, once for each gap; and it goes on from there."""
+    counted = ("convergedon_adapter_gaps_total", {"adapter": "netconf"})
+    before = REGISTRY.get_sample_value(*counted) or 0
+    kept = Kept()
+    async with listened(element, kept):
+        element.set_link(PORT, False)
+        await kept.until(1)
+    words = await happens(element)
+    async with listened(element, kept) as adapter:
+        gap = (await kept.until(2))[1]
+        health = (await adapter.health())["devices"]["pe1"]["notifications"]
+    async with listened(element, kept):
+        element.set_link(PORT, not element.link_is_up(PORT))
+        seen = await kept.until(len(await kept.seen()) + 1)
+
+    assert (gap["kind"], gap["key"], gap["device"]) == ("fault", "netconf:gap", "pe1")
+    assert gap["attributes"]["probableCause"] == "informationMissing"
+    assert gap["attributes"]["details"]["words"] == words
+    assert gap["attributes"]["details"]["from"] < gap["attributes"]["details"]["until"]
+    assert health["gaps"] == 1
+    gaps = [one for one in seen if one["key"] == "netconf:gap"]
+    assert len(gaps) == (REGISTRY.get_sample_value(*counted) or 0) - before == (2 if words.endswith("replay") else 1)
 
 
 async def test_a_device_that_is_away_when_the_adapter_starts_is_listened_to_later(

@@ -22,9 +22,11 @@ from convergedon.adapters.netconf.change import persist_id
 from convergedon.adapters.netconf.listening import SILENCE
 from convergedon.adapters.netconf.mapping import Service
 from convergedon.adapters.netconf.session import Access, Connection, Denied, dial
+from convergedon.adapters.reporting import Reporting
 from convergedon.adapters.testing.trial import ignore
 from convergedon.adapters.transaction import perform
 from convergedon.core import settings
+from convergedon.core.memory import MemoryBus
 
 pytestmark = pytest.mark.live
 
@@ -317,6 +319,49 @@ async def test_what_the_server_tells_by_itself_is_observed(
     assert [(one.kind, one.key) for one in seen] == 2 * [("fault", "unconfirmed"), ("clear", "unconfirmed")]
     assert len({one.id for one in seen}) == 4
     assert abs(seen[0].time - time.time()) < 60
+
+
+async def test_what_the_server_told_while_no_adapter_ran_is_observed_once(
+    entry: dict[str, Any], services: Services, tmp_path: Path
+) -> None:
+    """It replays, in whole seconds; what was safe before the adapter ended is not told again."""
+    file = tmp_path / "netconf.yaml"
+    file.write_text(COMMITS)
+    bus = MemoryBus()
+    listened = Device("pe1", "acme", "", {"netconf": {**entry, "notifications": True}})
+    performing = make_adapter(entry, services)
+    await performing.start(ignore)
+
+    async def observed() -> list[Mapping[str, Any]]:
+        seen = [body["observation"] for body in await bus.read("network.>")]
+        return [one for one in seen if one["key"] != SILENCE]
+
+    async def told(number: int) -> list[Mapping[str, Any]]:
+        async with asyncio.timeout(20):
+            while len(found := await observed()) < number:
+                await asyncio.sleep(0.02)
+        return found
+
+    async def heard(number: int, wanted: Intent | None = None) -> list[Mapping[str, Any]]:
+        listening = NetconfAdapter(settings.load(), {"pe1": listened}, services, mapping.load_events(file))
+        await listening.start(Reporting("netconf", bus))
+        while (await listening.health())["devices"]["pe1"]["notifications"]["state"] != "listening":
+            await asyncio.sleep(0.02)
+        if wanted:
+            await perform(performing, wanted)
+        found = await told(number)
+        await listening.stop()
+        return found
+
+    await heard(2, intent(GOLD))
+    await perform(performing, intent(None, key="order-2"))
+    seen = await heard(4)
+    await heard(6, intent(GOLD, key="order-3"))
+    await perform(performing, intent(None, key="clean-up"))
+    await performing.stop()
+
+    assert [(one["kind"], one["key"]) for one in seen] == 2 * [("fault", "unconfirmed"), ("clear", "unconfirmed")]
+    assert len({one["id"] for one in await told(6)}) == 6
 
 
 COMMITS = """

@@ -101,10 +101,14 @@ def test_the_line_of_what_is_wrong_is_told(written, text, line):
 
 
 def test_a_key_file_is_found_beside_the_devices_file(written, tmp_path):
+    """And its pass phrase where it is said to be."""
     (tmp_path / "id").write_text("key")
-    device = inventory.load(written(NETCONF.format("keyFile: id")))["pe1"]
+    (tmp_path / "phrase").write_text("swordfish\n")
+    device = inventory.load(written(NETCONF.format("keyFile: id, keyPassphraseFile: phrase")))["pe1"]
 
-    assert device.settings["netconf"]["keyFile"] == str(tmp_path / "id")
+    netconf = device.settings["netconf"]
+    assert (netconf["keyFile"], netconf["keyPassphrase"]) == (str(tmp_path / "id"), "swordfish")
+    assert "swordfish" not in repr(device)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +143,7 @@ def test_a_key_file_is_found_beside_the_devices_file(written, tmp_path):
         (NETCONF.format("password: swordfish, port: 0"), "devices.pe1.netconf.port"),
         (NETCONF.format("passwordFile: missing"), "devices.pe1.netconf.passwordFile"),
         (NETCONF.format("passwordEnv: CONVERGEDON_NOT_SET"), "devices.pe1.netconf.passwordEnv"),
+        (NETCONF.format("password: swordfish, keyPassphrase: swordfish"), "keyFile, which is missing"),
         (NETCONF.format("keyFile: missing"), "devices.pe1.netconf.keyFile"),
     ],
 )

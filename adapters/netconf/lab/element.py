@@ -140,6 +140,10 @@ class Element:
         """The public host key in base64, once the element was started."""
         return self._server.host_key
 
+    def authorize(self, key: str) -> None:
+        """Let in who has this key, too: its public part in base64."""
+        self._server.authorized = key
+
     def device_entry(self) -> dict[str, Any]:
         """Say how to reach the element, as an entry of the devices file."""
         netconf = {

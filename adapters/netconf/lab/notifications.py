@@ -22,6 +22,7 @@ class Stream:
 
     def __init__(self, kept: int = REPLAYED) -> None:
         self.told: deque[tuple[datetime, bytes]] = deque(maxlen=kept)
+        self.replays = True
         self.created = datetime.now(UTC)
         self.aged: datetime | None = None
         """When the last that is forgotten was told."""
@@ -44,6 +45,8 @@ class Stream:
         if stream != STREAM:
             raise RpcError("invalid-value", f"there is no stream {stream!r}", type_="protocol")
         since = operation.findtext(f"{{{NOTIFICATION}}}startTime")
+        if since is not None and not self.replays:
+            raise RpcError("operation-failed", "nothing is replayed here", type_="protocol")
         session.subscribed = True
         if since is not None:
             asyncio.get_running_loop().call_soon(self._replay, session, since.strip())  # after the answer
@@ -55,7 +58,7 @@ class Stream:
         said = {
             "name": STREAM,
             "description": "what this element tells by itself",
-            "replaySupport": "true",
+            "replaySupport": "true" if self.replays else "false",
             "replayLogCreationTime": self.created.isoformat(),
             "replayLogAgedTime": self.aged.isoformat() if self.aged else None,
         }

@@ -17,7 +17,7 @@ Serve = Callable[["asyncssh.SSHServerProcess[bytes]"], Awaitable[None]]
 
 
 class Server:
-    """Lets in who knows the password, and hands out what they open to ``serve``.
+    """Lets in who knows the password, or has the key that is ``authorized``, and hands out what they open to ``serve``.
 
     The host key and the port are kept in the folder. ``gone`` is called when a connection has ended.
     """
@@ -26,6 +26,8 @@ class Server:
         self, folder: Path, login: Callable[[], tuple[str, str]], serve: Serve, gone: Callable[[], None]
     ) -> None:
         self._folder, self._login, self._serve, self._gone = folder, login, serve, gone
+        self.authorized = ""
+        """The public key, in base64."""
         self._acceptor: asyncssh.SSHAcceptor | None = None
         self._key: asyncssh.SSHKey | None = None
         self.connections: set[asyncssh.SSHServerConnection] = set()
@@ -63,12 +65,12 @@ class Server:
 
     async def stop(self) -> None:
         """Close everything; the last ``gone`` comes afterwards."""
-        for connection in list(self.connections):
-            connection.abort()
         if self._acceptor is not None:
             self._acceptor.close()
             await self._acceptor.wait_closed()
             self._acceptor = None
+        for connection in list(self.connections):
+            connection.abort()
 
     def _kept_key(self) -> asyncssh.SSHKey:
         import asyncssh
@@ -100,6 +102,13 @@ class Server:
 
             def validate_password(self, username: str, password: str) -> bool:
                 return (username, password) == server._login()
+
+            def public_key_auth_supported(self) -> bool:
+                return bool(server.authorized)
+
+            def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+                shown = key.export_public_key().split()[1].decode()
+                return (username, shown) == (server._login()[0], server.authorized)
 
         return {
             "server_factory": Login,
