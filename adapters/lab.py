@@ -16,6 +16,7 @@ from convergedon.adapters.flow import lab as exporter
 from convergedon.adapters.labports import OCTETS_A_PACKET
 from convergedon.adapters.netconf.lab import Element, Fault
 from convergedon.adapters.snmp import lab as trapper
+from convergedon.adapters.snmp.element import SimulatedAgent
 from convergedon.core.errors import Invalid, NotFound, Unavailable
 
 ELEMENTS = {"pe1": "acme", "pe2": "acme", "pe3": "globex"}
@@ -58,6 +59,7 @@ class Lab:
         self._folder = folder
         self._receivers = receivers or _nobody
         self._elements = {name: Element(name, folder / name, INTERFACES) for name in ELEMENTS}
+        self._agents = {name: SimulatedAgent(element, folder / name) for name, element in self._elements.items()}
         for name, element in self._elements.items():
             element.on_link = partial(self._trap, name)
 
@@ -66,12 +68,13 @@ class Lab:
         devices = {}
         for name, element in self._elements.items():
             await element.start()
+            await self._agents[name].start()
             entry = element.device_entry()
             devices[name] = {
                 "tenant": ELEMENTS[name],
                 "address": address(name),
                 "netconf": entry["netconf"],
-                "snmp": {"interfaces": dict(enumerate(INTERFACES, 1))},
+                "snmp": {"interfaces": dict(enumerate(INTERFACES, 1)), **self._agents[name].device_entry()},
                 "flow": {"observationDomain": domain(name)},
             }
         file = self._folder / "devices.yaml"
@@ -80,7 +83,8 @@ class Lab:
         return file
 
     async def stop(self) -> None:
-        for element in self._elements.values():
+        for name, element in self._elements.items():
+            await self._agents[name].stop()
             await element.stop()
 
     async def fault(self, device: str, kind: str, interface: str = "") -> str:
@@ -144,9 +148,15 @@ class Lab:
         element.latency = SLOW
         return f"{element.name} takes {SLOW:g} s for each call, until it is mended"
 
+    async def _silent(self, element: Element, interface: str) -> str:
+        element.silent = True
+        return f"{element.name} answers nothing, by NETCONF and SNMP, until it is mended"
+
     async def _reboot(self, element: Element, interface: str) -> str:
+        await self._agents[element.name].stop()
         await element.stop()
         await element.start()
+        await self._agents[element.name].start()
         receivers = self._receivers()
         trapper.trap_cold_start(address(element.name), receivers.community, receivers.trap)
         return f"{element.name} restarted; its sessions are gone, and what was not confirmed is undone"
@@ -192,6 +202,7 @@ FAULTS: Mapping[str, Callable[[Lab, Element, str], Awaitable[str]]] = {
     "flap": Lab._flap,
     "refuse-commit": Lab._refuse_commit,
     "slow": Lab._slow,
+    "silent": Lab._silent,
     "reboot": Lab._reboot,
     "worse": Lab._worse,
     "mend": Lab._mend,

@@ -28,7 +28,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 STOPS = (signal.SIGTERM, signal.SIGINT)
-LAB_FAULTS = ("ifdown", "ifup", "hang", "flap", "refuse-commit", "slow", "reboot", "worse", "mend")
+LAB_FAULTS = ("ifdown", "ifup", "hang", "flap", "refuse-commit", "slow", "silent", "reboot", "worse", "mend")
 SIMULATION = "loopback"
 """The adapter that only tests and the lab's own checks use."""
 

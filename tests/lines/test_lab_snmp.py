@@ -1,0 +1,180 @@
+"""The lab's elements over SNMP: what they are, what goes wrong on them, and what is set on them, as over NETCONF."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convergedon.adapters import inventory, lab
+from convergedon.adapters.contract import Intent
+from convergedon.adapters.netconf import create as netconf
+from convergedon.adapters.snmp import create
+from convergedon.adapters.snmp.asking import Engines, Peer
+from convergedon.adapters.snmp.counters import between
+from convergedon.adapters.snmp.polling import Agent
+from convergedon.adapters.testing.golden import Heard
+from convergedon.adapters.transaction import perform
+from convergedon.core import settings
+from convergedon.core.errors import Unreachable
+
+PORT, OTHER = "ge-0/0/1", "ge-0/0/2"
+OPER, ADMIN, ALIAS = "1.3.6.1.2.1.2.2.1.8.1", "1.3.6.1.2.1.2.2.1.7.1", "1.3.6.1.2.1.31.1.1.1.18.1"
+IN = "1.3.6.1.2.1.31.1.1.1.6.1"
+
+
+class Scene:
+    """The lab, an adapter of each protocol for it, and what traps say."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.heard = folder, Heard()
+        self.lab = lab.Lab(folder / "lab", lambda: lab.Receivers(self.traps, ("127.0.0.1", 9), "public"))
+        self.traps = ("127.0.0.1", 9)
+        self.engines = Engines()
+
+    async def start(self) -> None:
+        devices = inventory.load(await self.lab.start())
+        given = settings.load(trap_port=0, data=self.folder)
+        self.snmp, self.netconf = create(given, devices), netconf(given, devices)
+        [where] = await self.snmp.start(self.heard)
+        self.traps = ("127.0.0.1", int(where.rpartition(":")[2]))
+        await self.netconf.start(self.heard)
+        self.device = devices["pe1"]
+        self.peer = Peer(self.engines, self.device)
+
+    async def stop(self) -> None:
+        self.engines.close()
+        await self.snmp.stop()
+        await self.netconf.stop()
+        await self.lab.stop()
+
+    async def get(self, *oids: str) -> list[Any]:
+        return [value for _, _, value in await self.peer.get(oids)]
+
+    async def order(self, bandwidth: int) -> None:
+        values = {"interface": PORT, "vlan": 100, "bandwidth": bandwidth, "address": "10.1.1.1/30"}
+        outcome = await perform(self.netconf, self.intent("internet-access", "acc-1", values))
+        assert outcome.done, outcome
+
+    def intent(self, service: str, instance: str, values: Any) -> Intent:
+        return Intent(f"{service}-{instance}", "acme", "pe1", service, instance, values, time.time() + 30)
+
+    async def told(self, kind: str) -> Any:
+        async with asyncio.timeout(20):
+            while not (found := [each for each in self.heard.seen if each.kind == kind]):
+                await self.heard.until(len(self.heard.seen) + 1, 1)
+        return found[0]
+
+
+@pytest.fixture
+async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+    scene = Scene(tmp_path)
+    await scene.start()
+    yield scene
+    await scene.stop()
+
+
+async def test_an_element_is_polled_and_counts_what_is_configured(scene: Scene) -> None:
+    """Half of 80 Mbit/s, and what NETCONF and flow records say of the same moment."""
+    await scene.order(80)
+    agent = Agent(scene.engines, scene.device)
+    before = await agent.read()
+    element = scene.lab._elements["pe1"]
+    async with asyncio.timeout(20):
+        while (after := await agent.read()).time - before.time < 1:
+            await asyncio.sleep(0.2)
+    counted = element.ports()[PORT].octets
+    [went] = [went for name, went in between(before, after) if name == PORT]
+
+    assert isinstance(went, dict)
+    passed = after.time - before.time
+    assert went["octetsIn"] == went["octetsOut"] == pytest.approx(0.5 * 80 * 125_000 * passed, rel=0.1)
+    assert went["packetsIn"] == pytest.approx(went["octetsIn"] / 1000, abs=1)
+    assert after.interfaces[PORT].counts["octetsIn"] <= counted
+    assert after.interfaces[PORT].speed == 1_000_000_000
+
+
+async def test_a_link_that_goes_down_is_down_and_carries_nothing(scene: Scene) -> None:
+    await scene.order(80)
+    await scene.lab.fault("pe1", "ifdown", PORT)
+    found, counted = await scene.get(ADMIN, OPER), await scene.get(IN)
+    fault = await scene.told("fault")
+    again = await scene.get(IN)
+    await scene.lab.fault("pe1", "ifup", PORT)
+
+    assert found == [1, 2]
+    assert (fault.device, fault.object) == ("pe1", PORT)
+    assert again == counted
+    assert await scene.get(OPER) == [1]
+
+
+async def test_an_interface_that_is_switched_off_over_snmp_is_down_over_netconf_and_says_so(scene: Scene) -> None:
+    await scene.order(80)
+    off = await perform(scene.snmp, scene.intent("port", PORT, {"state": "down", "description": "broken optic"}))
+    fault = await scene.told("fault")
+    state = await scene.netconf.compare(scene.intent("internet-access", "acc-1", {"bandwidth": 80}))
+    on = await perform(scene.snmp, scene.intent("port", PORT, {"state": "up"}))
+    clear = await scene.told("clear")
+
+    assert (off.status, on.status) == ("applied", "applied")
+    assert off.diff == {"state": ("up", "down"), "description": ("", "broken optic")}
+    assert (fault.key, clear.key) == (f"link:{PORT}", f"link:{PORT}")
+    assert "oper-bandwidth" in str(state[1])
+    assert await scene.get(ALIAS) == [b"broken optic"]
+
+
+async def test_a_line_that_is_cut_is_not_mended_by_switching_on(scene: Scene) -> None:
+    await scene.lab.fault("pe1", "ifdown", PORT)
+    await perform(scene.snmp, scene.intent("port", PORT, {"state": "down"}))
+    await perform(scene.snmp, scene.intent("port", PORT, {"state": "up"}))
+
+    assert await scene.get(ADMIN, OPER) == [1, 2]
+
+
+async def test_a_restart_begins_uptime_and_counters_anew(scene: Scene) -> None:
+    await scene.order(800)
+    agent = Agent(scene.engines, scene.device)
+    async with asyncio.timeout(20):
+        while (before := await agent.read()).uptime < 60 or not before.interfaces[PORT].counts["octetsIn"]:
+            await asyncio.sleep(0.05)
+    await scene.lab.fault("pe1", "reboot")
+    after = await agent.read()
+
+    assert after.uptime < before.uptime
+    assert after.interfaces[PORT].counts["octetsIn"] < before.interfaces[PORT].counts["octetsIn"]
+    assert dict(between(before, after)) == {PORT: "restart", OTHER: "restart"}
+
+
+async def test_one_that_is_slow_takes_its_time_and_a_silent_one_does_not_answer(scene: Scene) -> None:
+    element = scene.lab._elements["pe1"]
+    await scene.lab.fault("pe1", "slow")
+    begun = time.monotonic()
+    assert await scene.get(OPER) == [1]
+    took = time.monotonic() - begun
+    await scene.lab.fault("pe1", "silent")
+    element.latency = 0.0
+    scene.peer._patience = scene.peer._patience / 20
+    scene.peer._target = None
+    with pytest.raises(Unreachable):
+        await scene.get(OPER)
+    await scene.lab.fault("pe1", "mend")
+
+    assert took >= lab.SLOW
+    assert await scene.get(OPER) == [1]
+
+
+async def test_its_address_and_community_stay_and_nobody_else_reads_them(scene: Scene) -> None:
+    """A gateway that is started again finds the element by the devices file that it knows."""
+    kept = scene.folder / "lab" / "pe1" / "snmp.json"
+    before = kept.read_text()
+    await scene.lab.stop()
+    await scene.lab.start()
+
+    assert kept.read_text() == before
+    assert kept.stat().st_mode & 0o077 == 0
+    assert re.search(r"community: \S{12,}", (scene.folder / "lab" / "devices.yaml").read_text())
