@@ -192,18 +192,21 @@ def _application(
     from convergedon.handlers.gateway import application
     from convergedon.handlers.operations import Operations
     from convergedon.handlers.resource import Resources
+    from convergedon.handlers.survey_page import Survey
 
     async def readiness() -> tuple[bool, Mapping[str, Any]]:
         return await readiness_of(settings, store, bus, rules, verifier)
 
-    operations = Operations(Resources(store, APIS, settings.url), rules, writer, settings)
+    resources = Resources(store, APIS, settings.url)
+    operations = Operations(resources, rules, writer, settings)
+    survey = Survey(settings, resources, rules, writer)
     return application(
         APIS,
         operations,
         verifier,
         readiness,
         settings.body_limit,
-        _console(settings, store, bus, rules, verifier, writer),
+        [*_console(settings, store, bus, rules, verifier, writer), *survey.routes],
         metrics_token=settings.metrics_token.get_secret_value(),
     )
 

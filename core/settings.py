@@ -178,12 +178,17 @@ class Settings(BaseSettings):
     intent_deadline: float = Field(300, gt=0, description="Seconds a device has to reach the state an order asks for.")
     confirm_timeout: int = Field(30, ge=2, description="Seconds after which a device undoes an unconfirmed commit.")
     body_limit: int = Field(1_048_576, ge=1024, description="Bytes a request body may have.")
+    survey_days: float = Field(
+        14, ge=0, le=365, description="Days for which customers can answer the survey in a message; 0: none is asked."
+    )
     list_limit: int = Field(10_000, ge=1, description="Elements that one list may have; longer ones come in pages.")
     rate_limit: float = Field(
         0, ge=0, description="Requests a second of one caller that one gateway process takes; 0: any number."
     )
     failure_limit: float = Field(
-        5, ge=0, description="Bad bearer tokens a second that are taken from one address; 0: any number."
+        5,
+        ge=0,
+        description="Bad bearer tokens, and survey links, a second that are taken from one address; 0: any number.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     otlp_endpoint: str = Field("", description="OpenTelemetry collector to send spans to; empty: none are sent.")

@@ -16,6 +16,7 @@ from convergedon.handlers import (
     remediation,
     resource_inventory,
     service_inventory,
+    surveys,
     usage,
 )
 from convergedon.handlers.resource import HUB, Api
@@ -33,6 +34,7 @@ APIS: tuple[Api, ...] = (
     remediation.API,
     affected_parties.API,
     audit_records.API,
+    surveys.API,
 )
 
 _OURS = (*audit.KINDS, usage.METERING, customer_notifications.TELLING, customer_notifications.DISPATCH)

@@ -21,6 +21,9 @@ grants(role, action, kind) if {
 # A caller whose every granting role is the customer's reaches only what concerns its own party.
 own_things_only if granting_roles == {"customer"}
 
+# So does who answers a survey by the link in a message.
+own_things_only if granting_roles == {"respondent"}
+
 reasons contains sprintf("none of the roles [%v] may %v a %v", [concat(", ", data.tmf.standing.said), input.action, input.resource.kind]) if {
 	not granted
 }
@@ -52,6 +55,14 @@ reasons contains "the role system is the gateway's own" if {
 	role == "system"
 	data.tmf.standing.from_outside
 }
+
+reasons contains "the role respondent is that of a survey's link alone" if {
+	role := input.subject.roles[_]
+	role == "respondent"
+	not by_link
+}
+
+by_link if input.channel == "link"
 
 reasons contains sprintf("who asked for this has no role any more that may %v a %v", wanted) if {
 	input.resource.owner

@@ -91,3 +91,41 @@ test_empty_question_is_refused if {
 test_granting_roles_are_named if {
 	authz.granting_roles == {"csr"} with input as asked(csr, "create", {"kind": "productOrder", "tenant": "acme"})
 }
+
+respondent := {"id": "northwind", "tenant": "acme", "roles": ["respondent"], "party": "northwind"}
+
+by_link(action, resource) := {
+	"subject": respondent,
+	"action": action,
+	"resource": resource,
+	"channel": "link",
+	"environment": {"time": 0},
+}
+
+answered := {"kind": "surveyAnswer", "tenant": "acme", "id": "1", "parties": ["northwind"], "of": "productOrder"}
+
+test_a_link_answers_and_does_nothing_else if {
+	main.decision.allow with input as by_link("create", answered)
+	main.decision.allow with input as by_link("retrieve", answered)
+	every action in ["list", "patch", "delete"] {
+		not main.decision.allow with input as by_link(action, answered)
+	}
+	every kind in ["productOrder", "alarm", "customerBill", "intent"] {
+		not main.decision.allow with input as by_link("retrieve", {"kind": kind, "tenant": "acme"})
+	}
+}
+
+test_a_link_reaches_no_other_customer_and_no_other_tenant if {
+	not main.decision.allow with input as by_link("create", object.union(answered, {"parties": ["contoso"]}))
+	not main.decision.allow with input as by_link("create", object.union(answered, {"tenant": "globex"}))
+	not main.decision.allow with input as by_link("create", object.remove(answered, ["tenant"]))
+}
+
+test_no_token_makes_its_bearer_a_link if {
+	every channel in ["rest", "console", "delivery"] {
+		question := object.union(by_link("retrieve", answered), {"channel": channel})
+		decision := main.decision with input as question
+		not decision.allow
+		"the role respondent is that of a survey's link alone" in decision.reasons
+	}
+}

@@ -25,6 +25,7 @@ from convergedon.handlers.console.pages import site
 from convergedon.handlers.gateway import application
 from convergedon.handlers.operations import Operations
 from convergedon.handlers.resource import Resources
+from convergedon.handlers.survey_page import Survey
 from convergedon.openapi import document
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "QUERY")
@@ -51,7 +52,8 @@ class Built:
         async def readiness() -> tuple[bool, Mapping[str, Any]]:
             return True, {}
 
-        self.beside: list[BaseRoute] = mounts(self.settings, store, bus, rules, verifier, writer)
+        survey = Survey(self.settings, Resources(store, APIS, self.settings.url), rules, writer)
+        self.beside: list[BaseRoute] = [*mounts(self.settings, store, bus, rules, verifier, writer), *survey.routes]
         self.console: Flask = site(self.settings, store, bus, Door(rules, verifier, writer), Bridge())
         self.application: Any = application(
             APIS,
