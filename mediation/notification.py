@@ -10,6 +10,7 @@ from uuid import NAMESPACE_URL, uuid5
 from convergedon.core.errors import Conflict, NotFound, Unavailable
 from convergedon.core.policy import system
 from convergedon.core.store import Record
+from convergedon.handlers import surveys
 from convergedon.handlers.customer_notifications import CUSTOMER_NOTIFICATION, TELLING
 from convergedon.mediation.privacy import private
 from convergedon.mediation.telling import dispatch
@@ -58,6 +59,8 @@ async def tell(
         return Answer("later", until=until)
     body = {**private(body, decision.obligations), "traceId": about.facts.get("trace", "")}
     facts = {"trace": about.facts.get("trace", ""), "line": about.facts.get("line", about.id)}
+    if link := surveys.link(work.settings, about, customer, body["notificationType"]):
+        facts["surveyLink"] = link
     made, record = await _made(work, about.tenant, body, facts, id)
     await dispatch.begin(work, record, customer)
     return Answer("made" if made else "there", record)

@@ -27,6 +27,7 @@ from convergedon.core.store import Outgoing, Record
 from convergedon.core.tasks import end
 from convergedon.handlers.customer_notifications import CUSTOMER_NOTIFICATION, DISPATCH
 from convergedon.handlers.product_ordering import PRODUCT_ORDER
+from convergedon.handlers.resource import narrowed
 from convergedon.mediation.privacy import private
 from convergedon.mediation.telling.channels.contract import Channel, Letter
 from convergedon.mediation.telling.rules import Notifications, Recipient
@@ -223,7 +224,8 @@ async def _deliver(
     }
     decision = await work.policy.decide(system(letter.tenant), "send", resource, body, channel="notification")
     if decision.allow:
-        told = private(body, decision.obligations)
+        views = CUSTOMER_NOTIFICATION.views(notification.facts)
+        told = narrowed(private(body, decision.obligations), views, [facts["customer"]])
         to = await _contact(work, notification) if recipient.contact else recipient.to
         written = rules.wording.write(letter.tenant, told, rules.of(letter.tenant, facts["customer"]).zone)
         sent = datetime.fromisoformat(body["notificationTime"])

@@ -21,11 +21,7 @@ reasons contains "this belongs to another tenant" if {
 
 # What the gateway does by itself is always somebody's.
 reasons contains "it is not said whose this is" if {
-<<<<<<< HEAD
-	input.channel in {"delivery", "flow", "notification", "adapter"}
-=======
-	input.channel in {"delivery", "flow", "adapter", "link"}
->>>>>>> 84c6382 (surveys: a customer answers one question after an all-clear or an order, by a signed link that is its own credential)
+	input.channel in {"delivery", "flow", "notification", "adapter", "link"}
 	not resource_is_named
 }
 
