@@ -104,6 +104,7 @@ class Snmp(Section):
     privKey: Text | None = Field(None, repr=False)
     privKeyFile: Text | None = None
     privKeyEnv: Text | None = None
+    acceptCommunity: bool = False
     poll: Poll | None = None
     set: bool = False
     timeout: float = Field(2, gt=0, le=60, strict=False)
@@ -125,6 +126,8 @@ class Snmp(Section):
             raise ValueError("authKey and privKey are a user's: user is missing")
         if priv and not auth:
             raise ValueError("what is encrypted is authenticated, too: authKey is missing")
+        if self.acceptCommunity and self.user is None:
+            raise ValueError("acceptCommunity is for a device with a user: others are believed by their community")
         if self.version == "3" and self.user is None:
             raise ValueError("version 3 is spoken by a user: user is missing")
         if self.version in ("1", "2c") and self.user is not None:

@@ -33,6 +33,7 @@ NO_INTERFACES: Mapping[int, str] = {}
 ENGINE_FILE = "snmp-engine.json"
 # Senders whose refusals are told apart in the log, and seconds between two lines about one of them
 REFUSED_TOLD_APART, REFUSED_EVERY = 1000, 60.0
+UNSECURED = "{device} has a user of version 3 and is not believed by a community: snmp.acceptCommunity would have it so"
 
 log = structlog.get_logger(__name__)
 
@@ -72,6 +73,7 @@ class SnmpAdapter(ReadAndSet):
             device.name: mapping.interfaces(device.settings.get("snmp", {}), device.name) for device in devices.values()
         }
         self._users = usm.users(devices.values())
+        self._secured = _secured(devices.values())
         self._engine_file = settings.data / ENGINE_FILE
         self._usm: usm.Usm | None = None
         self._storms = Storms(settings.trap_storm_high, settings.trap_storm_low)
@@ -118,7 +120,7 @@ class SnmpAdapter(ReadAndSet):
         """Go on with the devices and the mapping that another one has read; socket, engine and clocks stay."""
         self._admit(other._users)
         self._named, self._devices, self._interfaces = other._named, other._devices, other._interfaces
-        self._mapping = other._mapping
+        self._mapping, self._secured = other._mapping, other._secured
         self._peers.clear()
         retiring = asyncio.create_task(self._polling.stop())
         self._retiring.add(retiring)
@@ -244,8 +246,13 @@ class SnmpAdapter(ReadAndSet):
             self._intake.drop("community")
             self._refused.tell("community", datagram.address, "the community is not among CONVERGEDON_TRAP_COMMUNITIES")
             return None
+        speaker = self._speaker(datagram, notification)
+        if speaker[0] in self._secured:
+            self._intake.drop("unsecured")
+            self._refused.tell("unsecured", datagram.address, UNSECURED.format(device=speaker[0]))
+            return None
         answer = (lambda: ber.answer(datagram.data, notification)) if notification.inform else None
-        return self._findings(datagram, notification, self._speaker(datagram, notification), answer)
+        return self._findings(datagram, notification, speaker, answer)
 
     def meaning(self, datagram: Datagram, notification: ber.Notification) -> Observation:
         """What a notification of version 1 or 2c is told as, whoever sent it."""
@@ -310,6 +317,12 @@ class SnmpAdapter(ReadAndSet):
             key=meaning.key,
             attributes=meaning.attributes,
         )
+
+
+def _secured(devices: Iterable[Device]) -> frozenset[str]:
+    """Who is believed by version 3 alone: who has a user, and does not say otherwise."""
+    given = {device.name: device.settings.get("snmp", {}) for device in devices}
+    return frozenset(name for name, snmp in given.items() if "user" in snmp and not snmp.get("acceptCommunity"))
 
 
 async def _not_so(peer: Peer, wanted: Sequence[ber.Varbind]) -> list[ber.Varbind]:

@@ -271,6 +271,32 @@ async def test_stopping_while_the_bus_is_away_ends_and_counts_what_is_lost(adapt
     assert health["dropped"] == {"stopped": health["received"]}
 
 
+USER = {"user": "north", "authKey": "north-auth-phrase"}
+
+
+@pytest.mark.parametrize("inform", [False, True])
+async def test_a_device_with_a_user_is_not_believed_by_community(safe, inform):
+    """Who knows the community may not speak for it: counted, told once with the reason, and not answered."""
+    devices = {
+        "pe1": Device("pe1", "globex", "127.0.10.1", {"snmp": USER}),
+        "pe2": Device("pe2", "acme", "127.0.10.2", {"snmp": USER | {"acceptCommunity": True}}),
+        "pe3": Device("pe3", "acme", "127.0.10.3"),
+    }
+    adapter = create(settings.load(trap_port=0, trap_storm_high=0), devices)
+    [adapter.where] = await adapter.start(safe.report)
+    send(adapter, *(lab.link("down", one.address, "eth0", 1, "public", inform=inform) for one in devices.values()))
+    await counted(adapter, "unsecured", 1)
+    await safe.until(lambda: len(safe.stored) == 2)
+    adapter.become(create(settings.load(trap_port=0, trap_storm_high=0), {"pe1": PE1}))
+    send(adapter, lab.link("down", PE1.address, "eth0", 1, "public"))
+    await safe.until(lambda: len(safe.stored) == 3)
+    health = await adapter.health()
+    await adapter.stop()
+
+    assert [one.device for one in safe.stored] == ["pe2", "pe3", "pe1"]
+    assert health["dropped"] == {"unsecured": 1}
+
+
 async def test_a_device_that_is_not_to_be_set_is_left_alone(adapter):
     """Whoever may poll it, or hear it, has not thereby said that it may be changed."""
     outcome = await transaction.perform(adapter, Intent("k", "acme", "pe1", "port", "eth0", {"state": "down"}, 0))
