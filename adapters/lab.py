@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from convergedon.adapters.netconf.lab import Element, Fault
 from convergedon.adapters.snmp import lab as trapper
 from convergedon.adapters.snmp.element import SimulatedAgent
 from convergedon.core.errors import Invalid, NotFound, Unavailable
+from convergedon.core.tasks import end
 
 ELEMENTS = {"pe1": "acme", "pe2": "acme", "pe3": "globex"}
 INTERFACES = {"ge-0/0/1": 1000, "ge-0/0/2": 1000}
@@ -25,6 +27,10 @@ INTERFACES = {"ge-0/0/1": 1000, "ge-0/0/2": 1000}
 SLOW = 0.5
 """Seconds that a slow element takes for each call."""
 FLAPS = 3
+EXPORTS = 15.0
+"""Seconds between two exports of what the accesses of the elements carried."""
+SAMPLING = {"pe2": 100}
+"""Element -> it looks at one of so many packets; the others look at all."""
 OUTSIDE = "192.0.2.1"
 """Whom the customers of the lab exchange traffic with (RFC 5737)."""
 
@@ -55,8 +61,13 @@ class Lab:
     nobody receives them.
     """
 
-    def __init__(self, folder: Path, receivers: Callable[[], Receivers] | None = None) -> None:
-        self._folder = folder
+    def __init__(
+        self, folder: Path, receivers: Callable[[], Receivers] | None = None, exports: float = EXPORTS
+    ) -> None:
+        self._folder, self._exports = folder, exports
+        self._exporting: asyncio.Task[None] | None = None
+        self._quiet_until = 0.0
+        self._exported: Counter[str] = Counter()
         self._receivers = receivers or _nobody
         self._elements = {name: Element(name, folder / name, INTERFACES) for name in ELEMENTS}
         self._agents = {name: SimulatedAgent(element, folder / name) for name, element in self._elements.items()}
@@ -80,9 +91,13 @@ class Lab:
         file = self._folder / "devices.yaml"
         file.write_text(yaml.safe_dump({"devices": devices}, sort_keys=False))
         file.chmod(0o600)
+        self._exporting = asyncio.create_task(self._export_on(), name="lab flows")
         return file
 
     async def stop(self) -> None:
+        if self._exporting:
+            await end([self._exporting])
+            self._exporting = None
         for name, element in self._elements.items():
             await self._agents[name].stop()
             await element.stop()
@@ -97,6 +112,30 @@ class Lab:
             raise Invalid(f"{kind} is of the whole element: name no interface")
         return await FAULTS[kind](self, self._element(device), interface)
 
+    def quiet(self, seconds: float) -> str:
+        """Export nothing of itself for so long: what the accesses carry meanwhile is no flow record. 0 ends it."""
+        self._quiet_until = time.monotonic() + seconds
+        return f"no flow records are exported for {seconds:g} s" if seconds else "flow records are exported again"
+
+    async def _export_on(self) -> None:
+        """What was configured is used, and told in flow records, all the time."""
+        began, before = time.time(), self._carried()
+        while True:
+            await asyncio.sleep(self._exports)
+            ended, after = time.time(), self._carried()
+            for device, accesses in after.items() if time.monotonic() >= self._quiet_until else ():
+                known = before[device]
+                grown = [
+                    (customer, octets - (known[name][1] if name in known and known[name][1] <= octets else 0))
+                    for name, (customer, octets) in accesses.items()
+                ]
+                with suppress(Unavailable):
+                    self._export(device, grown, began, ended)
+            began, before = ended, after
+
+    def _carried(self) -> Mapping[str, Mapping[str, tuple[str, float]]]:
+        return {name: element.carried() for name, element in self._elements.items()}
+
     def traffic(self, device: str, seconds: float) -> str:
         """Export flow records of what the accesses of an element carry in so many seconds, both ways."""
         element, end = self._element(device), time.time()
@@ -105,12 +144,13 @@ class Lab:
         return self._export(device, carried, end - seconds, end)
 
     def _export(self, device: str, carried: Iterable[tuple[str, float]], start: float, end: float) -> str:
+        sampling = SAMPLING.get(device, 1)
         records = [
             {
                 "source": source,
                 "destination": destination,
-                "octets": int(octets),
-                "packets": int(octets) // OCTETS_A_PACKET,
+                "octets": int(octets) // sampling,
+                "packets": int(octets) // OCTETS_A_PACKET // sampling,
                 "start": start,
                 "end": end,
             }
@@ -119,7 +159,13 @@ class Lab:
             for source, destination in ((OUTSIDE, customer), (customer, OUTSIDE))
         ]
         if records:
-            exporter.send(exporter.datagrams(10, records, domain(device)), self._receivers().flow)
+            sent = exporter.exported(records, domain(device), self._exported[device], sampling)
+            receiver = self._receivers().flow
+            try:
+                exporter.send(sent, receiver, address(device))
+            except OSError:  # a system on which loopback has one address
+                exporter.send(sent, receiver)
+            self._exported[device] += len(records) + (len(sent) if sampling > 1 else 0)
         return f"{device} exported {len(records)} flow records (simulated)"
 
     async def _ifdown(self, element: Element, interface: str) -> str:

@@ -51,6 +51,8 @@ class Control:
             raise Invalid("that is not the token of this lab")
         if asked["command"] == "traffic":
             return self._lab.traffic(str(asked["device"]), float(asked["seconds"]))
+        if asked["command"] == "quiet":
+            return self._lab.quiet(float(asked["seconds"]))
         return await self._lab.fault(str(asked["device"]), str(asked["kind"]), str(asked["interface"]))
 
 

@@ -20,6 +20,8 @@ COUNTS = ((1, 8), (2, 8))
 TIMES = {9: ((22, 4), (21, 4)), 10: ((152, 8), (153, 8))}
 TEMPLATE_SET = {9: 0, 10: 2}
 RECORDS_EACH = 24
+SAMPLER, SYSTEMATIC = 300, 1
+"""The number of the option's template, and the algorithm that it names (RFC 5477: by count)."""
 
 
 def netflow9(
@@ -33,10 +35,25 @@ def netflow9(
     return struct.pack("!HHIIII", 9, count, uptime, exported, sequence, domain) + body
 
 
-def ipfix(records: Sequence[Record], domain: int = 0, sequence: int = 0, templates: bool = True) -> bytes:
-    """One IPFIX datagram; its times are absolute."""
+def ipfix(
+    records: Sequence[Record], domain: int = 0, sequence: int = 0, templates: bool = True, sampling: int = 1
+) -> bytes:
+    """One IPFIX datagram; its times are absolute. What is sampled says in an option which one of how many packets."""
     body, _ = _sets(10, records, 0.0, templates)
+    if sampling > 1:
+        body += _set(3, struct.pack("!HHH8H", SAMPLER, 4, 1, 302, 8, 304, 2, 305, 4, 306, 4))
+        body += _set(SAMPLER, struct.pack("!QHII", domain, SYSTEMATIC, 1, sampling - 1))
     return struct.pack("!HHIII", 10, 16 + len(body), _exported(records), sequence, domain) + body
+
+
+def exported(records: Sequence[Record], domain: int, sequence: int, sampling: int) -> list[bytes]:
+    """IPFIX datagrams of a sampling exporter, counted on; each has the templates and the option."""
+    parts = [records[at : at + RECORDS_EACH] for at in range(0, len(records), RECORDS_EACH)]
+    options = int(sampling > 1)
+    return [
+        ipfix(part, domain, sequence + number * (RECORDS_EACH + options), sampling=sampling)
+        for number, part in enumerate(parts)
+    ]
 
 
 def datagrams(kind: Kind, records: Sequence[Record], domain: int = 0) -> list[bytes]:

@@ -1,5 +1,6 @@
 """`convergedon lab fault` on a system that runs: what an operator tries before the network does it by itself."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -161,7 +162,11 @@ def test_a_change_that_makes_it_worse_is_an_alarm_somewhere_else(operator: Opera
 
 
 def test_flows_match_the_bandwidth_that_is_configured(operator: Operator) -> None:
-    """Half of it is used, in each direction: what the customer's usage says is that."""
+    """Half of it is used, in each direction: what the customer's usage says is that.
+
+    The element exports nothing of itself meanwhile, so that the usage is of these records alone.
+    """
+    asyncio.run(ask(operator._data / "lab", command="quiet", seconds=60))
     assert operator.order("berlin-2", 207, bandwidth=160)["state"] == "completed"
     said = operator.lab("traffic", "pe1", "--seconds", "10")
     octets = str(int(160 * 125_000 * 0.5 * 10))
