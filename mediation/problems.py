@@ -1,10 +1,10 @@
 """From alarms to problems: what correlation concludes is written on the alarms, and whom it affects beside them.
 
-Every change of an alarm has its neighbourhood looked at (``take_up`` -> ``correlate``): what is open there is read,
-the pure answer is computed, and what differs from it is written. Looks of one tenant come one after the other, and each
-begins after the change that asked for it, so the last one has seen everything; what it writes are changes too and are
-looked at again. So it ends where nothing differs, whoever did which look and in whatever order, and a look that died
-half way is done again.
+Every change of an alarm has its neighbourhood looked at: what is open there is read, the pure answer is computed, and
+what differs from it is written (``correlate``). Who writes what the network says asks for the look by itself
+(``have_looked``); for what others change its event does (``take_up``). Looks of one tenant come one after the other,
+and each begins after the change that asked for it, so the last one has seen everything. The answer does not depend on
+what earlier looks wrote, so nothing has to be looked at because of that; a look that died half way is done again.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 
 from convergedon.core import trace
 from convergedon.core.bus import Message, partition, token
-from convergedon.core.errors import Conflict, NotFound, Unavailable
-from convergedon.core.store import Outgoing, Record, Store, handfuls
+from convergedon.core.errors import Conflict, NotFound, Stale, Unavailable
+from convergedon.core.store import Draft, Outgoing, Record, Store, handfuls
 from convergedon.handlers.affected_parties import AFFECTED_PARTY
 from convergedon.handlers.alarms import ALARM, referred
-from convergedon.mediation import affected, aside, inventory
+from convergedon.mediation import affected, inventory
 from convergedon.mediation.affected import Told, Wanted
 from convergedon.mediation.correlation import (
     Alarm,
@@ -235,6 +235,9 @@ class Look:
         self._correlation = Correlation(map(_alarm, self._records.values()), self.topology)
         self._near = {key: one for key, one in self._records.items() if self._is_near(_place(one))}
         self._verdicts = {key: self._correlation.verdict(key) for key in sorted(self._near)}
+        self._problems: dict[tuple[str, str | None], list[str]] = {}
+        for key, found in self._verdicts.items():
+            self._problems.setdefault((found.part, found.root), []).append(key)
 
     def turned(self) -> list[str]:
         """Devices outside that are found cut off, or so no more, and of which that is not written."""
@@ -250,12 +253,20 @@ class Look:
             self._inferred[part] = await self._infer(part, under)
         services = await self._services()
         await self._write_affected(services)
-        await aside.all_of(self._write_alarm(key, services) for key in self._verdicts)
-        for part, record in self._inferred.items():
-            if self._is_near(part) and self._correlation.root_of(part):
-                await self._write_head(record, part, services)
-            elif self._is_near(part):
-                await self._dismiss(record)
+        inferred = {part: record for part, record in self._inferred.items() if self._is_near(part)}
+        roots = [part for part in inferred if self._correlation.root_of(part)]
+        over = [record for part, record in inferred.items() if part not in roots]
+        drafts = [
+            *(self._of_alarm(key, services) for key in self._verdicts),
+            *(self._of_head(inferred[part], part, services) for part in roots),
+            *map(self._dismissed, over),
+        ]
+        for outcome in await self.work.resources.write([draft for draft in drafts if draft]):
+            if not isinstance(outcome, Record):
+                raise Stale(f"somebody else changed an alarm meanwhile: {outcome}")
+        for record in over:
+            with trace.span("alarm.clear", record.facts.get("carrier")):
+                self.work.audit.record("alarm.cleared", self.tenant, "convergedon", f"alarm/{record.id}", "done")
 
     def _found_to_fail(self) -> dict[str, list[Record]]:
         """The parts that are roots though no alarm says so, with the alarms from which that follows."""
@@ -283,18 +294,18 @@ class Look:
                 "parties": [],
             }
             try:
-                made = await self.work.resources.create(ALARM, self.tenant, {**body, "state": "raised"}, facts)
+                draft = self.work.resources.new(ALARM, self.tenant, {**body, "state": "raised"}, facts, by=OURS)
+                made = await self.work.store.create(*draft)
             except Conflict as error:
                 raise Unavailable(f"the alarm of {called(part)} was inferred by somebody else") from error
             self.work.audit.record("alarm.inferred", self.tenant, "convergedon", f"alarm/{made.id}", "done", part=part)
         return made
 
-    async def _dismiss(self, record: Record) -> None:
+    def _dismissed(self, record: Record) -> Draft | None:
         """The network does not say any more what this was concluded from."""
         with trace.span("alarm.clear", record.facts.get("carrier")):
             body = {"state": "cleared", "perceivedSeverity": "cleared", "clearSystemId": "convergedon"}
-            await self.work.resources.change(ALARM, record, body, CLOSED)
-            self.work.audit.record("alarm.cleared", self.tenant, "convergedon", f"alarm/{record.id}", "done")
+            return self.work.resources.changed(ALARM, record, body, CLOSED, by=OURS)
 
     # what stands on what fails
 
@@ -346,7 +357,7 @@ class Look:
         for service in services.get(root or place, ()):
             for customer in service.customers:
                 by_customer.setdefault(customer, []).append(service)
-        keys = [key for key, found in self._verdicts.items() if (found.part, found.root) == (place, root)]
+        keys = self._problems.get((place, root), [])
         return {
             Told(customer, record.id): Wanted(
                 record, place, device_of(place), theirs, first.body["alarmRaisedTime"], first.id, cause
@@ -370,23 +381,23 @@ class Look:
 
     # what is written on alarms
 
-    async def _write_alarm(self, key: str, services: Mapping[str, Sequence[Service]]) -> None:
+    def _of_alarm(self, key: str, services: Mapping[str, Sequence[Service]]) -> Draft | None:
         record, verdict = self._near[key], self._verdicts[key]
         if "place" not in record.facts:
-            return
+            return None
         head = self._head_of(verdict)
         under = self._under(_place(record), key) if head.id == record.id else []
         why = verdict.why + self._correlation.heard_of(_place(record), under)
-        await self._conclude(
+        return self._concluded(
             record, None if head.id == record.id else head, verdict.part, why, under, services.get(key, ())
         )
 
-    async def _write_head(self, record: Record, part: str, services: Mapping[str, Sequence[Service]]) -> None:
+    def _of_head(self, record: Record, part: str, services: Mapping[str, Sequence[Service]]) -> Draft | None:
         under = self._under(part, None)
         said = _inferred(part, [self._near[key] for key in under])
-        await self._conclude(record, None, part, self._correlation.signs(part), under, services.get(part, ()), said)
+        return self._concluded(record, None, part, self._correlation.signs(part), under, services.get(part, ()), said)
 
-    async def _conclude(
+    def _concluded(
         self,
         record: Record,
         head: Record | None,
@@ -395,8 +406,8 @@ class Look:
         under: Sequence[str],
         services: Sequence[Service],
         said: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Write on an alarm what is concluded of it; ``head`` is None for one that is a root itself."""
+    ) -> Draft | None:
+        """An alarm with what is concluded of it; ``head`` is None for one that is a root itself."""
         parents, parent = self._parents(record, head)
         children, listed = self._children(record, under)
         change = {
@@ -412,16 +423,14 @@ class Look:
         facts["head"] = (head or record).id
         also = self._looks_elsewhere(record, (head or record).id, part)
         with trace.span("alarm.correlate", record.facts.get("carrier")):
-            await self.work.resources.change(ALARM, record, change, facts, also=also)
+            return self.work.resources.changed(ALARM, record, change, facts, also, by=OURS)
 
     def _head_of(self, verdict: Verdict) -> Record:
         return self._records[verdict.root] if verdict.root else self._inferred[verdict.part]
 
     def _under(self, part: str, root: str | None) -> list[str]:
         """The alarms that follow from this one."""
-        return [
-            key for key, found in self._verdicts.items() if (found.part, found.root) == (part, root) and key != root
-        ]
+        return [key for key in self._problems.get((part, root), ()) if key != root]
 
     def _parents(self, record: Record, head: Record | None) -> tuple[dict[str, Any], str | None]:
         """The network's parent beside those that people gave it; those are theirs."""

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter, process_time, time
 from typing import Any
 
 from convergedon.adapters.contract import Observation
+from convergedon.adapters.intake import OBSERVE_BATCH, Told
+from convergedon.adapters.reporting import Reporting
 from convergedon.core import audit, bundles, embedded, seals, settings
 from convergedon.core.audit import Audit
 from convergedon.core.bus import Message, NatsBus, Position, partition
@@ -188,8 +189,9 @@ async def _cut(work: Work, traps: int) -> tuple[dict[str, float], str]:
     await worker.start()
     try:
         begun, cpu = perf_counter(), process_time()
-        for number, place in enumerate(places(traps)):
-            await _trap(work, number, place)
+        seen = [_trap(number, place) for number, place in enumerate(places(traps))]
+        for first in range(0, traps, OBSERVE_BATCH):  # as an intake takes them from a full queue
+            await _send(work, seen[first : first + OBSERVE_BATCH])
         last = perf_counter()
         await _until_one(work, traps)
         settled = perf_counter()
@@ -204,7 +206,12 @@ async def _cut(work: Work, traps: int) -> tuple[dict[str, float], str]:
     return {name: rounded(value) for name, value in figures.items()}, note
 
 
-async def _trap(work: Work, number: int, place: str) -> None:
+async def _send(work: Work, seen: Sequence[Observation]) -> None:
+    parcels = Reporting("snmp", work.bus).pack([Told(one, None) for one in seen])
+    await asyncio.gather(*(parcel.send() for parcel in parcels))
+
+
+def _trap(number: int, place: str) -> Observation:
     device, _, port = place.partition("/")
     about: dict[str, Any] = {
         "alarmType": "communicationsAlarm",
@@ -213,8 +220,7 @@ async def _trap(work: Work, number: int, place: str) -> None:
         "specificProblem": "linkDown",
         "details": {},
     }
-    seen = Observation(f"trap{number}", "fault", "snmp", device, TENANT, time(), port, f"link:{port}", about)
-    await work.bus.publish(f"network.{partition(device)}.snmp.{device}", {"observation": asdict(seen)}, seen.id)
+    return Observation(f"trap{number}", "fault", "snmp", device, TENANT, time(), port, f"link:{port}", about)
 
 
 async def _until_one(work: Work, traps: int) -> None:
