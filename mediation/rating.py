@@ -106,7 +106,7 @@ def load(path: Path | None = None) -> Tariff:
     file = path or files(__package__).joinpath("tariff.yaml")
     read = strict.read(Document, file)
     for one, other in SAME_TRAFFIC:
-        if one in read.charges and other in read.charges:
+        if read.charges.get(one) and read.charges.get(other):
             raise Misconfigured(
                 f"{strict.where(file, 'charges', other)}: counts the same traffic as {one}, and a service with both "
                 "would be billed twice: name one of them"
