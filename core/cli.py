@@ -7,7 +7,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from time import monotonic, time
@@ -20,7 +21,7 @@ from convergedon.core.errors import ConvergedonError, Findings, Misconfigured
 
 if TYPE_CHECKING:
     from convergedon.core.settings import Settings
-    from convergedon.core.supervisor import Component
+    from convergedon.core.supervisor import Component, Supervisor
     from convergedon.core.up import Connection
 
 Answer = TypeVar("Answer")
@@ -106,7 +107,35 @@ async def _up(settings: Settings, lab: bool, workers: int) -> None:
         }.items():
             click.echo(f"{what:<9}{where or 'not running'}")
         click.echo("ready")
-        await running.supervisor.watch()
+        with _on_hangup(running.supervisor):
+            await running.supervisor.watch()
+
+
+@contextmanager
+def _on_hangup(supervisor: Supervisor) -> Iterator[None]:
+    """Pass SIGHUP on to the adapters, which read devices and mappings again; the end of our terminal is our end."""
+    loop = asyncio.get_running_loop()
+    in_terminal = _has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN  # as nohup has it
+
+    def told() -> None:
+        if in_terminal and not _has_terminal():
+            signal.raise_signal(signal.SIGTERM)
+        else:
+            supervisor.pass_on(signal.SIGHUP, "adapters")
+
+    loop.add_signal_handler(signal.SIGHUP, told)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open(os.ctermid(), os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _report(name: str, component: Component) -> None:
@@ -163,7 +192,7 @@ def adapter_run(name: str, data: Path | None) -> None:
     """Run an adapter."""
     from convergedon.core import app
 
-    _role(app.adapter(_connected(data), name, _announce))
+    _role(app.adapter(_connected(data, ["nats_url"]), name, _announce))
 
 
 @adapter.command("list")
@@ -263,7 +292,7 @@ def _show_answers(what: str, name: str, as_json: bool, data: Path | None) -> Non
 
     from convergedon.core import app
 
-    found = _ask(app.adapter_asked(_connected(data), what, name)) or []
+    found = _ask(app.adapter_asked(_connected(data, ["nats_url"]), what, name)) or []
     if as_json:
         click.echo(json.dumps([asdict(one) for one in found]))
     else:
@@ -658,20 +687,23 @@ def _settings(data: Path | None, **given: object) -> Settings:
     return settings.load(data=data, **given)
 
 
-def _connected(data: Path | None, **given: object) -> Settings:
+SERVERS = ("nats_url", "mongodb_url")
+
+
+def _connected(data: Path | None, servers: Iterable[str] = SERVERS, **given: object) -> Settings:
     """The settings, with the servers of the system that runs on the folder where they name none.
 
     Raises Misconfigured when there are none.
     """
     settings = _settings(data, **given)
-    unnamed = [url for url in ("nats_url", "mongodb_url") if not getattr(settings, url).get_secret_value()]
+    unnamed = [url for url in servers if not getattr(settings, url).get_secret_value()]
     if not unnamed:
         return settings
     found = _find(settings)
     if found is None:
         raise Misconfigured(
             f"no system runs in {settings.data}: start it with `convergedon up --data {settings.data}`, "
-            "or set CONVERGEDON_NATS_URL and CONVERGEDON_MONGODB_URL"
+            f"or set {' and '.join(f'CONVERGEDON_{url.upper()}' for url in servers)}"
         )
     return _settings(data, **given, **{url: getattr(found, url.removesuffix("_url")) for url in unnamed})
 

@@ -143,6 +143,13 @@ class Supervisor:
         for task in done:
             task.result()
 
+    def pass_on(self, number: signal.Signals, group: str) -> None:
+        """Send a signal to the children of a group that are ready: one that only starts may not know it yet."""
+        for name, child in self._children.items():
+            component = self.components[name]
+            if child.group == group and component.state == "ready" and component.pid is not None:
+                _signal(component.pid, number)
+
     async def _all_ready(self) -> None:
         for event in self._been_ready.values():
             await event.wait()

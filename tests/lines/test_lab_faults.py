@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from test_whole_system import up
 from convergedon.adapters.lab import FAULTS, Lab, Receivers
 from convergedon.adapters.labcontrol import FILE, Control, ask
 from convergedon.core import cli
+from convergedon.core import up as up_system
 from convergedon.core.errors import Invalid, NotFound, Unavailable
 
 BERLIN = {"berlin-1": "ge-0/0/1", "berlin-2": "ge-0/0/2"}
@@ -173,6 +175,23 @@ def test_flows_match_the_bandwidth_that_is_configured(operator: Operator) -> Non
     operator.until(lambda: octets in json.dumps(operator.usage()))
 
     assert "flow records (simulated)" in said
+
+
+def test_a_hangup_has_all_adapters_read_devices_and_mappings_again(operator: Operator) -> None:
+    """Sent to `convergedon up`, which goes on; what is wrong in a file would be told by each of them."""
+
+    def read_again() -> dict[str, float]:
+        found = CliRunner().invoke(cli.main, ["adapter", "health", "--json", "--data", str(operator._data)])
+        counted = "convergedon_adapter_reloads_total,result=done"
+        return {one["adapter"]: one["told"]["metrics"].get(counted, 0) for one in json.loads(found.output)}
+
+    before = read_again()
+    pid = json.loads((operator._data / "run" / "connection.json").read_text())["pid"]
+    os.kill(pid, signal.SIGHUP)
+    operator.until(lambda: all(count > before[name] for name, count in read_again().items()))
+
+    assert set(before) == {"file", "flow", "netconf", "snmp"}
+    assert up_system.find(operator._data)
 
 
 @pytest.mark.parametrize(

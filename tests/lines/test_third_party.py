@@ -143,7 +143,6 @@ async def process(folder: Path, plugged: Path) -> AsyncIterator[Process]:
             "PYTHONPATH": str(plugged),
             "CONVERGEDON_DATA": str(folder / "theirs"),
             "CONVERGEDON_NATS_URL": server.url,
-            "CONVERGEDON_MONGODB_URL": "mongodb://unused",
             "CONVERGEDON_INTENT_KEY_FILE": str(folder / "key"),
             "CONVERGEDON_DEVICES": str(folder / "devices.yaml"),
         }

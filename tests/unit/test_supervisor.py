@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import json
 import os
+import pty
 import select
 import signal
 import subprocess
@@ -257,6 +258,61 @@ async def test_stopping_while_starting_leaves_nothing(tmp_path: Path) -> None:
             await asyncio.sleep(0)
 
     assert not is_alive(pid)
+
+
+async def test_a_signal_is_passed_on_to_a_group_alone(tmp_path: Path) -> None:
+    """To those of its children that are ready; the others could not know what it means to them yet."""
+    told = READY + """
+import signal, time
+signal.signal(signal.SIGHUP, lambda *_: ready("told"))
+ready()
+while True: time.sleep(60)
+"""
+    children = [script("gateway", told), script("snmp", told, group="adapters")]
+    async with Supervisor(tmp_path, children) as running:
+        await running.ready()
+        running.pass_on(signal.SIGHUP, "adapters")
+        async with asyncio.timeout(10):
+            while running.components["snmp"].address != "told":
+                await asyncio.sleep(0.01)
+
+        assert running.components["gateway"].address == ""
+        assert {one.restarts for one in running.components.values()} == {0}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="closes a terminal of its own")
+@pytest.mark.parametrize(("closed", "said"), [(False, b"HUP adapters"), (True, b"")])
+def test_the_end_of_its_terminal_is_the_end_of_up_and_any_other_hangup_is_passed_on(closed: bool, said: bytes) -> None:
+    code = """
+import asyncio, signal, sys
+from convergedon.core.cli import _on_hangup
+class Supervisor:
+    def pass_on(self, number, group):
+        print("HUP", group, flush=True)
+async def main():
+    with _on_hangup(Supervisor()):
+        print("ready", flush=True)
+        await asyncio.Event().wait()
+asyncio.run(main())
+"""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-P", "-c", code])
+    heard = b""
+    while b"ready" not in heard:
+        heard += os.read(terminal, 100)
+    if closed:
+        os.close(terminal)
+    else:
+        os.kill(pid, signal.SIGHUP)
+        while said not in heard:
+            heard += os.read(terminal, 100)
+        os.kill(pid, signal.SIGTERM)
+    _, status = os.waitpid(pid, 0)
+
+    assert os.WTERMSIG(status) == signal.SIGTERM
+    if not closed:
+        os.close(terminal)
 
 
 async def test_what_a_child_prints_is_kept(tmp_path: Path) -> None:
