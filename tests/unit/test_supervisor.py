@@ -262,12 +262,15 @@ async def test_stopping_while_starting_leaves_nothing(tmp_path: Path) -> None:
 
 async def test_a_signal_is_passed_on_to_a_group_alone(tmp_path: Path) -> None:
     """To those of its children that are ready; the others could not know what it means to them yet."""
-    told = READY + """
+    told = (
+        READY
+        + """
 import signal, time
 signal.signal(signal.SIGHUP, lambda *_: ready("told"))
 ready()
 while True: time.sleep(60)
 """
+    )
     children = [script("gateway", told), script("snmp", told, group="adapters")]
     async with Supervisor(tmp_path, children) as running:
         await running.ready()
