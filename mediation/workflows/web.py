@@ -30,8 +30,8 @@ async def call(allowed: hub.Networks, secrets: Path | None, given: Mapping[str, 
     Raises Unavailable when there is no answer or one of the kind that may be better later, Invalid for a refusal.
     """
     url, authentication = definitions.endpoint(given)
-    await hub.check_callback(url, allowed)
     known = _credential(secrets, url, authentication)
+    await hub.check_callback(url, allowed)
     headers = {"Content-Type": "application/json", "User-Agent": "ConvergedON", **given.get("headers", {})}
     headers["Idempotency-Key"] = key
     if known.header:

@@ -76,18 +76,27 @@ def engine() -> Embedded:
 
 
 class Network(LoopbackAdapter):
-    """Loopback devices of which some say no: ``refusing`` to what is new, ``keeping`` what is to be taken away."""
+    """Loopback devices of which some say no: ``refusing`` to what is new, ``keeping`` what is to be taken away.
+
+    ``failing`` has what is raised when an instance is set: a refusal before it is done, anything else after.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.refusing: dict[str, str] = {}
         self.keeping: dict[str, str] = {}
+        self.failing: dict[str, Exception] = {}
 
     async def set(self, intent: Intent, state: State) -> None:
         no = self.keeping if state is None else self.refusing
         if intent.device in no:
             raise Refused(no[intent.device])
+        error = self.failing.get(intent.instance) if state is not None else None
+        if isinstance(error, Refused):
+            raise error
         await super().set(intent, state)
+        if error:
+            raise error
 
     @property
     def services(self) -> dict[str, list[dict[str, Any]]]:
@@ -322,6 +331,7 @@ async def playing(
     folder: Path,
     products: str = PRODUCTS,
     workflows: Sequence[Definition] = (),
+    rules: Policy | None = None,
     **given: Any,
 ) -> AsyncIterator[Scene]:
     """A scene with this store and bus; ended at the end."""
@@ -329,7 +339,7 @@ async def playing(
     chosen: Settings = settings.load(data=folder, callback_networks=["127.0.0.0/8"], **given)
     writer = Audit(store, bus, "test")
     resources = Resources(store, APIS, "http://gateway.example")
-    rules, model = Policy(engine()), planning.load(folder / "products.yaml")
+    rules, model = rules or Policy(engine()), planning.load(folder / "products.yaml")
     (folder / "metering.yaml").write_text(METERING)
     rule, seal = intervals.load(folder / "metering.yaml"), seals.seals(chosen)
     told = telling.load(chosen)

@@ -37,10 +37,12 @@ LOOK = {"look": {"call": "observe", "with": {**SERVICE, "values": {"via": "ge-2"
 LOOK_AT_MORE = {"seen": {"call": "observe", "with": {**SERVICE, "instance": "more", "values": {"via": "ge-2"}}}}
 
 
-def definition(*tasks: Mapping[str, Any], name: str = "mend", version: str = "1.0.0") -> Definition:
+def definition(
+    *tasks: Mapping[str, Any], name: str = "mend", version: str = "1.0.0", data: str = "${ true }"
+) -> Definition:
     document = {
         "document": {"dsl": "1.0.0", "namespace": "test", "name": name, "version": version},
-        "schedule": {"on": {"one": {"with": {"type": "AlarmCreateEvent"}}}},
+        "schedule": {"on": {"one": {"with": {"type": "AlarmCreateEvent", "data": data}}}},
         "timeout": {"after": {"hours": 1}},
         "do": copy.deepcopy(list(tasks)),
     }

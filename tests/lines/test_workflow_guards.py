@@ -1,0 +1,229 @@
+"""What workflows may do at all is bounded, the bounds are the policy's, and what was decided can be seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scene import BERLIN, STORE_KINDS, Scene, item, pumped, twice
+from test_workflow_line import ASK, HEAR, MEND, answer, asked, definition, press, run_of, say
+
+from convergedon.core import policy
+from convergedon.core.memory import MemoryStore
+from convergedon.core.policy import Embedded, Policy
+from convergedon.core.store import Record
+from convergedon.mediation import flapping
+from convergedon.mediation.workflows.definitions import Definition
+
+SHIPPED = policy.read()
+
+
+@cache
+def engine(told: str) -> Embedded:
+    """Kept: it may not be freed in a thread that did not make it."""
+    remediation = {**SHIPPED.data["remediation"], "automatic": {"*": ["mend", "tear"]}, **json.loads(told)}
+    return Embedded(replace(SHIPPED, data={**SHIPPED.data, "remediation": remediation}))
+
+
+def bounds(**changed: Any) -> Policy:
+    """The policies that ship, with other limits."""
+    return Policy(engine(json.dumps({"limits": {**SHIPPED.data["remediation"]["limits"], **changed}})))
+
+
+@asynccontextmanager
+async def within(folder: Path, rules: Policy, *workflows: Definition, **given: Any) -> AsyncIterator[Scene]:
+    mends = workflows or (definition(MEND, HEAR),)
+    async with pumped(folder, MemoryStore(STORE_KINDS), workflows=mends, rules=rules, **given) as scene:
+        yield scene
+
+
+async def once(scene: Scene, key: str, **said: Any) -> None:
+    """A fault, its repair if there is one, and its end."""
+    await scene.say("fault", key=key, **said)
+    await scene.pump()
+    await scene.say("clear", key=key, **said)
+    await scene.pump()
+
+
+def ends(runs: list[Record]) -> list[str]:
+    """How the runs ended, in the order in which they began."""
+    ordered = sorted(runs, key=lambda run: str(run.body["startedAt"]))
+    return [str(run.body["reason"] if run.body["state"] == "refused" else run.body["state"]) for run in ordered]
+
+
+async def test_one_workflow_on_one_device_runs_so_often_and_another_device_is_another(tmp_path: Path) -> None:
+    async with within(tmp_path, bounds(perHour=2)) as scene:
+        for key in "abc":
+            await once(scene, key, object=key)
+        await once(scene, "d", device="pe2")
+        runs = await scene.find("workflowRun")
+
+    words = "mend has run on pe1 2 times within an hour: a person must look at it"
+    assert ends([run for run in runs if run.body["target"] == "pe1"]) == ["completed", "completed", words]
+    assert ends([run for run in runs if run.body["target"] == "pe2"]) != [words]
+    assert [run.body["escalated"] for run in runs if run.body["state"] == "refused"] == [True]
+
+
+async def test_a_workflow_may_have_a_bound_of_its_own(tmp_path: Path) -> None:
+    async with within(tmp_path, bounds(each={"mend": {"perHour": 1}})) as scene:
+        for key in "ab":
+            await once(scene, key, object=key)
+        runs = await scene.find("workflowRun")
+
+    assert sorted(run.body["state"] for run in runs) == ["completed", "refused"]
+
+
+async def test_repairs_that_raise_each_others_alarms_are_stopped(tmp_path: Path) -> None:
+    """Two workflows in a circle: each within its own bound, and together more than the device may have."""
+    names = ("mend", "tear")
+    mends = [definition(MEND, HEAR, name=name, data=f'${{ .alarm.specificProblem == "{name}" }}') for name in names]
+    async with within(tmp_path, bounds(perHour=10, perTarget=3), *mends) as scene:
+        for number in range(4):
+            await once(scene, f"k{number}", object=f"o{number}", specificProblem=names[number % 2])
+        runs = await scene.find("workflowRun")
+
+    assert ends(runs)[3] == (
+        "workflows have run on pe1 3 times within an hour: they may go round in circles, and a person must look at it"
+    )
+    assert sum(run.body["state"] == "completed" for run in runs) == 3
+
+
+async def test_what_touches_too_much_is_left_to_a_person(tmp_path: Path) -> None:
+    async with within(tmp_path, bounds(affected=0)) as scene:
+        assert (await scene.ended(await scene.order(item(**BERLIN))))["state"] == "completed"
+        await once(scene, "a")
+        (run,) = await scene.find("workflowRun")
+
+    assert run.body["reason"] == "the fault touches 1 services, and workflows may touch 0"
+    assert run.body["guard"] == {"affected": 1, "recent": 0, "repairs": 0, "raised": 1, "underWay": 0}
+
+
+async def test_so_many_are_under_way_at_once(tmp_path: Path) -> None:
+    async with within(tmp_path, bounds(underWay=1)) as scene:
+        await scene.say("fault", key="a")
+        await scene.pump()
+        await scene.say("fault", key="b", device="pe2")
+        await scene.pump()
+        runs = await scene.find("workflowRun")
+
+    assert sorted(ends(runs)) == ["1 workflows are under way already", "running"]
+
+
+async def test_the_lock_on_a_device_is_one_for_all_tenants(tmp_path: Path) -> None:
+    """While one tenant repairs on a device that two have things on, the other does not, and is not told by what."""
+    async with within(tmp_path, bounds()) as scene:
+        await scene.say("fault", key="a", tenant="acme")
+        await scene.pump()
+        await scene.say("fault", key="b", tenant="globex")
+        await scene.pump()
+        (other,) = await scene.find("workflowRun", tenant="globex")
+        await scene.say("clear", key="a", tenant="acme")
+        await scene.pump()
+        await scene.say("clear", key="b", tenant="globex")
+        await scene.say("fault", key="c", tenant="globex")
+        await scene.pump()
+        (mine,) = await scene.find("workflowRun")
+        later = [run for run in await scene.find("workflowRun", tenant="globex") if run.id != other.id]
+
+    assert (other.body["state"], other.body["escalated"]) == ("refused", True)
+    assert other.body["reason"] == "pe1 is locked by a workflow of another tenant"
+    assert mine.body["state"] == "completed"
+    assert [run.body["state"] for run in later] != ["refused"]
+
+
+async def test_what_was_refused_is_in_the_audit_record_with_the_decision(tmp_path: Path) -> None:
+    recorded: list[tuple[str, str, Any]] = []
+    async with within(tmp_path, bounds(perHour=0)) as scene:
+        record = scene.audit.record
+
+        def told(what: str, *rest: Any, **detail: Any) -> None:
+            recorded.append((what, str(rest[3]), detail.get("reason")))
+            record(what, *rest, **detail)
+
+        scene.audit.record = told  # type: ignore[method-assign]
+        await once(scene, "a")
+
+    words = "mend has run on pe1 0 times within an hour: a person must look at it"
+    assert ("workflow.escalated", "refused", words) in recorded
+
+
+FLAPPING = {"type": "AlarmAttributeValueChangeEvent", "fieldPath": "flapping", "data": "${ .alarm.flapping == true }"}
+
+
+def throttle(*tasks: Any) -> Definition:
+    document = json.loads(json.dumps(definition(*tasks).document))
+    document["schedule"]["on"]["one"]["with"] = FLAPPING
+    return Definition(document)
+
+
+async def flap(scene: Scene, times: int) -> None:
+    for _ in range(times):
+        await scene.say("fault")
+        await scene.pump()
+        await scene.say("clear")
+        await scene.pump()
+
+
+async def test_a_change_of_an_alarm_begins_a_workflow_once_each_time(tmp_path: Path) -> None:
+    """Not by its creation, nor by other changes while it flaps; and once more when it flaps again later."""
+    async with within(tmp_path, bounds(perHour=9), throttle(MEND, HEAR), flap_clears=2, flap_quiet=0.01) as scene:
+        await scene.say("fault")
+        await scene.pump()
+        nothing = await scene.find("workflowRun")
+        await scene.say("clear")
+        await flap(scene, 1)
+        changed = await twice(scene)
+        first = await scene.find("workflowRun")
+        await flap(scene, 2)
+        still = await scene.find("workflowRun")
+
+    assert nothing == []
+    assert changed == []
+    assert len(first) == len(still) == 1
+    assert first[0].facts["input"]["earlier"] == 0
+    assert asked(scene) == [("remediation", {"via": "ge-2"})]
+
+
+async def test_an_alarm_that_flaps_again_begins_another_run_that_knows_of_the_first(tmp_path: Path) -> None:
+    rules = bounds(perHour=9, raised=99)
+    async with within(tmp_path, rules, throttle(MEND, HEAR), flap_clears=2, flap_quiet=0.01) as scene:
+        for turn in range(2):
+            await flap(scene, 2)
+
+            async def quiet() -> bool:
+                await flapping.release(scene.work)
+                await scene.pump()
+                return all(run.body["state"] == "completed" for run in await scene.find("workflowRun"))
+
+            await scene.until(quiet)
+            assert len(await scene.find("workflowRun")) == turn + 1
+        runs = await scene.find("workflowRun")
+
+    assert sorted(run.facts["input"]["earlier"] for run in runs) == [0, 1]
+
+
+async def test_the_button_holds_what_is_asked_and_no_run_begins(tmp_path: Path) -> None:
+    async with within(tmp_path, bounds(), definition(ASK, MEND, HEAR)) as scene:
+        await press(scene, "stopped")
+        run = await say(scene)
+
+    assert run
+    assert run.body["reason"] == "all workflows are stopped: maintenance"
+    assert asked(scene) == []
+
+
+@pytest.mark.parametrize("decision", ["approved", "refused"])
+async def test_what_a_person_said_is_on_the_run(decision: str, tmp_path: Path) -> None:
+    async with pumped(tmp_path, workflows=[definition(ASK, MEND, HEAR)]) as scene:
+        await say(scene)
+        await answer(scene, decision)
+        run = await run_of(scene)
+
+    assert run.body["step"][0]["name"] == "ask"
+    assert run.body["step"][0]["status"] == {"approved": "done", "refused": "failed"}[decision]
