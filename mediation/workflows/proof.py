@@ -76,8 +76,9 @@ def lacking(told: Told) -> bool:
 
 
 def _last_changes(told: Told) -> list[Mapping[str, Any]]:
-    """Of each service the last intent that was asked."""
-    return list({place(one["given"]): one for one in _in_order(told) if one["function"] == "intent"}.values())
+    """Of each service the last intent that was done, or may have been."""
+    changes = [one for one in _in_order(told) if one["function"] == "intent"]
+    return list({place(one["given"]): one for one in changes if one["status"] != "failed" or "unknown" in one}.values())
 
 
 def _in_order(told: Told) -> list[Mapping[str, Any]]:
