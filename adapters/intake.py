@@ -338,6 +338,8 @@ class Intake:
         self.counts["observed"] += len(told)
         for kind, count in Counter(each.observation.kind for each in told).items():
             metrics.OBSERVED.labels(self._adapter, kind).inc(count)
+            if kind == "unmapped":
+                metrics.UNMAPPED.labels(self._adapter).inc(count)
         for each in told:
             if each.safe is not None:
                 each.safe()

@@ -26,12 +26,17 @@ WAITING = Gauge(
 )
 LETTERS = Counter("convergedon_letters_total", "Notifications sent through channels, by result.", ["channel", "result"])
 STEP_SECONDS = Histogram("convergedon_flow_step_seconds", "Time of one flow step.", ["step"])
-RECEIVED = Counter("convergedon_adapter_received_total", "Datagrams or notifications received.", ["adapter"])
-DECODED = Counter("convergedon_adapter_decoded_total", "Datagrams understood.", ["adapter"])
-DROPPED = Counter("convergedon_adapter_dropped_total", "Datagrams dropped, by reason.", ["adapter", "reason"])
+RECEIVED = Counter("convergedon_adapter_received_total", "Datagrams, notifications or records received.", ["adapter"])
+DECODED = Counter("convergedon_adapter_decoded_total", "Of these understood.", ["adapter"])
+DROPPED = Counter("convergedon_adapter_dropped_total", "Of these dropped, by reason.", ["adapter", "reason"])
 OBSERVED = Counter("convergedon_adapter_observations_total", "Observations made safe.", ["adapter", "kind"])
 GAPS = Counter(
     "convergedon_adapter_gaps_total", "Times a device could not tell again what nobody had listened to.", ["adapter"]
+)
+UNMAPPED = Counter(
+    "convergedon_adapter_unmapped_total",
+    "Datagrams, notifications and files that no mapping or device fits.",
+    ["adapter"],
 )
 RELOADS = Counter(
     "convergedon_adapter_reloads_total", "Times devices and mapping were read again.", ["adapter", "result"]
@@ -52,7 +57,10 @@ CORRECTIONS = Counter(
 REPEATED = Counter("convergedon_usage_observations_repeated_total", "Observations that came again: counted once.")
 UNASSIGNED = Counter("convergedon_flow_records_unassigned_total", "Flow records whose addresses belong to no service.")
 QUEUE = Gauge(
-    "convergedon_adapter_queue", "Datagrams waiting to be made safe.", ["adapter"], multiprocess_mode="livesum"
+    "convergedon_adapter_queue",
+    "Datagrams, notifications or files waiting to be made safe.",
+    ["adapter"],
+    multiprocess_mode="livesum",
 )
 
 

@@ -107,8 +107,11 @@ class FileAdapter:
         trace.leave()
         while True:
             try:
-                for file in await asyncio.to_thread(self._waiting):
+                waiting = await asyncio.to_thread(self._waiting)
+                for number, file in enumerate(waiting):
+                    metrics.QUEUE.labels(self.name).set(len(waiting) - number)
                     await self._take(file)
+                metrics.QUEUE.labels(self.name).set(0)
             except OSError as error:
                 log.warning("call records wait", folder=str(self._folder), reason=str(error))
             except Exception:
@@ -128,6 +131,7 @@ class FileAdapter:
                     found.append((written, entry.name))
         for name in sorted(strange - self._strange):
             log.warning("no source reads this file", file=name, folder=str(self._folder))
+            metrics.UNMAPPED.labels(self.name).inc()
         self._strange = strange
         return [self._folder / name for _, name in sorted(found)]
 
@@ -187,6 +191,7 @@ class FileAdapter:
         if part.records:
             await self._safe(self._observation(part, source, known_by, name))
             self.counts["records"] += len(part.records)
+            metrics.DECODED.labels(self.name).inc(len(part.records))
             metrics.OBSERVED.labels(self.name, "call").inc()
         progress = self._reject(known_by, progress, part.rejected)
         done = progress.records + len(part.records)

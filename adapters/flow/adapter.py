@@ -12,6 +12,7 @@ from convergedon.adapters.contract import Capability, Device, Observation, Repor
 from convergedon.adapters.flow.exports import Export, Exports
 from convergedon.adapters.flow.gathering import Gathering
 from convergedon.adapters.intake import Datagram, Finding, Intake
+from convergedon.core import metrics
 from convergedon.core.errors import Misconfigured
 from convergedon.core.settings import Settings
 
@@ -69,6 +70,7 @@ class FlowAdapter:
         self._exports = Exports(self._intake.drop, time())
         self._gathering: Gathering | None = None
         self._lately = Lately()
+        self._unmapped = metrics.UNMAPPED.labels(self.name)
 
     async def start(self, report: Report) -> Sequence[str]:
         self._gathering = Gathering(report)
@@ -109,6 +111,8 @@ class FlowAdapter:
     def _observe(self, datagram: Datagram, export: Export) -> Observation:
         place = (datagram.address, export.domain)
         device = self._devices.get(place) or self._devices.get((datagram.address, None))
+        if device is None:
+            self._unmapped.inc()
         attributes: dict[str, Any] = {"records": list(export.records), "observationDomain": export.domain}
         if export.sampling > 1:
             attributes["sampling"] = export.sampling if isinstance(export.sampling, int) else float(export.sampling)

@@ -80,6 +80,7 @@ class Listener:
         self._lost: float | None = None
         self._silent: bool | None = None  # not known: what was told before this process began is not over by itself
         self.received = 0
+        self._waiting = 0
         self.unreadable = 0
         self.gaps = 0
 
@@ -146,10 +147,17 @@ class Listener:
             self._reached()
             while not self._stopping.is_set():
                 notification = connection.notification(LOOK_UP)
+                self._count_waiting(connection.waiting)
                 if notification is not None:
                     self._take(notification)
         finally:
             connection.close()
+            self._count_waiting(0)
+
+    def _count_waiting(self, waiting: int) -> None:
+        """Of all devices together, which share the gauge."""
+        metrics.QUEUE.labels("netconf").inc(waiting - self._waiting)
+        self._waiting = waiting
 
     def _subscribe(self, connection: Connection) -> None:
         """Have everything from the last that was made safe; where nothing was, from now on."""
@@ -192,12 +200,17 @@ class Listener:
 
     def _take(self, notification: Any) -> None:
         self.received += 1
+        metrics.RECEIVED.labels("netconf").inc()
         at, number = event_time(notification), self._number(notification)
         try:
             seen = self._events.observation(notification, self._access.device, self._tenant, number)
         except ValueError:
             self.unreadable += 1
+            metrics.DROPPED.labels("netconf", "unreadable").inc()
             return
+        metrics.DECODED.labels("netconf").inc()
+        if seen is not None and seen.kind == "unmapped":
+            metrics.UNMAPPED.labels("netconf").inc()
         if at != self._since:
             self._safe.clear()
         self._since = at

@@ -264,6 +264,11 @@ class Connection:
         leaves = [] if found is None else found.iterfind("{*}netconf/{*}streams/{*}stream/*")
         return {etree.QName(leaf).localname: (leaf.text or "").strip() for leaf in leaves}
 
+    @property
+    def waiting(self) -> int:
+        """How many notifications have come that were not taken."""
+        return int(self._session._notification_q.qsize())
+
     def notification(self, within: float) -> etree._Element | None:
         """Wait for a notification. Raises Unreachable when the session has ended."""
         found = self._manager.take_notification(timeout=within)

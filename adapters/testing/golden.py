@@ -21,12 +21,13 @@ from convergedon.adapters.contract import Observation
 from convergedon.adapters.testing.cases import case, require
 from convergedon.adapters.testing.trial import Bench
 from convergedon.adapters.transaction import perform
+from convergedon.core import metrics
 from convergedon.core.errors import Misconfigured
 
 PATIENCE = 10.0
 
 
-INTENTS, PACKETS = "intents.yaml", "packets.yaml"
+INTENTS, PACKETS, TOLD = "intents.yaml", "packets.yaml", "observations.yaml"
 
 
 def folders(bench: Bench, name: str) -> list[Traversable]:
@@ -60,8 +61,8 @@ async def golden_cases_come_out_as_they_are_written(bench: Bench) -> None:
     for folder in folders(bench, INTENTS) if bench.performs else ():
         _compare(folder, "outcomes.yaml", await outcomes(bench, read(folder, INTENTS)))
     for folder in folders(bench, PACKETS):
-        wanted = len(read(folder, "observations.yaml"))
-        _compare(folder, "observations.yaml", await observations(bench, packets(folder), wanted))
+        wanted = len(read(folder, TOLD))
+        _compare(folder, TOLD, await observations(bench, packets(folder), wanted))
 
 
 def _compare(folder: Traversable, name: str, found: Sequence[Any]) -> None:
@@ -82,6 +83,31 @@ async def outcomes(bench: Bench, intents: Sequence[Mapping[str, Any]]) -> list[A
             told |= {"reason": outcome.reason} if outcome.reason else {"state": await adapter.observe(intent)}
             found.append(_plain(told))
     return found
+
+
+COUNTED = ("received_total", "decoded_total", "observations_total")
+
+
+def _hears(bench: Bench) -> str:
+    return "" if folders(bench, PACKETS) else "there are no golden packets"
+
+
+@case("golden", _hears)
+async def what_comes_in_is_counted(bench: Bench) -> None:
+    """As received, as understood and as told, under the adapter's name (core/metrics.py); what waits is, too."""
+    before, folder = _counted(bench), folders(bench, PACKETS)[0]
+    await observations(bench, packets(folder), len(read(folder, TOLD)))
+    for name, count in _counted(bench).items():
+        require(count > before[name], f"it does not count what came in (convergedon_adapter_{name})")
+    known = metrics.of_adapter(bench.name)
+    require("convergedon_adapter_queue" in known, "it does not count what waits (convergedon_adapter_queue)")
+
+
+def _counted(bench: Bench) -> dict[str, float]:
+    known = metrics.of_adapter(bench.name)
+    return {
+        name: sum(v for key, v in known.items() if key.startswith(f"convergedon_adapter_{name}")) for name in COUNTED
+    }
 
 
 def packets(folder: Traversable) -> list[bytes]:

@@ -10,7 +10,7 @@ from convergedon.adapters.contract import Device, Observation
 from convergedon.adapters.flow import create, lab
 from convergedon.adapters.flow.adapter import FlowAdapter
 from convergedon.adapters.flow.gathering import MOST_RECORDS
-from convergedon.core import settings
+from convergedon.core import metrics, settings
 from convergedon.core.errors import Misconfigured, Unavailable
 
 DEVICES = {
@@ -101,6 +101,7 @@ async def test_every_record_arrives_once_in_order_for_the_exporters_device(adapt
 
 
 async def test_a_datagram_that_comes_twice_counts_once_and_another_exporters_counts_too(adapter, safe):
+    before = metrics.of_adapter("flow")["convergedon_adapter_unmapped_total"]
     [datagram] = lab.datagrams(10, RECORDS[:5])
     for address in ("127.0.10.1", "127.0.10.1", "127.0.10.7"):
         lab.send([datagram], port(adapter), address)
@@ -111,6 +112,7 @@ async def test_a_datagram_that_comes_twice_counts_once_and_another_exporters_cou
     assert [len(seen.attributes["records"]) for seen in safe.stored] == [5, 5]
     assert (other.device, other.tenant) == ("127.0.10.7", "acme")
     assert (await adapter.health())["dropped"] == {"duplicate": 1}
+    assert metrics.of_adapter("flow")["convergedon_adapter_unmapped_total"] - before == 1, "it is in no devices file"
 
 
 async def test_what_one_device_exports_within_a_moment_is_one_observation(adapter, safe):

@@ -18,7 +18,7 @@ from convergedon.adapters.netconf.lab import ACCESS, NOTIFICATION, Element
 from convergedon.adapters.netconf.listening import SILENCE
 from convergedon.adapters.reporting import Reporting
 from convergedon.adapters.testing.trial import ignore
-from convergedon.core import settings
+from convergedon.core import metrics, settings
 from convergedon.core.errors import CredentialsRefused, Misconfigured, Unavailable
 from convergedon.core.memory import MemoryBus
 
@@ -182,6 +182,23 @@ async def test_what_the_mapping_does_not_know_is_told_as_such(
 
     assert (seen.kind, seen.key) == ("unmapped", "unmapped:urn:x#fan-speed")
     assert seen.attributes["details"] == {"fan": "2"}
+
+
+async def test_notifications_are_counted_as_datagrams_of_others_are(
+    element: Element, listening: NetconfAdapter, reported: Reported
+) -> None:
+    """What came, what was understood, what no mapping knows, what could not be read, and what waits."""
+    before = metrics.of_adapter("netconf")
+    element.tell_all(etree.fromstring('<fan-speed xmlns="urn:x"><fan>2</fan></fan-speed>'))
+    element.set_link(PORT, False)
+    await reported.until(2)
+    after = metrics.of_adapter("netconf")
+    grown = {name.removeprefix("convergedon_adapter_"): value - before.get(name, 0) for name, value in after.items()}
+
+    assert {name: grown[f"{name}_total"] for name in ("received", "decoded", "unmapped")} == {
+        "received": 2, "decoded": 2, "unmapped": 1
+    }  # fmt: skip
+    assert (after["convergedon_adapter_queue"], grown["queue"]) == (0, 0)
 
 
 # --- the adapter starts again
