@@ -17,13 +17,15 @@ from convergedon.adapters.flow import lab as exporter
 from convergedon.adapters.labports import OCTETS_A_PACKET
 from convergedon.adapters.netconf.lab import Element, Fault
 from convergedon.adapters.snmp import lab as trapper
-from convergedon.adapters.snmp.element import SimulatedAgent
+from convergedon.adapters.snmp.element import SimulatedAgent, of_element, of_recording
 from convergedon.core.errors import Invalid, NotFound, Unavailable
 from convergedon.core.tasks import end
 
 ELEMENTS = {"pe1": "acme", "pe2": "acme", "pe3": "globex"}
 INTERFACES = {"ge-0/0/1": 1000, "ge-0/0/2": 1000}
 """Interface name -> capacity in Mbit/s; its ifIndex is its place, from 1."""
+RECORDINGS, RECORDED, MOST_RECORDED = "recordings", "acme", 250
+"""The folder of recorded devices in the lab's, their tenant, and how many there are at most."""
 SLOW = 0.5
 """Seconds that a slow element takes for each call."""
 FLAPS = 3
@@ -70,7 +72,7 @@ class Lab:
         self._exported: Counter[str] = Counter()
         self._receivers = receivers or _nobody
         self._elements = {name: Element(name, folder / name, INTERFACES) for name in ELEMENTS}
-        self._agents = {name: SimulatedAgent(element, folder / name) for name, element in self._elements.items()}
+        self._agents = {name: of_element(element, folder / name) for name, element in self._elements.items()}
         for name, element in self._elements.items():
             element.on_link = partial(self._trap, name)
 
@@ -88,6 +90,10 @@ class Lab:
                 "snmp": {"interfaces": dict(enumerate(INTERFACES, 1)), **self._agents[name].device_entry()},
                 "flow": {"observationDomain": domain(name)},
             }
+        for number, (name, agent) in enumerate(self._recorded().items(), 1):
+            await agent.start()
+            reached = f"127.0.11.{number}"
+            devices[name] = {"tenant": RECORDED, "address": reached, "snmp": agent.device_entry()}
         file = self._folder / "devices.yaml"
         file.write_text(yaml.safe_dump({"devices": devices}, sort_keys=False))
         file.chmod(0o600)
@@ -98,9 +104,17 @@ class Lab:
         if self._exporting:
             await end([self._exporting])
             self._exporting = None
-        for name, element in self._elements.items():
-            await self._agents[name].stop()
+        for agent in self._agents.values():
+            await agent.stop()
+        for element in self._elements.values():
             await element.stop()
+
+    def _recorded(self) -> Mapping[str, SimulatedAgent]:
+        """Devices that were recorded, each from its file in the folder of recordings. Raises Misconfigured."""
+        found = sorted(file for file in (self._folder / RECORDINGS).glob("*.yaml") if file.stem not in ELEMENTS)
+        agents = {file.stem: of_recording(file, self._folder / file.stem) for file in found[:MOST_RECORDED]}
+        self._agents |= agents
+        return agents
 
     async def fault(self, device: str, kind: str, interface: str = "") -> str:
         """Have something go wrong, or end it; what was done, in words. Raises Invalid, NotFound or Unavailable."""

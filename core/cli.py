@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from convergedon.core.errors import ConvergedonError, Findings, Misconfigured
+from convergedon.core.errors import ConvergedonError, Findings, Invalid, Misconfigured
 
 if TYPE_CHECKING:
     from convergedon.core.settings import Settings
@@ -234,17 +234,33 @@ def adapter_check(name: str, report: Path | None) -> None:
 
 
 @adapter.command("map")
-@click.option("--trap", "file", type=click.Path(path_type=Path, dir_okay=False), required=True, help="A datagram.")
-@click.option("--source", default="127.0.0.1", show_default=True, help="Address that it came from.")
+@click.option(
+    "--trap",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="A datagram, as it was or in hexadecimal, or a capture (pcap, pcapng).",
+)
+@click.option("--source", default="127.0.0.1", show_default=True, help="Address that a datagram came from.")
+@click.option("--port", "ports", type=click.IntRange(1, 65535), multiple=True, help="Of a capture, traps to this port.")
 @data_option
-def adapter_map(file: Path, source: str, data: Path | None) -> None:
-    """Show what a recorded trap would become; FILE has the datagram as it was, or in hexadecimal."""
+def adapter_map(file: Path, source: str, ports: tuple[int, ...], data: Path | None) -> None:
+    """Show what a recorded trap, or each of a capture, would become."""
     from convergedon.adapters import inventory
     from convergedon.adapters.snmp import trying
 
     settings = _settings(data)
-    found = trying.meaning(settings, inventory.load(settings.devices), trying.recorded(file), source)
-    click.echo(json.dumps(found, indent=1, ensure_ascii=False))
+    reader = trying.Reader(settings, inventory.load(settings.devices))
+    packets = trying.recorded(file, source, ports or trying.PORTS)
+    if len(packets) == 1:
+        click.echo(json.dumps(reader.meaning(packets[0]), indent=1, ensure_ascii=False))
+        return
+    for packet in packets:
+        try:
+            told: Mapping[str, Any] = reader.meaning(packet)
+        except Invalid as error:
+            told = {"source": packet.source, "error": str(error)}
+        click.echo(json.dumps(told, ensure_ascii=False))
 
 
 @adapter.command("record")
@@ -252,8 +268,11 @@ def adapter_map(file: Path, source: str, data: Path | None) -> None:
 @click.option("--seconds", type=click.FloatRange(min=0.1), default=60, show_default=True, help="How long to listen.")
 @click.option("--count", type=click.IntRange(1), default=1, show_default=True, help="Traps after which it is enough.")
 @click.option("--trap-port", type=click.IntRange(1, 65535), help="UDP port to listen on.")
+@click.option("--walk", "device", help="Walk this device of the devices file instead, twice, SECONDS apart.")
 @data_option
-def adapter_record(folder: Path, seconds: float, count: int, trap_port: int | None, data: Path | None) -> None:
+def adapter_record(
+    folder: Path, seconds: float, count: int, trap_port: int | None, device: str | None, data: Path | None
+) -> None:
     """Write traps that arrive, and what they become, to a new FOLDER: a golden case of a mapping."""
     from itertools import islice
 
@@ -261,10 +280,15 @@ def adapter_record(folder: Path, seconds: float, count: int, trap_port: int | No
     from convergedon.adapters.snmp import trying
 
     settings = _settings(data, trap_port=trap_port)
-    packets = list(islice(trying.heard(settings, seconds), count))
+    devices = inventory.load(settings.devices)
+    if device is not None:
+        click.echo(_ask(trying.walked(devices, device, folder, seconds)))
+        return
+    reader = trying.Reader(settings, devices)
+    packets = list(islice(trying.notifications(reader, trying.heard(settings, seconds)), count))
     if not packets:
         raise Misconfigured(f"nothing came to UDP port {settings.trap_port} within {seconds:g} s")
-    trying.record(settings, inventory.load(settings.devices), folder, packets)
+    trying.record(settings, devices, folder, packets)
     click.echo(f"{len(packets)} packets are in {folder}")
 
 

@@ -254,9 +254,10 @@ class SnmpAdapter(ReadAndSet):
         answer = (lambda: ber.answer(datagram.data, notification)) if notification.inform else None
         return self._findings(datagram, notification, speaker, answer)
 
-    def meaning(self, datagram: Datagram, notification: ber.Notification) -> Observation:
-        """What a notification of version 1 or 2c is told as, whoever sent it."""
-        return self._observe(datagram, notification, self._speaker(datagram, notification))
+    def meaning(self, datagram: Datagram, notification: ber.Notification, user: usm.User | None = None) -> Observation:
+        """What a notification is told as, whoever sent it; ``user`` is whose it is, of version 3."""
+        speaker = self._speaker(datagram, notification, user.devices if user else None)
+        return self._observe(datagram, notification, speaker)
 
     def _read_secured(self, datagram: Datagram, gate: usm.Usm) -> Sequence[Finding] | None:
         try:

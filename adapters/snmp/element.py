@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from convergedon.adapters.labports import Port
-from convergedon.adapters.snmp import agent, ber
+from convergedon.adapters.snmp import agent, ber, recording
 from convergedon.core.errors import Misconfigured
 
 SYSTEM, IF, IF_X = (1, 3, 6, 1, 2, 1, 1), (1, 3, 6, 1, 2, 1, 2, 2, 1), (1, 3, 6, 1, 2, 1, 31, 1, 1, 1)
@@ -47,11 +47,10 @@ class Element(Protocol):
 
 
 class SimulatedAgent:
-    """The agent of an element: as slow and as silent as that is, on the same port after every start."""
+    """The agent of an element or of a recorded device: on the same port, by the same community, after every start."""
 
-    def __init__(self, element: Element, folder: Path) -> None:
-        self._element, self._folder = element, folder
-        self._objects = ElementObjects(element)
+    def __init__(self, folder: Path, make: Callable[[agent.Access], agent.Agent]) -> None:
+        self._folder, self._make = folder, make
         self._agent: agent.Agent | None = None
         self._community = ""
 
@@ -62,7 +61,7 @@ class SimulatedAgent:
         said = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
         self._community = said.get("community") or secrets.token_urlsafe(12)
         access = agent.Access((self._community.encode(),), writers=frozenset({self._community.encode()}))
-        self._agent = ElementAgent(self._element, self._objects, access)
+        self._agent = self._make(access)
         try:
             port = await self._agent.start(said.get("port", 0))
         except Misconfigured:
@@ -79,6 +78,18 @@ class SimulatedAgent:
         port = self._agent.port if self._agent else 0
         reach = {"host": "127.0.0.1", "port": port, "community": self._community}
         return {**reach, "set": True, "poll": {"interval": POLLED}}
+
+
+def of_element(element: Element, folder: Path) -> SimulatedAgent:
+    """As slow and as silent as the element is."""
+    objects = ElementObjects(element)
+    return SimulatedAgent(folder, lambda access: ElementAgent(element, objects, access))
+
+
+def of_recording(file: Path, folder: Path) -> SimulatedAgent:
+    """A recorded device that goes on. Raises Misconfigured."""
+    objects = recording.Recording(recording.read(file))
+    return SimulatedAgent(folder, lambda access: agent.Agent(objects, access))
 
 
 class ElementAgent(agent.Agent):

@@ -4,48 +4,97 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from convergedon.adapters.contract import Device
-from convergedon.adapters.intake import LARGEST_DATAGRAM, Datagram
-from convergedon.adapters.snmp import adapter, ber
+from convergedon.adapters.contract import Device, Observation
+from convergedon.adapters.intake import LARGEST_DATAGRAM, Datagram, address
+from convergedon.adapters.snmp import adapter, ber, capture, recording, usm
+from convergedon.adapters.snmp.asking import Engines, Peer
 from convergedon.core.errors import Invalid, Misconfigured
 from convergedon.core.settings import Settings
 
 LOOPBACK = "127.0.0.1"
+CALLED = "device-1"
+"""What a recorded device is called, whatever its name is."""
 COMMUNITY = b"public"
+PORTS = frozenset({162, 1162})
+"""Where traps are expected in a capture, unless other ports are named: the standard's port, and ours."""
 
 
-def recorded(file: Path) -> bytes:
-    """A datagram from a file: as it was on the wire, or in hexadecimal. Raises Misconfigured."""
+@dataclass(frozen=True)
+class Packet:
+    """What was sent, and by whom."""
+
+    data: bytes
+    source: str
+
+
+def recorded(file: Path, source: str = LOOPBACK, ports: Container[int] = PORTS) -> list[Packet]:
+    """The datagrams of a file: a capture, one as it was on the wire, or in hexadecimal. Raises Misconfigured."""
     try:
         data = file.read_bytes()
     except OSError as error:
         raise Misconfigured(f"{file}: cannot be read: {error.strerror}") from error
-    try:
-        return bytes.fromhex(data.decode("ascii"))
-    except ValueError:
-        return data
+    if capture.is_capture(data):
+        try:
+            found = [Packet(one.data, one.source) for one in capture.datagrams(data, ports)]
+        except Invalid as error:
+            raise Misconfigured(f"{file}: {error}") from None
+        if not found:
+            raise Misconfigured(f"{file}: no datagram in it is for the ports that traps are expected at")
+        return found
+    with suppress(ValueError):
+        data = bytes.fromhex(data.decode("ascii"))
+    return [Packet(data, source)]
 
 
-def meaning(settings: Settings, devices: Mapping[str, Device], data: bytes, source: str = LOOPBACK) -> dict[str, Any]:
-    """What a datagram of version 1 or 2c would be told as, without its id and time. Raises Invalid where it is none."""
-    try:
-        notification = ber.decode(data)
-    except ber.Unreadable as error:
-        raise Invalid(f"this is no notification of version 1 or 2c: {error}") from error
-    listener = adapter.create(settings, devices)
-    seen = asdict(listener.meaning(Datagram(data, source, None, 0.0), notification))
-    return {name: value for name, value in seen.items() if name not in ("id", "time")}
+class Reader:
+    """Reads notifications as the adapter would, by its mapping, devices and users; of version 3, too.
+
+    What came long ago is not fresh any more, and is read all the same.
+    """
+
+    def __init__(self, settings: Settings, devices: Mapping[str, Device]) -> None:
+        self._listener = adapter.create(settings, devices)
+        self._users = usm.users(devices.values())
+
+    def meaning(self, packet: Packet) -> dict[str, Any]:
+        """What a datagram would be told as, without its id and time. Raises Invalid where it is no notification."""
+        seen = asdict(self._seen(packet))
+        return {name: value for name, value in seen.items() if name not in ("id", "time")}
+
+    def anonymous(self, packet: Packet) -> Packet:
+        """The same of version 2c under the community public: community and keys are secrets. Raises Invalid."""
+        notification, _ = self._read(packet)
+        if notification.version == 3:
+            return Packet(ber.encode(COMMUNITY, notification.varbinds, request=0), packet.source)
+        return Packet(anonymous(packet.data, notification), packet.source)
+
+    def _seen(self, packet: Packet) -> Observation:
+        notification, user = self._read(packet)
+        return self._listener.meaning(Datagram(packet.data, packet.source, None, 0.0), notification, user)
+
+    def _read(self, packet: Packet) -> tuple[ber.Notification, usm.User | None]:
+        try:
+            return ber.decode(packet.data), None
+        except ber.Unreadable as error:
+            if error.drop != "version":
+                raise Invalid(f"this is no notification: {error}") from error
+        try:
+            secured = usm.Replay(self._users).read(packet.data)
+        except usm.Refused as error:
+            raise Invalid(f"this notification of version 3 cannot be read: {error}") from error
+        return secured.notification, secured.user
 
 
-def heard(settings: Settings, seconds: float) -> Iterator[bytes]:
-    """Notifications of version 1 and 2c that arrive at the trap port, for so long. Raises Misconfigured."""
+def heard(settings: Settings, seconds: float) -> Iterator[Packet]:
+    """What arrives at the trap port, for so long. Raises Misconfigured."""
     with socket.socket(socket.AF_INET6 if ":" in settings.trap_host else socket.AF_INET, socket.SOCK_DGRAM) as port:
         try:
             port.bind((settings.trap_host, settings.trap_port))
@@ -56,26 +105,45 @@ def heard(settings: Settings, seconds: float) -> Iterator[bytes]:
         while (left := end - time.monotonic()) > 0:
             port.settimeout(left)
             try:
-                data = port.recv(LARGEST_DATAGRAM)
-                yield anonymous(data, ber.decode(data))
-            except ber.Unreadable:
-                continue
+                data, peer = port.recvfrom(LARGEST_DATAGRAM)
             except TimeoutError:
                 return
+            yield Packet(data, address(peer[0]))
 
 
 def anonymous(data: bytes, notification: ber.Notification) -> bytes:
-    """The same notification under the community public: the real one is a secret."""
+    """The same notification under the community public."""
     version = ber.write(ber.INTEGER, notification.version - 1)
     return ber.tlv(ber.SEQUENCE, version + ber.write(ber.OCTETS, COMMUNITY) + data[notification.pdu :])
 
 
-def record(settings: Settings, devices: Mapping[str, Device], folder: Path, packets: list[bytes]) -> None:
+def notifications(reader: Reader, packets: Iterable[Packet]) -> Iterator[Packet]:
+    """Those that are, under the community public."""
+    for packet in packets:
+        with suppress(Invalid):
+            yield reader.anonymous(packet)
+
+
+def record(settings: Settings, devices: Mapping[str, Device], folder: Path, packets: Sequence[Packet]) -> None:
     """Write a golden case: what came in, and what it became; the folder is a new one. Raises Misconfigured."""
     try:
         folder.mkdir(parents=True)
     except OSError as error:
         raise Misconfigured(f"{folder}: cannot be made: {error.strerror}") from error
-    observations = [meaning(settings, devices, packet) for packet in packets]
-    for name, found in (("packets", [packet.hex() for packet in packets]), ("observations", observations)):
+    reader = Reader(settings, devices)
+    observations = [reader.meaning(Packet(packet.data, LOOPBACK)) for packet in packets]
+    for name, found in (("packets", [packet.data.hex() for packet in packets]), ("observations", observations)):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(found, sort_keys=False, allow_unicode=True))
+
+
+async def walked(devices: Mapping[str, Device], name: str, folder: Path, seconds: float) -> str:
+    """Record a device into walk.yaml of a folder, for an agent to answer from; what was done. Raises Misconfigured."""
+    if name not in devices:
+        raise Misconfigured(f"there is no device {name} in the devices file (CONVERGEDON_DEVICES)")
+    engines = Engines()
+    try:
+        found = await recording.record(Peer(engines, devices[name]), seconds, CALLED)
+    finally:
+        engines.close()
+    recording.write(found, folder / "walk.yaml")
+    return f"{len(found.values)} values of {name} are in {folder / 'walk.yaml'}: read it before you show it to others"

@@ -374,6 +374,20 @@ class Usm:
         return Refused(drop, sentence, name, _message(told, scoped))
 
 
+class Replay(Usm):
+    """Reads what was recorded: it may be old, and informs may be for any engine."""
+
+    def __init__(self, users: Iterable[User]) -> None:
+        super().__init__(users, Engine(ENGINE_PREFIX, 1))
+
+    def _check_engine(self, header: Header) -> None:
+        if not header.engine:
+            raise Refused("discovery", "this asks for an engine, and says nothing")
+
+    def _check_time(self, header: Header, user: User) -> None:
+        return None
+
+
 def question(message: int) -> bytes:
     """What asks a device for its engine: a request by nobody, for none (RFC 3414 4)."""
     get = ber.tlv(GET, ber.write(ber.INTEGER, message) + ber.write(ber.INTEGER, 0) * 2 + ber.tlv(ber.SEQUENCE, b""))

@@ -14,14 +14,14 @@ import pytest
 from convergedon.adapters import inventory, lab
 from convergedon.adapters.contract import Intent
 from convergedon.adapters.netconf import create as netconf
-from convergedon.adapters.snmp import create
+from convergedon.adapters.snmp import create, recording
 from convergedon.adapters.snmp.asking import Engines, Peer
 from convergedon.adapters.snmp.counters import between
 from convergedon.adapters.snmp.polling import Agent
 from convergedon.adapters.testing.golden import Heard
 from convergedon.adapters.transaction import perform
 from convergedon.core import settings
-from convergedon.core.errors import Unreachable
+from convergedon.core.errors import Misconfigured, Unreachable
 
 PORT, OTHER = "ge-0/0/1", "ge-0/0/2"
 OPER, ADMIN, ALIAS = "1.3.6.1.2.1.2.2.1.8.1", "1.3.6.1.2.1.2.2.1.7.1", "1.3.6.1.2.1.31.1.1.1.18.1"
@@ -178,3 +178,32 @@ async def test_its_address_and_community_stay_and_nobody_else_reads_them(scene: 
     assert kept.read_text() == before
     assert kept.stat().st_mode & 0o077 == 0
     assert re.search(r"community: \S{12,}", (scene.folder / "lab" / "devices.yaml").read_text())
+
+
+async def test_a_recorded_device_is_one_more_of_the_lab(tmp_path: Path) -> None:
+    """From the command that records one of ours to the lab that plays it back, and counts on."""
+    first = Scene(tmp_path)
+    await first.start()
+    await first.order(800)
+    recorded = await recording.record(first.peer, 0.5, "elsewhere")
+    await first.stop()
+    recording.write(recorded, tmp_path / "lab" / "recordings" / "ce1.yaml")
+    second = Scene(tmp_path)
+    await second.start()
+    device = inventory.load(tmp_path / "lab" / "devices.yaml")["ce1"]
+    agent = Agent(second.engines, device)
+    before, after = await agent.read(), await agent.read()
+    await second.stop()
+
+    assert device.tenant == "acme"
+    assert {name: interface.speed for name, interface in before.interfaces.items()} == {PORT: 10**9, OTHER: 10**9}
+    assert after.interfaces[PORT].counts["octetsIn"] > before.interfaces[PORT].counts["octetsIn"] > 0
+
+
+async def test_a_recording_that_is_wrong_keeps_the_lab_from_starting_and_says_where(tmp_path: Path) -> None:
+    (tmp_path / "lab" / "recordings").mkdir(parents=True)
+    (tmp_path / "lab" / "recordings" / "ce1.yaml").write_text("about: it\nvalues: {1.3.6.1: {kind: flag, value: 1}}\n")
+    scene = Scene(tmp_path)
+    with pytest.raises(Misconfigured, match=r"ce1.yaml, line 2: values.1.3.6.1.kind"):
+        await scene.lab.start()
+    await scene.lab.stop()

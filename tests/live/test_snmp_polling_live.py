@@ -3,14 +3,17 @@
 import asyncio
 import os
 import socket
+import sys
 import time
+from asyncio.subprocess import PIPE, STDOUT
 from pathlib import Path
 
 import pytest
+import yaml
 from peers import peer
 
 from convergedon.adapters.contract import Device
-from convergedon.adapters.snmp import create
+from convergedon.adapters.snmp import create, recording
 from convergedon.core import settings
 
 pytestmark = pytest.mark.live
@@ -103,3 +106,31 @@ async def test_a_device_that_is_silent_is_one_fault_until_it_answers(agent, tmp_
     faults = [each for each in heard.told if each.kind == "fault"]
     assert [(each.device, each.key) for each in faults] == [("lo1", cleared.key)]
     assert "public" not in str(faults)
+
+
+@pytest.mark.parametrize("given", [{"community": "public"}, USER], ids=["community", "user"])
+async def test_it_is_recorded_by_the_command_without_its_names(agent, tmp_path, given):
+    """What the recording plays back is read as the device was, but for who it is."""
+    snmp = {"host": "127.0.0.1", "port": agent.port, **given}
+    devices = {"devices": {"sw1": {"tenant": "acme", "address": "192.0.2.9", "snmp": snmp}}}
+    (tmp_path / "devices.yaml").write_text(yaml.safe_dump(devices))
+    command = ["adapter", "record", str(tmp_path / "case"), "--walk", "sw1", "--seconds", "0.5"]
+    own = {"CONVERGEDON_DEVICES": str(tmp_path / "devices.yaml"), "CONVERGEDON_DATA": str(tmp_path)}
+
+    async def run():
+        words = (sys.executable, "-P", "-m", "convergedon.core.cli", *command)
+        process = await asyncio.create_subprocess_exec(*words, env=os.environ | own, stdout=PIPE, stderr=STDOUT)
+        told, _ = await process.communicate()
+        return process.returncode, told.decode()
+
+    code, told = await run()
+    again, refusal = await run()
+    found = recording.read(tmp_path / "case" / "walk.yaml")
+
+    assert code == 0, told
+    assert "values of sw1 are in" in told
+    assert found["1.3.6.1.2.1.1.5.0"].value == "device-1"
+    assert socket.gethostname() not in found["1.3.6.1.2.1.1.1.0"].value.split()
+    assert "lo" in {value.value for oid, value in found.items() if oid.startswith("1.3.6.1.2.1.31.1.1.1.1.")}
+    assert again == 78
+    assert "cannot be written" in refusal

@@ -5,12 +5,14 @@ from importlib.resources import files
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from convergedon.adapters.contract import Device
 from convergedon.adapters.snmp import agent, ber, recording, usm
 from convergedon.adapters.snmp.asking import Engines, Peer
+from convergedon.core.cli import main
 from convergedon.core.errors import CredentialsRefused, Misconfigured, OutcomeUnknown, Refused, Unreachable
 
 SHIPPED = files("convergedon.adapters.snmp") / "recordings" / "net-snmp.yaml"
@@ -218,3 +220,22 @@ async def test_a_port_that_is_taken_is_said():
     with pytest.raises(Misconfigured, match=f"UDP port {port} on 127.0.0.1 is taken"):
         await agent.Agent(recording.Recording(VALUES), ACCESS).start(port)
     await answering.stop()
+
+
+def test_the_command_records_a_device_of_the_devices_file(tmp_path):
+    """Twice the walk, nothing of the device's own name, and never over a file that is there."""
+    (tmp_path / "devices.yaml").write_text("devices: {}")
+    command = [
+        "adapter",
+        "record",
+        str(tmp_path / "walk"),
+        "--walk",
+        "sw1",
+        "--seconds",
+        "0.1",
+        "--data",
+        str(tmp_path),
+    ]
+    env = {"CONVERGEDON_DEVICES": str(tmp_path / "devices.yaml")}
+
+    assert "no device sw1 in the devices file" in CliRunner().invoke(main, command, env=env).output

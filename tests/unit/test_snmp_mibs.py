@@ -191,7 +191,8 @@ def test_a_recording_is_a_golden_case_without_the_community(tmp_path):
     chosen = settings.load(data=tmp_path)
     inform = lab.link("down", "127.0.10.1", "eth0", 3, "swordfish", inform=True)
     first = lab.link("up", "127.0.10.1", "eth0", 3, "swordfish", version=1)
-    packets = [trying.anonymous(data, ber.decode(data)) for data in (first, inform)]
+    sent = [trying.Packet(data, "127.0.0.1") for data in (first, b"noise", inform)]
+    packets = list(trying.notifications(trying.Reader(chosen, {}), sent))
     trying.record(chosen, {}, tmp_path / "case", packets)
     said = yaml.safe_load((tmp_path / "case" / "observations.yaml").read_text())
 
