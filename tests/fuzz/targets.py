@@ -7,6 +7,7 @@ import itertools
 import random
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -29,15 +30,16 @@ from convergedon.adapters.flow import create as flow_adapter
 from convergedon.adapters.flow import lab as exporter
 from convergedon.adapters.intake import Datagram
 from convergedon.adapters.netconf import mapping as yang
-from convergedon.adapters.netconf.lab import NC, NOTIFICATION
+from convergedon.adapters.netconf.lab.messages import NC, NOTIFICATION
 from convergedon.adapters.netconf.listening import Listener
 from convergedon.adapters.netconf.rpc import Answer, Answers
 from convergedon.adapters.netconf.session import BROKEN, Denied, PromptSession
-from convergedon.adapters.snmp import ber, lab, mibs, usm
+from convergedon.adapters.snmp import agent, ber, lab, mibs, recording, trying, usm
 from convergedon.adapters.snmp import create as snmp_adapter
 from convergedon.adapters.snmp import mapping as traps
+from convergedon.adapters.snmp.trial import RECORDED
 from convergedon.core import settings
-from convergedon.core.errors import Misconfigured
+from convergedon.core.errors import Invalid, Misconfigured
 from convergedon.mediation import intervals, planning, rating
 
 NORTH = usm.User("north", frozenset({"pe1"}), "SHA-256", "north-auth-phrase", "AES", "a phrase for privacy")
@@ -122,6 +124,66 @@ TRAPS = [
     THEIRS.protect(1, NORTH, scoped(ber.TRAP), THEIRS._engine),
     THEIRS.protect(9, NORTH, scoped(ber.INFORM), THEIRS._engine, reportable=True),
 ]
+
+
+def a_capture(folder: Path) -> Survive:
+    """It is read, each trap in it becomes what can be shown, or is refused in a sentence."""
+    reader = trying.Reader(settings.load(trap_port=0, data=folder), DEVICES)
+    file = folder / "capture"
+
+    def survive(data: bytes) -> None:
+        file.write_bytes(data)
+        with suppress(Misconfigured):
+            for packet in trying.recorded(file):
+                with suppress(Invalid):
+                    orjson.dumps(reader.meaning(packet))
+
+    return survive
+
+
+def captured(datagram: bytes) -> list[bytes]:
+    """A datagram in a capture of each kind: Ethernet with IPv4, cooked with IPv6, in numbers either way round."""
+    udp = struct.pack(">HHHH", 50_000, 162, 8 + len(datagram), 0) + datagram
+    four = struct.pack(">BBHIBBH4s4x", 0x45, 0, 20 + len(udp), 0, 64, 17, 0, b"\xc0\0\2\1") + udp
+    six = struct.pack(">IHBB32s", 6 << 28, 8 + len(udp), 0, 64, bytes(32)) + b"\x11" + bytes(7) + udp
+    packets = ((1, bytes(12) + b"\x81\0\0\7\x08\0" + four), (276, b"\x86\xdd" + bytes(18) + six))
+    found = []
+    for order, (link, packet) in itertools.product("<>", packets):
+        size, fill = len(packet), bytes(-len(packet) % 4)
+        found.append(struct.pack(f"{order}IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65_535, link)
+                     + struct.pack(f"{order}IIII", 1, 2, size, size) + packet)  # fmt: skip
+        blocks = ((0x0A0D0D0A, struct.pack(f"{order}IHHq", 0x1A2B3C4D, 1, 0, -1)),
+                  (1, struct.pack(f"{order}HHI", link, 0, 0)),
+                  (6, struct.pack(f"{order}IIIII", 0, 0, 0, size, size) + packet + fill),
+                  (3, struct.pack(f"{order}I", size) + packet + fill))  # fmt: skip
+        found.append(b"".join(struct.pack(f"{order}II", kind, 12 + len(body)) + body
+                              + struct.pack(f"{order}I", 12 + len(body)) for kind, body in blocks))  # fmt: skip
+    return found
+
+
+def agent_port(folder: Path) -> Survive:
+    """What answers is asked anything: it answers within a frame, or not at all."""
+    users = [usm.User("north", frozenset(), NORTH.auth, NORTH.auth_phrase)]
+    access = agent.Access((b"public",), users, frozenset({b"public"}))
+    answering = agent.Agent(recording.Recording(recording.read(RECORDED)), access)
+
+    def survive(data: bytes) -> None:
+        answer = answering.answer(data)
+        assert answer is None or len(answer) < 2 * agent.LARGEST
+
+    return survive
+
+
+def requests() -> list[bytes]:
+    found = []
+    name = ber.write(ber.OID, "1.3.6.1.2.1.2.2.1.7.4")
+    for version, tag, value in itertools.product(
+        (0, 1), (agent.GET, agent.NEXT, agent.BULK, agent.SET), (b"\5\0", b"\2\1\2")
+    ):
+        numbers = ber.write(ber.INTEGER, 7) + ber.write(ber.INTEGER, 0) + ber.write(ber.INTEGER, 9)
+        pdu = ber.tlv(tag, numbers + ber.tlv(ber.SEQUENCE, ber.tlv(ber.SEQUENCE, name + value)))
+        found.append(ber.tlv(ber.SEQUENCE, ber.write(ber.INTEGER, version) + ber.write(ber.OCTETS, b"public") + pdu))
+    return found
 
 
 def flow_port(folder: Path) -> Survive:
@@ -437,7 +499,17 @@ INVENTORY = b"""devices:
     flow: {observationDomain: 7}
   "pe2": {tenant: globex, address: "2001:db8::1"}
 """
-TRAP_MAPPING = b"""notifications:
+TRAP_MAPPING = b"""services:
+  access-port:
+    instance: {label: IF-MIB::ifAlias, at: interface}
+    leaves:
+      state: {object: IF-MIB::ifAdminStatus, type: integer, words: {up: 1, down: 2}, absent: down}
+  system:
+    instance: device
+    leaves:
+      contact: {object: SNMPv2-MIB::sysContact, type: text, longest: 255, absent: ""}
+      speed: {object: 1.3.6.1.4.1.99999.1, type: gauge, least: 1, most: 9}
+notifications:
   IF-MIB::linkDown: &down
     name: linkDown
     kind: fault
@@ -447,7 +519,10 @@ TRAP_MAPPING = b"""notifications:
     specificProblem: linkDown
     object: [{index: IF-MIB::ifIndex, names: interfaces}, IF-MIB::ifName, {index: 1.3.6.1, as: "i.{index}"}]
     key: "link:{object}"
-  1.3.6.1.4.1.99999.0.1: {<<: *down, name: fanBad}
+  1.3.6.1.4.1.99999.0.1:
+    <<: *down
+    name: fanBad
+    probableCause: {number: ITU-ALARM-MIB::ituAlarmProbableCause, otherwise: 107}
 """
 CALLS = b"""sources:
   voice:
@@ -485,6 +560,8 @@ TARGETS = (
     Target(
         "snmp-version-3", [scoped(ber.TRAP), scoped(ber.TRAP, b""), b"\xff" + scoped(ber.INFORM)], inside_version_3
     ),
+    Target("trap-capture", [*captured(TRAPS[0]), *captured(TRAPS[-1])], a_capture),
+    Target("snmp-agent", [*requests(), usm.question(7)], agent_port),
     Target("flow-port", flows(), flow_port),
     Target("flow-templates", [b"seed"], made_flows),
     Target("call-csv", [CSV], call_file(VOICE), [b'"', b",", b"\r", b"\n", b"\xef\xbb\xbf", b"\0", b"1e999", b"NaN"]),
@@ -495,6 +572,9 @@ TARGETS = (
     Target("netconf-1-1", [framed(HELLO), *map(framed, REPLIES), framed(*TOLD)], session(NetconfBase.BASE_11),
            XML_WORDS),
     written("snmp.yaml", traps.load, TRAP_MAPPING),
+    written("walk.yaml", recording.read, b"about: it\nvalues:\n"
+            b"  1.3.6.1.2.1.1.3.0: {kind: ticks, value: 7, grows: 100.0}\n"
+            b"  1.3.6.1.2.1.1.1.0: {kind: octets, value: '0x00ff'}\n  1.3.6.1.2: {kind: ip, value: 192.0.2.1}\n"),
     written("netconf.yaml", lambda file: (yang.load(file), yang.load_events(file)), shipped(yang.SHIPPED)),
     written("file.yaml", calls.load, CALLS),
     written("mibs/ACME-MIB.txt", all_names, MIB, words=[b"::=", b"{", b"}", b"(", b"--", b'"', b"OBJECT-TYPE",
