@@ -39,10 +39,11 @@ def main() -> None:
     further = "a further store for lists and audit"
     parser.add_argument("--store", type=_named, action="append", default=[], metavar="NAME=URL", help=further)
     parser.add_argument("--attempts", type=int, default=Effort.attempts, help="violations of policy that are tried")
+    parser.add_argument("--megabytes", type=float, default=Effort.megabytes, help="of the large file of calls")
     given = parser.parse_args()
     if unknown := set(given.names) - set(NAMES):
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
-    effort = Effort(given.seconds, given.rounds, given.most, tuple(given.store), given.attempts)
+    effort = Effort(given.seconds, given.rounds, given.most, tuple(given.store), given.attempts, given.megabytes)
     # a store's URL may hold a password
     spent = {name: value for name, value in vars(effort).items() if name != "stores"}
     report: dict[str, Any] = {"machine": facts.machine(), "effort": spent, "benchmarks": {}}

@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.bench.rounds import Effort, Result, rounded
 
 MEGABYTES = 100
-"""Of the large file, for each second of effort."""
+"""Of the large file, for each second of effort, where `--megabytes` does not say how large it is."""
 MAPPING = """
 sources:
   voice:
@@ -60,7 +60,7 @@ asyncio.run(main())
 
 
 async def measure(effort: Effort) -> Result:
-    large = MEGABYTES * effort.seconds if effort.seconds >= 1 else 4.0
+    large = effort.megabytes or (MEGABYTES * effort.seconds if effort.seconds >= 1 else 4.0)
     result = Result(f"call records in files of {large / 20:g} and {large:g} MB", "as the columns say")
     with tempfile.TemporaryDirectory(prefix="convergedon-bench-") as name:
         folder = Path(name)

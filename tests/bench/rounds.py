@@ -20,7 +20,7 @@ class Effort:
     """``seconds`` that one measurement may take, ``rounds`` how often each contestant has its turn.
 
     ``most`` records are listed, on the embedded store and on ``stores``, others by name and URL.
-    ``attempts`` is how many violations of policy are tried.
+    ``attempts`` is how many violations of policy are tried, ``megabytes`` how large a file is read.
     """
 
     seconds: float = 3.0
@@ -28,6 +28,7 @@ class Effort:
     most: int = 10_000
     stores: tuple[tuple[str, str], ...] = ()
     attempts: int = 2_000
+    megabytes: float = 0
 
 
 @dataclass
