@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from time import time
 from typing import Any
 
 from convergedon.adapters.contract import Capability, Device, Observation, Report
@@ -67,7 +66,7 @@ class FlowAdapter:
             self._read,
             queue=20_000,
         )
-        self._exports = Exports(self._intake.drop, time())
+        self._exports = Exports(self._intake.drop)
         self._gathering: Gathering | None = None
         self._lately = Lately()
         self._unmapped = metrics.UNMAPPED.labels(self.name)

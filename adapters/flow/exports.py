@@ -10,6 +10,7 @@ import struct
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, TypeGuard
 
 from netflume import Decoder, flow_endpoints
@@ -60,12 +61,9 @@ class Export:
 
 
 class Exports:
-    """Decodes the datagrams of many exporters, from a moment on.
+    """Decodes the datagrams of many exporters. ``drop`` is told the reason and count of what is lost."""
 
-    ``drop`` is told the reason and count of what is lost.
-    """
-
-    def __init__(self, drop: Drop, since: float = 0.0) -> None:
+    def __init__(self, drop: Drop, clock: Callable[[], float] = monotonic) -> None:
         # Its gap events can be false, where templates are missing or datagrams overtake each other
         self._decoder = Decoder(track_sequence=False, track_sampling=False)  # type: ignore[no-untyped-call]
         self._decoder.templates = TemplateStore(TEMPLATES)  # type: ignore[no-untyped-call]
@@ -75,7 +73,7 @@ class Exports:
         self.kept_bytes = 0
         self._booted: OrderedDict[Place, int] = OrderedDict()
         self._sampling = Sampling()
-        self._totals = Totals(since)
+        self._clock, self._totals = clock, Totals(clock())
         self.unknown_samplers = 0
         self.sequences = Sequences()
         self._untold: Counter[Place] = Counter()
@@ -153,7 +151,10 @@ class Exports:
         octets, packets = counts
         if "octets_total" in flow and "octets" not in flow:
             which = (*place, source, destination, start, *(flow.get(name) for name in SAME_FLOW))
-            part = self._totals.part(which, octets, packets, start, end)
+            now = self._clock()
+            # the exporter's clock may be any: how old the flow is, it knows, by whole seconds
+            began = now - (header["unix_secs"] - start) + 1
+            part = self._totals.part(which, octets, packets, start, end, began, now)
             if part is None:
                 self._drop("total", 1)
                 return None

@@ -23,6 +23,7 @@ class Known:
     octets: int
     packets: int
     end: float
+    heard: float
 
 
 class Part(NamedTuple):
@@ -34,20 +35,25 @@ class Part(NamedTuple):
 
 
 class Totals:
-    """The flows of many exporters, those that were heard of last."""
+    """The flows of many exporters, those that were heard of last.
+
+    ``since`` is when we began to listen, by the clock of the moments that ``part`` is told: ours, not the exporter's.
+    """
 
     def __init__(self, since: float, most: int = FLOWS) -> None:
         self._since, self._most = since, most
         self._flows: OrderedDict[Hashable, Known] = OrderedDict()
 
-    def part(self, flow: Hashable, octets: int, packets: int, start: float, end: float) -> Part | None:
-        """What a record adds; None where that cannot be told."""
+    def part(
+        self, flow: Hashable, octets: int, packets: int, start: float, end: float, began: float, now: float
+    ) -> Part | None:
+        """What a record adds; None where that cannot be told. ``began`` is when the flow did, by our clock."""
         known = self._flows.get(flow)
         if known is not None and end < known.end:
             return Part(0, 0, start)
-        self._remember(flow, Known(octets, packets, end))
+        self._remember(flow, Known(octets, packets, end, now))
         if known is None:
-            return Part(octets, packets, start) if start >= self._since else None
+            return Part(octets, packets, start) if began >= self._since else None
         if octets < known.octets or packets < known.packets:
             return Part(octets, packets, known.end)
         return Part(octets - known.octets, packets - known.packets, known.end)
@@ -57,4 +63,4 @@ class Totals:
         self._flows.move_to_end(flow)
         if len(self._flows) > self._most:
             _, forgotten = self._flows.popitem(last=False)
-            self._since = max(self._since, forgotten.end)
+            self._since = max(self._since, forgotten.heard)

@@ -19,21 +19,27 @@ FIELDS = ((8, 4), (12, 4), (7, 2), (11, 2), (4, 1), (85, 8), (86, 8), (152, 8), 
 
 
 class Exporter:
-    """An IPFIX exporter that tells octetTotalCount and packetTotalCount."""
+    """An IPFIX exporter that tells octetTotalCount and packetTotalCount; its clock is so far ahead of ours.
 
-    def __init__(self) -> None:
+    Moments are seconds since the adapter began.
+    """
+
+    def __init__(self, ahead: float = 0.0) -> None:
         self.dropped: Counter[str] = Counter()
-        self.reader = Exports(lambda reason, count: self.dropped.update({reason: count}), since=BEGAN)
+        self._now, self._ahead = 0.0, ahead
+        self.reader = Exports(lambda reason, count: self.dropped.update({reason: count}), lambda: self._now)
         self._numbers = 0
 
     def tell(self, octets: int, end: float, start: float = 10, port: int = 80, packets: int | None = None) -> list[int]:
         packets = octets // 100 if packets is None else packets
         template = struct.pack("!HH", 256, len(FIELDS)) + b"".join(struct.pack("!HH", *field) for field in FIELDS)
-        times = (round((BEGAN + moment) * 1000) for moment in (start, end))
+        self._now = max(self._now, end)
+        times = (round((BEGAN + self._ahead + moment) * 1000) for moment in (start, end))
         record = ENDS + struct.pack("!HHBQQQQ", 50_000, port, 6, octets, packets, *times)
         body = b"".join(struct.pack("!HH", n, 4 + len(part)) + part for n, part in ((2, template), (256, record)))
         found = self.reader.read(
-            struct.pack("!HHIII", 10, 16 + len(body), BEGAN + int(end), self._numbers, 7) + body, "192.0.2.250"
+            struct.pack("!HHIII", 10, 16 + len(body), int(BEGAN + self._ahead + self._now), self._numbers, 7) + body,
+            "192.0.2.250",
         )
         self._numbers += 1
         self.last = [record for export in found or () for record in export.records]
@@ -70,8 +76,11 @@ def test_a_total_that_went_back_began_anew(exporter: Exporter) -> None:
     assert [exporter.tell(5000, 20), exporter.tell(300, 30), exporter.tell(400, 40)] == [[5000], [300], [100]]
 
 
-def test_of_a_flow_that_began_before_us_only_what_is_new_is_counted(exporter: Exporter) -> None:
-    """Another process has counted the rest, or nobody has: it is told as dropped."""
+@pytest.mark.parametrize("ahead", [0, 7200, -7200])
+def test_of_a_flow_that_began_before_us_only_what_is_new_is_counted(ahead: float) -> None:
+    """Another process has counted the rest, or nobody has: it is told as dropped. The exporter's clock may be any."""
+    exporter = Exporter(ahead)
+    assert exporter.tell(800, 20, port=443) == [800], "this one began after us"
     told = [exporter.tell(90_000, 20, start=-500), exporter.tell(90_500, 30, start=-500)]
 
     assert told == [[], [500]]
@@ -80,14 +89,14 @@ def test_of_a_flow_that_began_before_us_only_what_is_new_is_counted(exporter: Ex
 
 def test_a_flow_that_was_forgotten_is_not_counted_twice() -> None:
     """Of more flows than are remembered those go that were not heard of for longest."""
-    known = totals.Totals(BEGAN, most=10)
-    known.part("long", 1000, 10, BEGAN + 10, BEGAN + 20)
+    known = totals.Totals(0, most=10)
+    known.part("long", 1000, 10, BEGAN + 10, BEGAN + 20, 10, 20)
     for number in range(10):
-        known.part(number, 50, 1, BEGAN + 24, BEGAN + 25)
+        known.part(number, 50, 1, BEGAN + 24, BEGAN + 25, 24, 25)
 
-    assert known.part("long", 1200, 12, BEGAN + 10, BEGAN + 30) is None
-    assert known.part("long", 1300, 13, BEGAN + 10, BEGAN + 40) == (100, 1, BEGAN + 30)
-    assert known.part("new", 9, 1, BEGAN + 45, BEGAN + 50) == (9, 1, BEGAN + 45)
+    assert known.part("long", 1200, 12, BEGAN + 10, BEGAN + 30, 10, 30) is None
+    assert known.part("long", 1300, 13, BEGAN + 10, BEGAN + 40, 10, 40) == (100, 1, BEGAN + 30)
+    assert known.part("new", 9, 1, BEGAN + 45, BEGAN + 50, 45, 50) == (9, 1, BEGAN + 45)
 
 
 GROWING = st.lists(st.integers(0, 1000), min_size=1, max_size=20)
