@@ -23,7 +23,6 @@ from typing import Any, TypeVar
 
 import httpx
 from lxml import etree  # type: ignore[import-untyped]
-from ncclient import manager  # type: ignore[import-untyped]
 from ncclient.operations.errors import OperationError  # type: ignore[import-untyped]
 from ncclient.transport.errors import TransportError  # type: ignore[import-untyped]
 
@@ -37,6 +36,7 @@ from convergedon.core.cli import adapter_names
 from convergedon.core.errors import Misconfigured, Unavailable
 from convergedon.core.settings import Settings
 from convergedon.core.supervisor import Component
+from convergedon.demo import past
 from convergedon.demo.story import Story
 from convergedon.mediation import planning
 
@@ -452,31 +452,15 @@ class Element:
             raise Unavailable(f"{self._device.name} cannot be read: {error}") from error
 
     def _read(self) -> View:
-        at = self._device.settings["netconf"]
-        with manager.connect(
-            host=at["host"],
-            port=at["port"],
-            username=at["username"],
-            password=at["password"],
-            hostkey_b64=at["hostKey"],
-            allow_agent=False,
-            look_for_keys=False,
-            timeout=PATIENCE,
-        ) as session:
+        with past.session(self._device.settings["netconf"]) as session:
             config = session.get_config("running").data_ele
             running = session.get().data_ele
-        configured = _accesses(config)
+        configured = past.accesses(config)
         state = {
             name: {leaf: text for leaf, text in leaves.items() if leaf.startswith("oper-")}
-            for name, leaves in _accesses(running).items()
+            for name, leaves in past.accesses(running).items()
         }
         return View(configured, state, etree.tostring(config, method="c14n"))
-
-
-def _accesses(found: Any) -> dict[str, dict[str, str]]:
-    """name -> leaf -> text, of each access."""
-    entries = [{etree.QName(leaf).localname: leaf.text or "" for leaf in entry} for entry in found.iter("{*}access")]
-    return {entry["name"]: entry for entry in entries}
 
 
 async def until(ask: Callable[[], Awaitable[Answer]]) -> Answer:

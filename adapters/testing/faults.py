@@ -16,8 +16,8 @@ from zlib import crc32
 from convergedon.adapters.contract import Device, Outcome, State
 from convergedon.adapters.testing.cases import case, performers, require
 from convergedon.adapters.testing.golden import PACKETS, Heard, folders, packets
-from convergedon.adapters.testing.proxy import DatagramProxy, Fault, Proxy
-from convergedon.adapters.testing.trial import Bench, given_in
+from convergedon.adapters.testing.proxy import DatagramProxy, Fault, Proxy, Wayward
+from convergedon.adapters.testing.trial import Bench, given_in, send
 from convergedon.adapters.transaction import perform
 from convergedon.core.errors import Unavailable
 
@@ -191,10 +191,10 @@ def listeners(bench: Bench) -> str:
 
 
 async def all_told(bench: Bench, adapter_address: str, heard: Heard) -> None:
-    """Whatever came before: the golden packets are understood."""
+    """Whatever came before, and however much of it still waits: the golden packets are understood."""
     before = len(heard.seen)
-    bench.trial.deliver(adapter_address, [packet for folder in folders(bench, PACKETS) for packet in packets(folder)])
-    require(await heard.until(before + 1), "after that it understands nothing any more")
+    bench.trial.deliver(adapter_address, golden(bench))
+    require(await heard.until(before + 1, bench.trial.patience), "after that it understands nothing any more")
 
 
 @asynccontextmanager
@@ -208,12 +208,16 @@ async def listening(bench: Bench, heard: Any) -> AsyncIterator[tuple[Any, str]]:
             await adapter.stop()
 
 
+def datagrams(bench: Bench) -> str:
+    return listeners(bench) or ("" if bench.trial.deliver is send else "it is not datagrams that it hears")
+
+
 @case("faults", listeners)
 async def half_packets(bench: Bench) -> None:
     """Each golden packet cut at every length: nothing is said that was not there, and it goes on."""
     heard = Heard()
     async with listening(bench, heard) as (adapter, address):
-        for whole in [packet for folder in folders(bench, PACKETS) for packet in packets(folder)]:
+        for whole in golden(bench):
             bench.trial.deliver(address, [whole[:length] for length in range(0, len(whole), max(1, len(whole) // 60))])
         await all_told(bench, address, heard)
         require((await adapter.health())["state"] == "ready", "it is not well:", await adapter.health())
@@ -221,20 +225,59 @@ async def half_packets(bench: Bench) -> None:
 
 @case("faults", listeners)
 async def packets_twice_and_in_another_order(bench: Bench) -> None:
-    """As a network may bring them: it goes on, and what has the same id says the same."""
+    """As whoever sends them may: it goes on, and what has the same id says the same."""
     for turn in range(ORDERS):
-        heard, sent = Heard(), [packet for folder in folders(bench, PACKETS) for packet in packets(folder)]
+        heard, sent = Heard(), golden(bench)
         async with listening(bench, heard) as (adapter, address):
-            twice = enumerate([*sent, *sent])
-            for _, packet in sorted(twice, key=lambda one: crc32(f"{turn} {one[0]}".encode())):
+            for packet in mixed(turn, [*sent, *sent]):
                 bench.trial.deliver(address, [packet])
                 await asyncio.sleep(0)
-            require(await heard.until(1), "it understands none of them")
+            require(await heard.until(1, bench.trial.patience), "it understands none of them")
             require((await adapter.health())["state"] == "ready", "it is not well:", await adapter.health())
-        said: dict[str, Any] = {}
-        for one in heard.seen:
-            alike = said.setdefault(one.id, replace(one, time=0.0)) == replace(one, time=0.0)
-            require(alike, "of the same id are", one, "and", said[one.id])
+        the_same_id_says_the_same(heard)
+
+
+@case("faults", datagrams)
+async def a_network_that_brings_packets_twice_late_and_not_at_all(bench: Bench) -> None:
+    """Between the sender and us: it goes on, what has the same id says the same, and a good network is as it was."""
+    for turn in range(ORDERS):
+        heard, held = Heard(), list[bytes]()
+
+        def befall(number: int, packet: bytes, turn: int = turn, held: list[bytes] = held) -> list[bytes]:
+            fate = crc32(f"{turn} {number}".encode()) % 4
+            if fate == 0:
+                return []
+            if fate == 1:
+                held.append(packet)
+                return []
+            late, held[:] = list(held), []
+            return [packet, *late, *([packet] if fate == 2 else [])]
+
+        async with listening(bench, heard) as (adapter, address), Wayward(address, befall) as network:
+            for _ in range(ORDERS):
+                bench.trial.deliver(network.address, golden(bench))
+                await asyncio.sleep(0)
+            await all_told(bench, address, heard)
+            require(network.arrived > 0, "nothing came through")
+            require((await adapter.health())["state"] == "ready", "it is not well:", await adapter.health())
+        the_same_id_says_the_same(heard)
+
+
+def golden(bench: Bench) -> list[bytes]:
+    return [packet for folder in folders(bench, PACKETS) for packet in packets(folder)]
+
+
+def mixed(turn: int, sent: list[bytes]) -> list[bytes]:
+    """In another order each turn, and in the same whenever it is tried."""
+    order = sorted(range(len(sent)), key=lambda place: crc32(f"{turn} {place}".encode()))
+    return [sent[place] for place in order]
+
+
+def the_same_id_says_the_same(heard: Heard) -> None:
+    said: dict[str, Any] = {}
+    for one in heard.seen:
+        alike = said.setdefault(one.id, replace(one, time=0.0)) == replace(one, time=0.0)
+        require(alike, "of the same id are", one, "and", said[one.id])
 
 
 class Away(Heard):

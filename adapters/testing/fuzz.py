@@ -13,9 +13,8 @@ from typing import Any
 import yaml
 
 from convergedon.adapters.testing.cases import case, performers, require
-from convergedon.adapters.testing.faults import all_told, listeners, listening
-from convergedon.adapters.testing.golden import PACKETS as GOLDEN_PACKETS
-from convergedon.adapters.testing.golden import Heard, folders, packets
+from convergedon.adapters.testing.faults import all_told, golden, listeners, listening
+from convergedon.adapters.testing.golden import Heard
 from convergedon.adapters.testing.trial import WITHIN, Bench, given_in
 from convergedon.adapters.transaction import perform
 from convergedon.core.errors import Misconfigured
@@ -140,7 +139,7 @@ async def packets_that_nobody_would_send_are_survived(bench: Bench) -> None:
     """Golden packets with bytes changed, left out and put in: it goes on, and understands what is whole."""
     from hypothesis import strategies as st
 
-    heard, whole = Heard(), [packet for folder in folders(bench, GOLDEN_PACKETS) for packet in packets(folder)]
+    heard, whole = Heard(), golden(bench)
     async with listening(bench, heard) as (adapter, address):
 
         @tried(PACKETS, st.sampled_from(whole), st.integers(0, 4096), st.integers(0, 8), st.binary(max_size=8))

@@ -1,13 +1,18 @@
-"""A network between adapter and device that is good, slow, silent or cut, as it is told: TCP or UDP on loopback."""
+"""A network between adapter and device that is good, slow, silent or cut, as it is told: TCP or UDP on loopback.
+
+What it counts are bytes; ``turns.py`` has a TCP proxy that counts requests. To an adapter that is only spoken to there
+is one way (``Wayward``), on which datagrams come twice, in another order, cut or not at all.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 CHUNK = 65_536
@@ -178,6 +183,36 @@ class _Way:
         kept = data if most is None else data[: max(0, most - self.passed[limit])]
         self.passed[limit] += len(kept)
         return kept
+
+
+class Wayward:
+    """A way to where an adapter listens: what is sent to ``address`` comes there as ``befall`` has it.
+
+    That is given the number of each datagram and itself, and says what arrives of it and in its place; ``arrived`` is
+    how much did. What is held back comes with what is sent next.
+    """
+
+    def __init__(self, address: str, befall: Callable[[int, bytes], Sequence[bytes]]) -> None:
+        host, _, port = address.rpartition(":")
+        self._target = (host.strip("[]"), int(port))
+        self._befall, self._numbers = befall, count()
+        self.arrived = 0
+
+    async def __aenter__(self) -> Wayward:
+        loop, heard = asyncio.get_running_loop(), _Heard(self._pass_on)
+        self._heard, _ = await loop.create_datagram_endpoint(lambda: heard, ("127.0.0.1", 0))
+        self._sender, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, remote_addr=self._target)
+        self.address = "{}:{}".format(*self._heard.get_extra_info("sockname")[:2])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._heard.close()
+        self._sender.close()
+
+    def _pass_on(self, data: bytes, sender: Any) -> None:
+        for one in self._befall(next(self._numbers), data):
+            self._sender.sendto(one)
+            self.arrived += 1
 
 
 class _Heard(asyncio.DatagramProtocol):

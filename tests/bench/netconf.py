@@ -26,7 +26,6 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
-from ncclient import manager
 from ncclient.manager import Manager
 
 from convergedon.adapters.contract import Device, Intent, Outcome
@@ -37,6 +36,7 @@ from convergedon.adapters.netconf.session import Access, dial
 from convergedon.adapters.testing.trial import ignore
 from convergedon.adapters.transaction import perform
 from convergedon.core import settings
+from convergedon.demo import past
 from tests.bench.rounds import Effort, Result, in_turn, ratios, spread
 
 SERVICE = mapping.load()["internet-access"]
@@ -213,18 +213,7 @@ def _woken(device: Device) -> Iterator[Script]:
 
 @contextmanager
 def _shipped(device: Device) -> Iterator[Script]:
-    at = device.settings["netconf"]
-    with manager.connect(
-        host=at["host"],
-        port=at["port"],
-        username=at["username"],
-        password=at.get("password"),
-        key_filename=at.get("keyFile"),
-        hostkey_b64=at["hostKey"],
-        allow_agent=False,
-        look_for_keys=False,
-        timeout=30,
-    ) as connected:
+    with past.session(device.settings["netconf"], 30) as connected:
         yield _script(connected)
 
 

@@ -17,10 +17,9 @@ from time import perf_counter
 from typing import Any
 from uuid import uuid4
 
-from ncclient import manager
-
 from convergedon.adapters.contract import Device
 from convergedon.adapters.netconf import mapping, session
+from convergedon.demo import past
 from convergedon.demo.stage import ORDERING, VENDOR
 from tests.bench.rounds import Effort, Result, in_turn, ratios, rounded, spread
 from tests.bench.scene import SITES, Ordered, add, delete, means, playing
@@ -142,17 +141,7 @@ def _change(call: Calls, name: str, wanted: dict[str, str | None] | None) -> flo
 @contextmanager
 def _plain(device: Device) -> Any:
     """ncclient as it is installed."""
-    at = device.settings["netconf"]
-    with manager.connect(
-        host=at["host"],
-        port=at["port"],
-        username=at["username"],
-        password=at["password"],
-        hostkey_b64=at["hostKey"],
-        allow_agent=False,
-        look_for_keys=False,
-        timeout=30,
-    ) as connected:
+    with past.session(device.settings["netconf"], 30) as connected:
         yield lambda rpc, *arguments, **named: getattr(connected, rpc)(*arguments, **named)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from convergedon.adapters import lab
 from convergedon.adapters.snmp.lab import inform_link, trap_link
@@ -19,6 +20,7 @@ from convergedon.core import settings, tokens, up
 from convergedon.core.app import connected
 from convergedon.core.cli import adapter_names
 from convergedon.core.errors import Unavailable
+from convergedon.demo import past
 from tests.lines.listener import listening
 
 ORDERING = "/tmf-api/productOrderingManagement/v4"
@@ -136,28 +138,10 @@ class Operator:
 
 def configured(data: Path) -> dict[str, dict[str, str]]:
     """What the elements keep: access name -> leaves. They are asked over NETCONF, not through our adapter."""
-    import yaml
-    from lxml import etree
-    from ncclient import manager
-
     found = {}
     for device in yaml.safe_load((data / "lab" / "devices.yaml").read_text())["devices"].values():
-        reach = device["netconf"]
-        with manager.connect(
-            host=reach["host"],
-            port=reach["port"],
-            username=reach["username"],
-            password=reach["password"],
-            hostkey_verify=False,
-            allow_agent=False,
-            look_for_keys=False,
-        ) as session:
-            config = etree.fromstring(session.get_config("running").data_xml.encode())
-            space = "{urn:convergedon:yang:access}"
-            for access in config.iter(f"{space}access"):
-                found[access.findtext(f"{space}name")] = {
-                    etree.QName(leaf).localname: leaf.text or "" for leaf in access
-                }
+        with past.session(device["netconf"]) as session:
+            found |= past.accesses(session.get_config("running").data_ele)
     return found
 
 

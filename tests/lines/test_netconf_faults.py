@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from convergedon.adapters.contract import Device, Intent, Rpc, witness
-from convergedon.adapters.faults import BreakingProxy, How
 from convergedon.adapters.netconf import NetconfAdapter, create, mapping
 from convergedon.adapters.netconf.lab import CAPABILITIES, Element
 from convergedon.adapters.testing.trial import ignore
+from convergedon.adapters.testing.turns import BreakingProxy, How
 from convergedon.adapters.transaction import perform
 from convergedon.core import settings
 

@@ -21,6 +21,7 @@ from convergedon.adapters import labcontrol
 from convergedon.adapters.netconf import mapping
 from convergedon.core import settings, tokens, up
 from convergedon.core.cli import adapter_names
+from convergedon.demo import past
 from convergedon.mediation.workflows import definitions
 from convergedon.mediation.workflows.definitions import Definition
 from tests.lines.test_crash import configured, order
@@ -120,18 +121,8 @@ class Site:
 
 def session(data: Path, device: str) -> Any:
     """A session of somebody else's with an element."""
-    from ncclient import manager
-
-    reach = yaml.safe_load((data / "lab" / "devices.yaml").read_text())["devices"][device]["netconf"]
-    return manager.connect(
-        host=reach["host"],
-        port=reach["port"],
-        username=reach["username"],
-        password=reach["password"],
-        hostkey_verify=False,
-        allow_agent=False,
-        look_for_keys=False,
-    )
+    devices = yaml.safe_load((data / "lab" / "devices.yaml").read_text())["devices"]
+    return past.session(devices[device]["netconf"])
 
 
 def take_away(data: Path) -> None:

@@ -28,11 +28,11 @@ import pytest
 import pytest_asyncio
 import yaml
 from lxml import etree
-from ncclient import manager
 from peers import peers
 
 from convergedon.core import settings, up
 from convergedon.core.cli import adapter_names
+from convergedon.demo import past
 from convergedon.demo.stage import (
     BASES,
     BILLING,
@@ -116,19 +116,9 @@ class Place:
 
 
 def read(at: dict[str, Any]) -> tuple[dict[str, dict[str, str]], bytes]:
-    with manager.connect(
-        host=at["host"],
-        port=at["port"],
-        username=at["username"],
-        key_filename=at["keyFile"],
-        hostkey_b64=at["hostKey"],
-        allow_agent=False,
-        look_for_keys=False,
-        timeout=10,
-    ) as session:
+    with past.session(at) as session:
         config = session.get_config("running").data_ele
-    entries = [{etree.QName(leaf).localname: leaf.text for leaf in entry} for entry in config.iter("{*}access")]
-    return {entry["name"]: entry for entry in entries}, etree.tostring(config, method="c14n")
+    return past.accesses(config), etree.tostring(config, method="c14n")
 
 
 async def eventually(ask: Callable[[], Awaitable[Any]], patience: float = 30) -> Any:

@@ -16,7 +16,6 @@ from peers import lacking, peer
 
 from convergedon.adapters import transaction
 from convergedon.adapters.contract import Device, Intent, Observation, Rpc, witness
-from convergedon.adapters.faults import BreakingProxy, How
 from convergedon.adapters.netconf import NetconfAdapter, mapping
 from convergedon.adapters.netconf.change import persist_id
 from convergedon.adapters.netconf.listening import SILENCE
@@ -24,6 +23,7 @@ from convergedon.adapters.netconf.mapping import Service
 from convergedon.adapters.netconf.session import Access, Connection, Denied, dial
 from convergedon.adapters.reporting import Reporting
 from convergedon.adapters.testing.trial import ignore
+from convergedon.adapters.testing.turns import BreakingProxy, How
 from convergedon.adapters.transaction import perform
 from convergedon.core import settings
 from convergedon.core.memory import MemoryBus

@@ -1,6 +1,7 @@
 """A connection that breaks where it is told to: a TCP proxy to put in front of any device that is asked and answers.
 
-It knows no protocol, so an encrypted one will do. What it counts are turns: a turn begins with the first byte of the
+It knows no protocol, so an encrypted one will do. The kit's own (``proxy.py``) counts bytes, which suits any adapter;
+this one is for tests that know how a device is spoken to, and counts turns: a turn begins with the first byte of the
 client after a byte of the server, so that in a protocol of requests and answers each request is one. A test arms it for
 a turn and sees what became of both sides.
 """
