@@ -62,6 +62,7 @@ class Netconf(Section):
     hostKey: Text | None = None
     knownHosts: Text | None = None
     trustFirstUse: bool = False
+    callHome: bool = False
     notifications: bool = False
 
     @model_validator(mode="after")
@@ -70,6 +71,8 @@ class Netconf(Section):
             raise ValueError("one of password, passwordFile, passwordEnv and keyFile is needed")
         if self.given("keyPassphrase") and self.keyFile is None:
             raise ValueError("a keyPassphrase is that of a keyFile, which is missing")
+        if self.callHome and not (self.hostKey or self.knownHosts):
+            raise ValueError("who calls home must prove itself: hostKey or knownHosts is needed")
         return self
 
 

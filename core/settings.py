@@ -129,6 +129,10 @@ class Settings(BaseSettings):
     )
     flap_window: float = Field(300, gt=0, description="Seconds within which those clears are counted.")
     flap_quiet: float = Field(120, gt=0, description="Seconds without a turn after which an alarm flaps no more.")
+    call_home_host: str = Field("127.0.0.1", description="Address on which NETCONF devices call home.")
+    call_home_port: int = Field(
+        4334, ge=0, le=65535, description="TCP port of it, listened on where a device has callHome; 0 takes a free one."
+    )
     flow_host: str = Field("127.0.0.1", description="Address the flow adapter listens on.")
     flow_port: int = Field(2055, ge=0, le=65535, description="UDP port for NetFlow and IPFIX; 0 takes a free one.")
     call_folder: Path | None = Field(

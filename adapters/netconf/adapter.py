@@ -10,10 +10,14 @@ import asyncio
 import logging
 import resource
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from convergedon.adapters.contract import Capability, Device, Difference, Intent, Report, State
 from convergedon.adapters.netconf import change, mapping
+from convergedon.adapters.netconf.calling import Calls
 from convergedon.adapters.netconf.change import Edit
 from convergedon.adapters.netconf.events import Events
 from convergedon.adapters.netconf.listening import SILENT_AFTER, Listener
@@ -23,6 +27,7 @@ from convergedon.adapters.netconf.session import Access
 from convergedon.core import strict
 from convergedon.core.errors import Misconfigured, Refused, Unavailable
 from convergedon.core.settings import Settings
+from convergedon.core.tasks import end
 
 SPARE_FILES = 64
 """Open files that the process needs besides."""
@@ -56,6 +61,7 @@ class NetconfAdapter:
     ) -> None:
         self._silent_after = silent_after
         self._confirm_timeout = settings.confirm_timeout
+        self._call_home = (settings.call_home_host, settings.call_home_port)
         self._services = mapping.load() if services is None else services
         self._events = mapping.load_events() if events is None else events
         self._tenants = {name: device.tenant for name, device in devices.items()}
@@ -64,12 +70,15 @@ class NetconfAdapter:
             for name, device in devices.items()
             if "netconf" in device.settings
         }
+        self._calls: Calls | None = None
+        self._welcoming: set[asyncio.Task[None]] = set()
         self._peers: dict[str, Peer] = {}
         self._listeners: dict[str, Listener] = {}
         self._seen: set[str] = set()
 
     async def start(self, report: Report) -> Sequence[str]:
         _refuse_too_many(self._accesses.values())
+        addresses = self._take_calls()
         self._peers = {name: Peer(access) for name, access in self._accesses.items()}
         self._listeners = {
             name: Listener(access, self._tenants[name], self._events, report, self._silent_after)
@@ -78,14 +87,39 @@ class NetconfAdapter:
         }
         for listener in self._listeners.values():
             listener.start()
-        return ()
+        return addresses
+
+    def _take_calls(self) -> Sequence[str]:
+        """Listen for the devices that call home, where there are any."""
+        calling = {access.host: name for name, access in self._accesses.items() if access.calls_home}
+        if not calling:
+            return ()
+        self._calls = Calls(*self._call_home, calling, self._welcome)
+        for name in calling.values():
+            self._accesses[name] = replace(self._accesses[name], called=partial(self._calls.link, name))
+        return (self._calls.start(),)
+
+    def _welcome(self, device: str) -> None:
+        """Open the session at once: who calls does not wait for long."""
+
+        async def speak(peer: Peer) -> None:
+            with suppress(Unavailable, Refused):  # health says why
+                await peer.run(change.capabilities)
+
+        if peer := self._peers.get(device):
+            task = asyncio.create_task(speak(peer))
+            self._welcoming.add(task)
+            task.add_done_callback(self._welcoming.discard)
 
     async def stop(self) -> None:
         """Stop within five seconds; what is under way may finish in three, then the devices' timers undo it."""
+        if self._calls is not None:
+            self._calls.stop()
+        await end(self._welcoming)
         await asyncio.gather(
             *(peer.stop() for peer in self._peers.values()), *(listener.stop() for listener in self._listeners.values())
         )
-        self._peers, self._listeners = {}, {}
+        self._peers, self._listeners, self._calls = {}, {}, None
 
     async def health(self) -> Mapping[str, Any]:
         devices = {name: peer.health() for name, peer in self._peers.items()}

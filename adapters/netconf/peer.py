@@ -133,6 +133,8 @@ class Peer:
 
     def _connect(self, within: float) -> None:
         self._refuse_when_stopping()
+        if self._connection is not None and self._connection.alive:
+            return  # who was before us has opened it
         self._leave()
         self._connection = dial(self._access, self._dialled, within, self._stopping)
         # a host key trusted on first use stays the only one until the adapter stops

@@ -59,13 +59,18 @@ _SETTINGS = (
     "hostKey",
     "knownHosts",
     "trustFirstUse",
+    "callHome",
     "notifications",
 )
 
 
 @dataclass(frozen=True)
 class Access:
-    """Where a device answers NETCONF and who we are to it."""
+    """Where a device answers NETCONF and who we are to it.
+
+    One that ``calls_home`` is not connected to: ``called`` gives a connection that it has opened, within so many
+    seconds, or raises OSError.
+    """
 
     device: str
     host: str
@@ -76,6 +81,8 @@ class Access:
     host_key: str | None
     known_hosts: str | None = None
     notifications: bool = False
+    calls_home: bool = False
+    called: Callable[[float], socket.socket] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, device: str, address: str, given: Mapping[str, Any]) -> Access:
@@ -122,9 +129,11 @@ class Access:
             )
         if host_key and not _is_host_key(host_key):
             raise wrong("hostKey", "must be the base64 part of an ed25519, ecdsa or rsa public key")
-        listens = given.get("notifications") is True
+        listens, calls = given.get("notifications") is True, given.get("callHome") is True
+        if calls and not (host_key or known_hosts):
+            raise wrong("callHome", "who calls home must prove itself: hostKey or knownHosts is needed")
         host = text("host") or address
-        return cls(device, host, port, username, password, key, host_key, known_hosts, listens)
+        return cls(device, host, port, username, password, key, host_key, known_hosts, listens, calls)
 
 
 class Denied(Exception):
@@ -347,12 +356,9 @@ def _dial(
     access: Access, dialled: Callable[[Callable[[], None]], None], within: float, stopping: threading.Event
 ) -> Connection:
     where = f"{access.device} ({access.host}:{access.port})"
-    try:
-        link = socket.create_connection((access.host, access.port), timeout=within)
-    except OSError as error:
-        raise Unreachable(
-            f"{where} does not accept connections ({_reason(error)}): check that it is up and its port"
-        ) from error
+    if access.calls_home:
+        where = f"{access.device} ({access.host}, which calls home)"
+    link = _link(access, where, within)
     link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     dialled(lambda: _shut(link))
     handler = make_device_handler({"name": "default"})
@@ -395,6 +401,19 @@ def _dial(
         raise kind(f"{where} {words}") from error
     finally:
         bound.cancel()
+
+
+def _link(access: Access, where: str, within: float) -> socket.socket:
+    """A connection with the device: one that it has opened, or our own."""
+    try:
+        if access.called is not None:
+            return access.called(within)
+        return socket.create_connection((access.host, access.port), timeout=within)
+    except OSError as error:
+        words = f"does not accept connections ({_reason(error)}): check that it is up and its port"
+        if access.calls_home:
+            words = f"has not called within {within:g} s: check that it is up, and where it calls"
+        raise Unreachable(f"{where} {words}") from error
 
 
 def _shut(link: socket.socket) -> None:

@@ -174,12 +174,12 @@ class Element:
         await self.until(lambda: not self.sessions and not self._server.connections)
         self._datastores.stop()
 
-    async def call_home(self, host: str, port: int) -> None:
-        """Connect to a client that listens for it, and serve it NETCONF (RFC 8071)."""
-        await self._server.call_home(host, port)
+    async def call_home(self, host: str, port: int, address: str = "127.0.0.1") -> None:
+        """Connect to a client that listens for it, from this address, and serve it NETCONF (RFC 8071)."""
+        await self._server.call_home(host, port, address)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until the condition holds; it is looked at again after each RPC and each change."""
+        """Wait until the condition holds; it is looked at again after each hello, RPC and change."""
         async with self._changed:
             await self._changed.wait_for(condition)
 
@@ -212,6 +212,7 @@ class Element:
         self.sessions[session.id] = session
         try:
             if await session.greet(self.capabilities):
+                await self._tell()
                 while not session.closing and (message := await session.read()) is not None:
                     await self._answer(session, message)
             await process.stdout.drain()

@@ -57,11 +57,11 @@ class Server:
         write(kept, str(self._acceptor.get_port()))
         return self._acceptor.get_port()
 
-    async def call_home(self, host: str, port: int) -> asyncssh.SSHServerConnection:
-        """Connect to a client, and be its server."""
+    async def call_home(self, host: str, port: int, address: str) -> None:
+        """Connect to a client from this address, and be its server."""
         import asyncssh
 
-        return await asyncssh.connect_reverse(host, port, **self._options())
+        await asyncssh.connect_reverse(host, port, local_addr=(address, 0), **self._options())
 
     async def stop(self) -> None:
         """Close everything; the last ``gone`` comes afterwards."""
