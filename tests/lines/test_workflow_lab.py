@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +24,12 @@ from convergedon.adapters import labcontrol
 from convergedon.adapters.netconf import mapping
 from convergedon.core import settings, tokens, up
 from convergedon.core.cli import adapter_names
+from convergedon.core.supervisor import Patience
 from convergedon.demo import past
 from convergedon.mediation.workflows import definitions
 from convergedon.mediation.workflows.definitions import Definition
 from tests.lines.test_crash import configured, order
+from tests.lines.websink import sinking
 
 ORDERING = "/tmf-api/productOrderingManagement/v4"
 ALARMS = "/tmf-api/alarmManagement/v4"
@@ -39,7 +44,7 @@ class Site:
     """The system as its operator reaches it."""
 
     def __init__(self, system: up.System, given: settings.Settings) -> None:
-        self.system, self.data = system, given.data
+        self.system, self.data, self.workflows = system, given.data, given.workflows or given.data
         headers = {"Authorization": f"Bearer {tokens.issue(given, 'acme', 'noc')}"}
         self.client = httpx.AsyncClient(base_url=system.connection.gateway, timeout=20, headers=headers)
         self.desk = {"Authorization": f"Bearer {tokens.issue(given, 'acme', 'csr')}"}
@@ -109,6 +114,36 @@ class Site:
     def kill(self, component: str) -> None:
         os.kill(self.system.supervisor.components[component].pid, signal.SIGKILL)
 
+    async def kill_workers(self) -> None:
+        """Kill them, as soon as they are there; returns when others are."""
+        killed = [self.system.supervisor.components[name] for name in ("worker-1", "worker-2")]
+        restarts = [component.restarts for component in killed]
+        for component in killed:
+            with suppress(ProcessLookupError):
+                os.kill(component.pid, signal.SIGKILL)
+        async with asyncio.timeout(60):
+            while not all(
+                component.restarts > before and component.state == "ready"
+                for component, before in zip(killed, restarts, strict=True)
+            ):
+                await asyncio.sleep(0.02)
+
+    async def ended_though_killed(self, run: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """The end of a run, or where it waits for a person, while both workers are killed at each step that it takes.
+
+        The steps at which they were, are told too.
+        """
+        steps: list[str] = []
+        while True:
+            now = await self.until(f"{REPAIRS}/workflowRun", lambda one: one["id"] == run["id"])
+            fresh = [step["path"] for step in now.get("step", []) if step["path"] not in steps]
+            if fresh:
+                steps += fresh
+                await self.kill_workers()
+            elif "endedAt" in now or now["state"] == "waitingForApproval":
+                return now, steps
+            await asyncio.sleep(0.02)
+
     async def command(self, *words: str) -> str:
         """What the command line answers."""
         command = [sys.executable, "-P", "-m", "convergedon.core.cli", *words, "--data", str(self.data)]
@@ -171,7 +206,8 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     given = settings.load(
         data=tmp_path / "data", port=0, trap_port=0, flow_port=0, workflows=folder, flap_clears=3, flap_quiet=2
     )
-    async with up.system(given, lab=True, workers=2, adapters=adapter_names()) as system:
+    soon = Patience(most=0.2)
+    async with up.system(given, lab=True, workers=2, adapters=adapter_names(), patience=soon) as system:
         found = Site(system, given)
         yield found
         await found.client.aclose()
@@ -310,3 +346,64 @@ async def test_a_repair_that_takes_another_port_down_is_taken_back(site: Site) -
     assert run["state"] == "compensated"
     assert (await site.on_device())[access] == home
     assert run["reason"].startswith("worse: it is worse than before")
+
+
+def telling(bounce: dict[str, Any], url: str) -> dict[str, Any]:
+    """The bounce with a ticket that is opened before it and resolved after it, and something that it says."""
+    document = copy.deepcopy(bounce)
+    document["document"] |= {"name": "bounce-and-tell", "metadata": {"may": {ELEMENT: [BACKUP]}}}
+    back = [{"withdraw": {"call": "http", "with": {"method": "post", "endpoint": f"{url}/withdraw"}}}]
+
+    def ask(what: str) -> dict[str, Any]:
+        return {
+            "call": "http",
+            "with": {"method": "post", "endpoint": f"{url}/{what}"},
+            "metadata": {"compensate": back},
+        }
+
+    names = [next(iter(task)) for task in document["do"]]
+    note = {"emit": {"event": {"with": {"type": "told", "data": "${ $workflow.input.target }"}}}}
+    document["do"].insert(names.index("switchOff"), {"open": ask("open")})
+    document["do"] += [{"resolve": ask("resolve")}, {"note": note}]
+    return document
+
+
+def told_of(data: Path, interface: str, since: datetime) -> list[str]:
+    """What the element told of an interface since then: it replays that."""
+    found = []
+    with session(data, ELEMENT) as open_:
+        open_.create_subscription(start_time=since.isoformat())
+        while (told := open_.take_notification(timeout=2)) is not None:
+            text = told.notification_xml
+            if "replayComplete" in text:
+                break
+            found += [state for state in ("up", "down") if f">{state}<" in text and f">{interface}<" in text]
+    return found
+
+
+async def test_workers_are_killed_at_every_step_and_nothing_is_done_twice(site: Site) -> None:
+    """SIGKILL of both, when each step appears: the port went down and up once, each request is one by its key."""
+    begun = datetime.now(UTC)
+    file = site.workflows / f"{BOUNCE}.yaml"
+    bounce = yaml.safe_load(file.read_text())
+    async with sinking() as sink:
+        file.write_text(yaml.safe_dump(telling(definitions.plain(bounce), sink.url), sort_keys=False))
+        await site.kill_workers()  # others read it
+        await site.fault("hang", BACKUP)
+        run = await site.run("bounce-and-tell", "waitingForApproval")
+        await site.approve(run)
+        ended, steps = await site.ended_though_killed(run)
+        alarm = await site.alarm(run)
+        links = await asyncio.to_thread(told_of, site.data, BACKUP, begun)
+        file.write_text(yaml.safe_dump(definitions.plain(bounce), sort_keys=False))
+        await site.kill_workers()
+
+    names = [step["name"] for step in ended["step"]]
+    assert (ended["state"], alarm["state"]) == ("completed", "cleared")
+    assert names == [
+        *("look", "approve", "open", "switchOff", "rest", "switchOn", "settle", "see", "clear", "resolve", "note"),
+    ]
+    assert len(steps) == len(names)
+    assert [path for path, _ in sink.done()] == ["/open", "/resolve"]
+    assert links == ["down", "up"]  # it hung; it was off already, and came up once
+    assert [one["type"] for one in ended["said"]] == ["told"]
