@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
@@ -23,6 +24,8 @@ SHIPPED = files("convergedon.adapters.file") / "mapping.yaml"
 LARGEST_COUNT = (1 << 63) - 1
 LATEST = float(1 << 32)
 LONGEST_TEXT = 1000
+ZONE = re.compile(r"[\w+-]+(/[\w+-]+){0,3}", re.A)
+"""What a time zone is called at most; others are looked for in packages of packages."""
 LONGEST_NUMBER = 40
 SURELY_KEPT = 19
 
@@ -48,11 +51,8 @@ class Moment(strict.Strict):
     @field_validator("zone")
     @classmethod
     def _is_a_zone(cls, given: str | None) -> str | None:
-        if given is not None:
-            try:
-                ZoneInfo(given)
-            except (KeyError, OSError, ValueError):
-                raise ValueError(f"{given} is no time zone, as Europe/Berlin is") from None
+        if given is not None and not _is_zone(given):
+            raise ValueError(f"{given} is no time zone, as Europe/Berlin is")
         return given
 
     @field_validator("format")
@@ -252,6 +252,13 @@ class CallFiles(strict.Strict):
 def load(file: Traversable = SHIPPED) -> CallFiles:
     """Read a mapping. Raises Misconfigured naming file and key."""
     return strict.read(CallFiles, file)
+
+
+def _is_zone(name: str) -> bool:
+    try:
+        return bool(ZONE.fullmatch(name)) and ZoneInfo(name) is not None
+    except (KeyError, OSError, ValueError):
+        return False
 
 
 def _said(row: Row, column: Column, empty: bool = False) -> str:
