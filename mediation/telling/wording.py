@@ -159,6 +159,7 @@ class Wording:
                 for file in sorted(file for file in folder.iterdir() if file.is_file()):
                     _check_name(file)
                     _check_names(file, environment)
+                _check_parts(folder)
             for type_, message in MESSAGES.items():
                 for where, name in self._parts(tenant, message):
                     if where:
@@ -197,6 +198,16 @@ def _check_name(file: Path) -> None:
         raise Misconfigured(f"{file}: no message has this name: {', '.join(sorted(known))}, or _{file.name} to include")
 
 
+def _check_parts(folder: Path) -> None:
+    """That each message that is here has its subject and its text here, too."""
+    for message in MESSAGES.values():
+        there = [part for part in PARTS if (folder / f"{message}{part}").is_file()]
+        if there and (missing := {".subject.txt", ".txt"}.difference(there)):
+            raise Misconfigured(
+                f"{folder / message}{min(missing)} is missing: {message}{there[0]} replaces the whole of its message"
+            )
+
+
 def _check_names(file: Path, environment: Environment) -> None:
     """That it can be read, and names nothing that it is not given."""
     try:
@@ -218,15 +229,9 @@ def _try(environment: Environment, name: str, type_: str) -> None:
         try:
             environment.get_template(name).render(given)
         except TemplateNotFound as error:
-            raise Misconfigured(f"{name} is missing: {_folders(environment)} has other parts of its message") from error
+            raise Misconfigured(f"{_where(error, name)}: there is no template {error.name}") from None
         except Exception as error:  # whatever a template does
             raise Misconfigured(f"{_where(error, name)}: {_words(error)}") from None
-
-
-def _folders(environment: Environment) -> str:
-    loader = environment.loader
-    first = loader.loaders[0] if isinstance(loader, ChoiceLoader) else loader
-    return str(first.searchpath[0]) if isinstance(first, FileSystemLoader) else ""
 
 
 def _where(error: Exception, name: str) -> str:
