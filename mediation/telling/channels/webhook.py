@@ -65,7 +65,9 @@ class WebhookChannel:
         told = {"subject": letter.subject, "text": letter.text, "notification": letter.notification}
         body = orjson.dumps({"id": letter.id, "type": letter.notification["notificationType"], **told})
         headers = {**letter.headers, **signing.headers([self._key], letter.id, body)}
-        where = letter.to or self._url
+        where = self._url or letter.to
+        if not where.startswith(("http://", "https://")):
+            raise Refused("what stands where the customer's URL should be is no http or https URL")
         try:
             answer = await self._poster.post(where, where, body, headers)
         except Unavailable as error:
