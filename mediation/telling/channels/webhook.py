@@ -60,6 +60,8 @@ class WebhookChannel:
     def __init__(self, given: Webhook, url: str, key: bytes, poster: Poster) -> None:
         self.addressed, self.connections, self.patience = not url, given.connections, given.timeout
         self._url, self._key, self._poster = url, key, poster
+        # what is posted at the same time goes over connections of its own
+        self._free = [str(number) for number in range(given.connections)]
 
     async def send(self, letter: Letter) -> None:
         told = {"subject": letter.subject, "text": letter.text, "notification": letter.notification}
@@ -68,10 +70,13 @@ class WebhookChannel:
         where = self._url or letter.to
         if not where.startswith(("http://", "https://")):
             raise Refused("what stands where the customer's URL should be is no http or https URL")
+        place = self._free.pop() if self._free else letter.id
         try:
-            answer = await self._poster.post(where, where, body, headers)
+            answer = await self._poster.post(f"{place} {where}", where, body, headers)
         except Unavailable as error:
             raise Unavailable(f"the web service {error}") from error
+        finally:
+            self._free.append(place)
         if answer.status == 410:
             raise Refused("the web service answered 410: it is gone")
         if not 200 <= answer.status < 300:
