@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
@@ -18,7 +18,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 @dataclass
 class MailServer:
     """``answers`` says how an address is answered that is not to be taken, by RCPT; ``content`` how a message is, by
-    DATA. ``taken`` is called with each message before it is answered.
+    DATA, after a ``pause``. ``taken`` is called with each message before it is answered.
     """
 
     port: int = 0
@@ -30,6 +30,7 @@ class MailServer:
     logins: list[tuple[str, str]] = field(default_factory=list)
     password: str = ""
     taken: Callable[[EmailMessage], Any] = lambda _: None
+    pause: Callable[[], Awaitable[Any]] = lambda: asyncio.sleep(0)
     bell: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def handle_RCPT(
@@ -41,6 +42,7 @@ class MailServer:
         return "250 OK"
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        await self.pause()
         message = message_from_bytes(bytes(envelope.content or b""), policy=policy.default)
         assert isinstance(message, EmailMessage)
         if self.content.startswith("250"):
