@@ -11,6 +11,7 @@ from convergedon.handlers import (
     audit_records,
     customer_bills,
     customer_notifications,
+    kpis,
     product_ordering,
     product_ordering_v5,
     remediation,
@@ -35,6 +36,7 @@ APIS: tuple[Api, ...] = (
     affected_parties.API,
     audit_records.API,
     surveys.API,
+    kpis.API,
 )
 
 _OURS = (*audit.KINDS, usage.METERING, customer_notifications.TELLING, customer_notifications.DISPATCH)

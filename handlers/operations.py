@@ -27,10 +27,11 @@ from convergedon.core.errors import (
     Stale,
     Unprocessable,
 )
+from convergedon.core.memory import MemoryStore
 from convergedon.core.persons import Persons
 from convergedon.core.policy import Decision, Policy, Subject
 from convergedon.core.settings import Settings
-from convergedon.core.store import Record
+from convergedon.core.store import Record, Store
 from convergedon.handlers import documents, hub, patching, query, signing
 from convergedon.handlers.admission import Shares
 from convergedon.handlers.answers import answer
@@ -115,7 +116,17 @@ class Operations:
     async def _read(self, call: Call, decision: Decision) -> Record:
         """The record that the path names, as far as the caller may see it. Raises NotFound, for hidden ones too."""
         visible = decision.filter
-        return await self._store.get(call.resource.name, visible["tenant"], call.id, visible.get("parties"))
+        store = await self._shelf(call, visible["tenant"])
+        return await store.get(call.resource.name, visible["tenant"], call.id, visible.get("parties"))
+
+    async def _shelf(self, call: Call, tenant: str) -> Store:
+        """Where the resource is: in the store, or what is computed of it now."""
+        if call.resource.computed is None:
+            return self._store
+        shelf = MemoryStore([call.resource.kind])
+        for record in await call.resource.computed(self._store, tenant):
+            await shelf.create(record)
+        return shelf
 
     def _present(self, call: Call, decision: Decision, record: Record) -> dict[str, Any]:
         parties = decision.filter.get("parties")
@@ -140,12 +151,13 @@ class Operations:
         if call.resource.told_of_persons:
             where = await self._persons.asked(call.subject.tenant, narrowed(where))
         limit = self._most(asked)
-        found = await self._store.find(call.resource.name, where, asked.sort, asked.offset, limit) if limit else []
+        store = await self._shelf(call, decision.filter["tenant"])
+        found = await store.find(call.resource.name, where, asked.sort, asked.offset, limit) if limit else []
         total = asked.offset + len(found)
         if asked.limit is None and len(found) == limit:
             raise Invalid(f"more than {limit - 1} match: narrow the list, or ask for pages with limit and offset")
         if len(found) == limit or (asked.offset and not found):
-            total = await self._store.count(call.resource.name, where)
+            total = await store.count(call.resource.name, where)
         told = await self._in_clear(call, found)
         content = [query.select(self._present(call, decision, record), asked.fields) for record in told]
         self._record(call, "list", call.resource.name, "done", decision, count=len(found))
@@ -168,7 +180,7 @@ class Operations:
         wanted = query.fields(call.parameters, call.shape)
         content = query.select(self._present(call, decision, record), wanted)
         self._record(call, "retrieve", f"{call.resource.name}/{call.id}", "done", decision)
-        return answer(content, ETag=f'"{record.revision}"')
+        return answer(content, ETag=f'"{record.facts.get("tag", record.revision)}"')
 
     async def create(self, call: Call) -> Response:
         body = await call.body()

@@ -6,7 +6,7 @@ Everything uniform is in ``Resources``: a record, its lifecycle and its events a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -50,6 +50,7 @@ class Resource:
     ``ours`` are, from the facts, the members that only the gateway's own work changes; while there are any, no client
     deletes the resource. ``told_of_persons`` says that it holds references to persons (core/persons.py), which are read
     and asked for by name. ``dated`` are date-times that only another version than the one of the records declares.
+    ``computed`` tells of a resource that is not kept what there is of a tenant's now.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Resource:
     states: tuple[Lifecycle, ...] = ()
     ours: Callable[[Body], Collection[str]] = lambda _: ()
     dated: tuple[str, ...] = ()
+    computed: Callable[[Store, str], Awaitable[Sequence[Record]]] | None = None
     told_of_persons: bool = False
 
     @property

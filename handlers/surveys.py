@@ -12,6 +12,7 @@ from base64 import b32decode, b32encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import time
+from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 import orjson
@@ -115,6 +116,11 @@ def link(settings: Settings, about: Record, customer: str, type_: str) -> str:
     until = int(time() + settings.survey_days * DAY)
     token = links(settings).write(Invitation(about.tenant, customer, about.kind, about.id, until))
     return f"{settings.url}{PATH}/{token}"
+
+
+def since(days: float) -> dict[str, Any]:
+    """The answers of so many days until now, for the store."""
+    return {"facts.at.answeredAt": {"$gte": int((time() - days * DAY) * 1_000_000)}}
 
 
 def nps(scores: Iterable[int]) -> int | None:

@@ -1,4 +1,4 @@
-"""The operator's web page: what the three lines do, and four figures from the audit records.
+"""The operator's web page: what the three lines do, and figures from the audit records and the answers of customers.
 
 Flask draws the pages in the threads of a WSGI bridge; the event stream is an ASGI route of its own, because a stream
 would hold one of those few threads for as long as somebody watches.

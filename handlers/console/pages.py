@@ -16,7 +16,8 @@ from convergedon.core.bus import Bus
 from convergedon.core.errors import ConvergedonError, Forbidden, NotFound, TooManyRequests, Unauthenticated, Unavailable
 from convergedon.core.settings import Settings
 from convergedon.core.store import Store
-from convergedon.handlers.console import figures, searching, wording
+from convergedon.handlers import figures
+from convergedon.handlers.console import searching, wording
 from convergedon.handlers.console.bridge import Bridge
 from convergedon.handlers.console.door import LONGEST, Door, form_token, is_own_form, session_key
 from convergedon.handlers.console.reading import KINDS, LATEST, MOST, Desk

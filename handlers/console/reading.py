@@ -18,15 +18,16 @@ from convergedon.core.errors import Forbidden, NotFound
 from convergedon.core.persons import Persons
 from convergedon.core.policy import Subject
 from convergedon.core.store import Record, Store
+from convergedon.handlers import figures, kpis
 from convergedon.handlers.alarms import ALARM
 from convergedon.handlers.apis import APIS
-from convergedon.handlers.console import figures
 from convergedon.handlers.console.door import Door
-from convergedon.handlers.console.figures import Definition, Entry, Figure
 from convergedon.handlers.console.searching import Search
 from convergedon.handlers.customer_bills import APPLIED_CUSTOMER_BILLING_RATE, CUSTOMER_BILL
 from convergedon.handlers.customer_notifications import CUSTOMER_NOTIFICATION
+from convergedon.handlers.figures import Definition, Entry, Figure
 from convergedon.handlers.product_ordering import PRODUCT_ORDER
+from convergedon.handlers.surveys import SURVEY_ANSWER
 from convergedon.handlers.usage import USAGE
 
 LATEST = 50
@@ -41,6 +42,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     ALARM.name: ("alarms", "figures"),
     CUSTOMER_NOTIFICATION.name: ("alarms", "figures"),
     USAGE.name: ("usage",),
+    SURVEY_ANSWER.name: ("figures",),
     CUSTOMER_BILL.name: ("bills",),
 }
 """Which parts of the page change with which resource."""
@@ -128,10 +130,22 @@ class Desk:
 
     async def _figures(self) -> Sequence[Figure]:
         entries = await self._counted(*figures.FIGURES)
-        return [figures.compute(definition, entries) for definition in figures.FIGURES]
+        found = [figures.compute(definition, entries) for definition in figures.FIGURES]
+        try:
+            return [*found, await self._opinion()]
+        except Forbidden:
+            return found
 
     async def figure(self, definition: Definition) -> Figure:
+        """Raises Forbidden."""
+        if definition is figures.NPS:
+            return await self._opinion()
         return figures.compute(definition, await self._counted(definition))
+
+    async def _opinion(self) -> Figure:
+        """What customers say, for those who may read that. Raises Forbidden."""
+        await self._visible(SURVEY_ANSWER.name)
+        return await kpis.opinion(self.store, self.operator.tenant, figures.OPINION_DAYS)
 
     async def _counted(self, *definitions: Definition) -> list[Entry]:
         since = {"facts.at.time": {"$gte": int((time() - figures.WINDOW) * 1_000_000)}}

@@ -1,13 +1,15 @@
-"""The four figures say what their definitions say."""
+"""The figures say what their definitions say."""
 
 import pytest
 
-from convergedon.handlers.console import figures
-from convergedon.handlers.console.figures import compute, duration, named
+from convergedon.handlers import figures
+from convergedon.handlers.figures import compute, duration, named
 
 
-def entry(what: str, outcome: str = "done", time: float = 1.0, **detail: object) -> dict[str, object]:
-    return {"what": what, "outcome": outcome, "time": time, "detail": detail}
+def entry(
+    what: str, outcome: str = "done", time: float = 1.0, on: str = "productOrder/1", **detail: object
+) -> dict[str, object]:
+    return {"what": what, "outcome": outcome, "time": time, "on": on, "detail": detail}
 
 
 ENTRIES = [
@@ -24,7 +26,7 @@ ENTRIES = [
     entry("event.withheld", "refused"),
     entry("step.refused", "refused"),
     entry("call.list"),
-    entry("message.parked", "failed"),
+    entry("message.parked", "failed", on="event.1.acme.ProductOrderCreateEvent"),
     entry("usage.rejected", "failed"),
 ]
 
@@ -54,7 +56,42 @@ def test_records_behind_a_figure_are_those_that_counted_newest_first() -> None:
 
 
 def test_without_records_a_time_is_unknown_and_a_count_is_zero() -> None:
-    assert [compute(definition, []).value for definition in figures.FIGURES] == ["–", "–", "0", "0"]
+    assert [compute(definition, []).value for definition in figures.FIGURES] == ["–", "–", "0", "0", "–"]
+
+
+INCIDENTS = [
+    *(entry("customer.told", on=f"alarm/{number}") for number in (1, 2, 3, 4, 4, 4)),
+    entry("customer.told", "refused", on="alarm/5"),
+    entry("workflow.escalated", "refused", on="workflowRun/1"),
+    entry("workflow.escalated", on="workflowRun/2"),
+    entry("workflow.approval", on="workflowRun/3"),
+    entry("workflow.approval", "refused", on="workflowRun/3"),
+    entry("workflow.begun", on="workflowRun/4"),
+    entry("message.parked", "failed", on="network.3.pe1"),
+    entry("message.parked", "failed", on="event.1.acme.AlarmCreateEvent"),
+    entry("message.parked", "failed", on="event.1.acme.ProductOrderCreateEvent"),
+    entry("message.parked", "failed", on="event.1.acme.UsageCreateEvent"),
+]
+
+
+def test_hand_offs_are_counted_for_a_hundred_problems_that_customers_were_told_of() -> None:
+    """Each problem once, however many customers it had; what is refused or about orders is none."""
+    definition = named("hand-offs-per-100")
+    assert definition
+
+    figure = compute(definition, INCIDENTS)
+
+    assert (figure.value, figure.note) == ("125.0", "5 hand-offs, 4 incidents")
+    assert len(figure.entries) == 5
+
+
+def test_hand_offs_without_incidents_are_no_ratio_but_are_counted() -> None:
+    definition = named("hand-offs-per-100")
+    assert definition
+
+    figure = compute(definition, [entry("workflow.escalated", on="workflowRun/1")])
+
+    assert (figure.value, figure.note) == ("–", "1 hand-off, 0 incidents")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The four figures, each a definition over audit records and nothing else."""
+"""The figures, each a definition over audit records and nothing else; and what customers say, over their answers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from convergedon.handlers.surveys import nps
+
 Entry = Mapping[str, Any]
 """The body of an audit record."""
 
 WINDOW = 86_400
+NONE = "–"
+"""What stands where there is no figure."""
 REFUSALS = {
     **dict.fromkeys(("call.list", "call.retrieve", "call.create", "call.patch", "call.delete"), "calls"),
     **dict.fromkeys(("step.refused", "order.begun"), "steps"),
@@ -26,7 +30,9 @@ class Definition:
     """``where`` finds the audit records that may count (a store's filter), ``counts`` says which of them do.
 
     ``parts`` are what they are counted by besides. With ``seconds`` the median is told, and beside it how many (``one``
-    and ``many``) it is of.
+    and ``many``) it is of. With ``per`` it is told how many there are for a hundred of what that tells apart: it gives
+    the name of the one that a record is about, nothing for records that are about none. An ``opinion`` is of
+    answers, and not of audit records.
     """
 
     name: str
@@ -38,16 +44,27 @@ class Definition:
     parts: Mapping[str, str] = field(default_factory=dict)
     one: str = ""
     many: str = ""
+    per: Callable[[Entry], str] | None = None
+    opinion: bool = False
+
+    @property
+    def unit(self) -> str:
+        return "s" if self.seconds else "perHundred" if self.per else "points" if self.opinion else "1"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A definition with its value over some records; ``entries`` are those that counted, newest first."""
+    """A definition with its value over some records; ``entries`` are those that counted, newest first.
+
+    ``number`` is the value as a number, where there is one; ``count`` says of how many it is.
+    """
 
     definition: Definition
     value: str
     note: str
-    entries: tuple[Entry, ...]
+    entries: tuple[Entry, ...] = ()
+    number: float | None = None
+    count: int = 0
 
 
 def _took(entry: Entry) -> float | None:
@@ -97,11 +114,39 @@ FIGURES = (
         {"body.what": {"$in": ["message.parked", "order.finished"]}, "body.outcome": "failed"},
         lambda entry: entry["what"] in ("message.parked", "order.finished") and entry["outcome"] == "failed",
     ),
+    Definition(
+        "hand-offs-per-100",
+        "Hand-offs per 100 incidents",
+        "Times in the last 24 hours that a person had to act on a disturbance, for a hundred problems of the network "
+        "that customers were told of (audit customer.told with outcome done, each alarm once): workflows that were "
+        "handed over (audit workflow.escalated), approvals that persons gave or refused (workflow.approval), and "
+        "messages that were parked but for those of orders, usage and bills (message.parked).",
+        {"body.what": {"$in": ["customer.told", "workflow.escalated", "workflow.approval", "message.parked"]}},
+        lambda entry: _is_hand_off(entry),
+        one="hand-off",
+        many="hand-offs",
+        per=lambda entry: _incident(entry),
+    ),
 )
+ABOUT_INCIDENTS = ("Alarm", "AffectedParty", "CustomerNotification", "Workflow")
+"""What the types of those events begin with that tell of incidents."""
+
+
+def _is_hand_off(entry: Entry) -> bool:
+    if entry["what"] == "message.parked":
+        subject = str(entry["on"])
+        return not subject.startswith("event.") or subject.rpartition(".")[2].startswith(ABOUT_INCIDENTS)
+    decided = entry["what"] == "workflow.approval" and entry["outcome"] == "done"
+    return bool(decided or entry["what"] == "workflow.escalated")
+
+
+def _incident(entry: Entry) -> str:
+    """The alarm at the head of a problem that a customer was told of."""
+    return entry["on"] if entry["what"] == "customer.told" and entry["outcome"] == "done" else ""
 
 
 def named(name: str) -> Definition | None:
-    return next((definition for definition in FIGURES if definition.name == name), None)
+    return next((definition for definition in (*FIGURES, NPS) if definition.name == name), None)
 
 
 def compute(definition: Definition, entries: Sequence[Entry]) -> Figure:
@@ -109,15 +154,47 @@ def compute(definition: Definition, entries: Sequence[Entry]) -> Figure:
     counted = [entry for entry in entries if definition.counts(entry)]
     counted.sort(key=lambda entry: entry["time"], reverse=True)
     number = len(counted)
+    if definition.per:
+        incidents = len({name for entry in entries if (name := definition.per(entry))})
+        note = f"{_so_many(number, definition.one, definition.many)}, {_so_many(incidents, 'incident', 'incidents')}"
+        ratio = round(100 * number / incidents, 1) if incidents else None
+        return Figure(definition, NONE if ratio is None else str(ratio), note, tuple(counted), ratio, incidents)
     if not definition.seconds:
         parts = Counter(definition.parts[entry["what"]] for entry in counted if definition.parts)
         by_part = ", ".join(f"{name} {count}" for name, count in parts.most_common())
-        return Figure(definition, str(number), by_part or "in the last 24 hours", tuple(counted))
-    note = f"{number} {definition.one if number == 1 else definition.many}"
+        note = by_part or "in the last 24 hours"
+        return Figure(definition, str(number), note, tuple(counted), number, number)
+    note = _so_many(number, definition.one, definition.many)
     took = [seconds for seconds in map(_took, counted) if seconds is not None]
     if not took:
-        return Figure(definition, "–", note, ())
-    return Figure(definition, duration(median(took)), f"{note}, slowest {duration(max(took))}", tuple(counted))
+        return Figure(definition, NONE, note)
+    middle = median(took)
+    note = f"{note}, slowest {duration(max(took))}"
+    return Figure(definition, duration(middle), note, tuple(counted), round(middle, 6), number)
+
+
+NPS = Definition(
+    "nps",
+    "Net promoter score",
+    "Customers who would recommend us (9 or 10 of 10) less those who would not (0 to 6), in per cent of all who "
+    "answered: the answers that customers gave last after an all-clear or a completed order.",
+    {},
+    lambda _: False,
+    opinion=True,
+)
+OPINION_DAYS = 30
+
+
+def opinion(answers: Sequence[Mapping[str, Any]], days: int = OPINION_DAYS) -> Figure:
+    """The net promoter score over these answers; of none there is no figure."""
+    score, number = nps(answer["score"] for answer in answers), len(answers)
+    value = NONE if score is None else f"{score:+d}"
+    note = f"{_so_many(number, 'answer', 'answers')} in the last {'24 hours' if days == 1 else f'{days} days'}"
+    return Figure(NPS, value, note, number=score, count=number)
+
+
+def _so_many(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def duration(seconds: float) -> str:
