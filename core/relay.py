@@ -23,6 +23,9 @@ REMEMBERED = 20_000
 MARK_EVERY = 0.2
 """Seconds for which what is published may stand in its outbox: a record that changes three times is marked once."""
 
+PASSED = 10
+"""Sweeps that may be passed over."""
+
 Key = tuple[str, str]
 
 
@@ -79,9 +82,17 @@ class Relay:
                 self._queued = +self._queued
 
     async def _sweep(self) -> None:
-        """What a dead process left, or what could not be published; not what still stands in our own queue."""
+        """What a dead process left, or what could not be published; not what still stands in our own queue.
+
+        While there is much of our own, what waits is that, and it is read more rarely.
+        """
+        passed = 0
         while True:
             await asyncio.sleep(self._sweep_after / 2)
+            passed += 1
+            if len(self._queued) + len(self._done) > BATCH and passed < PASSED:
+                continue
+            passed = 0
             try:
                 waiting = await self._store.unsent(self._sweep_after)
                 mine = self._queued.keys() | self._done.keys()

@@ -9,6 +9,7 @@ what earlier looks wrote, so nothing has to be looked at because of that; a look
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import time
@@ -61,6 +62,10 @@ OURS = "fault line"
 """Who made a change of which the event asks for no look: one was asked for, or it was made by one."""
 CLOSED = dict.fromkeys(("openKey", "openAt", "openOn"))
 """What an alarm gives free when it is over: its condition's key, and its place among what is open."""
+MANY, GATHERED = 10, 0.25
+"""Changes of a neighbourhood that begin a storm; a look at it waits so many seconds for more of them."""
+PUT_OFF = 2.0
+"""Seconds for which a look may be left to a later one."""
 WAITED = 0.25
 """Seconds after which a message was not alone: then its whole device is looked at, for all that wait behind it."""
 
@@ -99,8 +104,8 @@ def own(id: str) -> str:
     return f"alarm {id}"
 
 
-def _look(tenant: str, place: str, cause: str) -> Outgoing:
-    body = {"look": place, "about": {"kind": ALARM.name, "tenant": tenant, "id": place}}
+def _look(tenant: str, place: str, cause: str, changes: int = 1) -> Outgoing:
+    body = {"look": place, "changes": changes, "about": {"kind": ALARM.name, "tenant": tenant, "id": place}}
     subject = f"task.{partition(f'alarms of {tenant}')}.{token(tenant)}"
     return Outgoing(f"{cause}:{place}", subject, body, trace.headers())
 
@@ -108,9 +113,11 @@ def _look(tenant: str, place: str, cause: str) -> Outgoing:
 async def have_looked(work: Work, tenant: str, places: Iterable[str], cause: str) -> None:
     """Have these places looked at: one look for all that are of one neighbourhood."""
     topology = await work.known.topologies.of(work.store, tenant)
-    asked = {reconsidered(place, topology): place for place in sorted(set(places), reverse=True)}
-    for place in sorted(asked.values()):
-        look = _look(tenant, place, cause)
+    asked: dict[frozenset[str], list[str]] = {}
+    for place in sorted(places):
+        asked.setdefault(reconsidered(place, topology), []).append(place)
+    for changed in asked.values():
+        look = _look(tenant, changed[0], cause, len(changed))
         await work.bus.publish(look.subject, look.body, look.id, look.headers)
 
 
@@ -147,13 +154,30 @@ async def correlate(work: Work, message: Message) -> None:
         return
     if len(near) == 1 and device_of(place) and time() - message.stored > WAITED:
         near = reconsidered(device_of(place), topology)
+    if message.body.get("changes", 1) >= MANY:
+        await asyncio.sleep(GATHERED)
     newest = await work.bus.last(message.subject)
+    if newest and await _is_asked_again(work, message, newest, near, topology):
+        return
     look = await _read(work, tenant, near, topology)
     await look.write()
     for device in look.turned():
         further = _look(tenant, device, message.id)
         await work.bus.publish(further.subject, further.body, further.id, further.headers)
     work.known.note(tenant, near, newest.position if newest else message.position)
+
+
+async def _is_asked_again(
+    work: Work, message: Message, newest: Message, near: frozenset[str], topology: Topology
+) -> bool:
+    """Whether the newest request is for the same neighbourhood, so that its look does for this one: for a while.
+
+    In a storm that is the rule, and a look at half of it would be taken back by the next.
+    """
+    tenant, further = message.body["about"]["tenant"], newest.position.sequence > message.position.sequence
+    if not further or reconsidered(newest.body["look"], topology) != near:
+        return False
+    return work.known.put_off(tenant, near) < PUT_OFF
 
 
 async def _read(work: Work, tenant: str, near: frozenset[str], topology: Topology) -> Look:

@@ -8,7 +8,8 @@ say that it dependsOn others. The file is the whole of it: what an earlier one a
 
 from __future__ import annotations
 
-from collections import Counter
+import asyncio
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from pydantic import Field, StringConstraints
 
 from convergedon.core import strict
 from convergedon.core.errors import Conflict, Misconfigured, NotFound
-from convergedon.core.store import Record, Store
+from convergedon.core.store import Record, Store, handfuls
 from convergedon.handlers.resource import Resource, Resources, now
 from convergedon.handlers.resource_inventory import LOGICAL_RESOURCE, PHYSICAL_RESOURCE, RESOURCE, TOPOLOGY
 from convergedon.mediation import parts
@@ -45,7 +46,6 @@ RELATED: Mapping[Kind, str] = {"device": "dependsOn", "link": "connects", "group
 """How a resource is related to those in its list."""
 SHORTLY = 60.0
 """Seconds after which a process notices what clients recorded of links and groups over REST."""
-LOOKED_UP = 500
 
 
 # the file
@@ -224,11 +224,16 @@ def place_of(record: Record) -> str:
 
 @dataclass
 class Topologies:
-    """The topologies of the tenants, as this process knows them; read anew when they have changed."""
+    """The topologies of the tenants, as this process knows them; read anew when they have changed, by one for all."""
 
     _known: dict[str, tuple[int, float, Topology]] = field(default_factory=dict)
+    _turns: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
     async def of(self, store: Store, tenant: str) -> Topology:
+        async with self._turns[tenant]:
+            return await self._of(store, tenant)
+
+    async def _of(self, store: Store, tenant: str) -> Topology:
         revision = await _revision(store, tenant)
         known = self._known.get(tenant)
         if known and known[0] == revision and monotonic() - known[1] < SHORTLY:
@@ -267,7 +272,7 @@ async def _places(store: Store, tenant: str, ids: set[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for resource in (LOGICAL_RESOURCE, PHYSICAL_RESOURCE, RESOURCE):
         left = sorted(ids - found.keys())
-        for first in range(0, len(left), LOOKED_UP):
-            some = await store.find(resource.name, {"id": {"$in": left[first : first + LOOKED_UP]}})
+        for few in handfuls(left):
+            some = await store.find(resource.name, {"id": {"$in": [*few]}})
             found |= {record.id: place_of(record) for record in some if record.tenant == tenant}
     return found
