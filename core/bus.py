@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from random import random
 from time import time
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from zlib import crc32
 
 import orjson
@@ -39,9 +39,16 @@ from convergedon.core.errors import ConvergedonError, Misconfigured, NotFound, S
 from convergedon.core.peers import NatsClient
 from convergedon.core.tasks import end
 
+if TYPE_CHECKING:  # processes without a store need none of what that imports
+    from convergedon.core.store import Outgoing
+
 log = structlog.get_logger()
 
 PARTITIONS = 16
+SEVERAL = "several"
+"""The member of a message, and the end of its subject, that holds several which were stored as one."""
+LARGEST_PACK = 512 * 1024
+"""Bytes of such a message; the bus takes more."""
 DAY = 86_400
 PATIENCE = 5
 """Seconds that the servers have to let us in, or to answer; one of them has less, so that another is tried."""
@@ -92,6 +99,14 @@ def token(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_" else f"%{ord(c):02X}" for c in name) or "%"
 
 
+def lane(subject: str) -> str:
+    """What the subjects of events have in common that may be stored as one message: partition and tenant.
+
+    Empty for what is always a message of its own.
+    """
+    return ".".join(subject.split(".")[:3]) if subject.startswith("event.") else ""
+
+
 def stream_of(subject: str) -> str:
     prefix = subject.split(".", 1)[0] + ".>"
     return next(name for name, config in STREAMS.items() if prefix in (config.subjects or ()))
@@ -117,6 +132,16 @@ class Message:
     headers: Mapping[str, str]
     position: Position
     stored: float
+
+
+def unpacked(message: Message) -> list[Message]:
+    """The messages that were stored as one, each at its place in it; most are one."""
+    if SEVERAL not in message.body:
+        return [message]
+    return [
+        replace(message, **one, position=replace(message.position, part=number))
+        for number, one in enumerate(message.body[SEVERAL])
+    ]
 
 
 @dataclass(frozen=True)
@@ -223,6 +248,13 @@ class Bus(Protocol):
         """
         ...
 
+    async def publish_all(self, messages: Sequence[Outgoing]) -> None:
+        """Store messages of one lane durably, in their order, with as few writes as may be.
+
+        Whoever takes or reads them has each by itself. One that comes again in other company is not known again.
+        """
+        ...
+
     def consume(self, consumer: Consumer) -> asyncio.Task[None]:
         """Take messages one at a time until the task is cancelled."""
         ...
@@ -295,6 +327,7 @@ class NatsBus:
         self._keep = keep or {}
         self._client, self._options = NatsClient(), options or {}
         self._epochs: dict[str, str] = {}
+        self._reached: dict[str, tuple[int, int]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> NatsBus:
@@ -387,6 +420,16 @@ class NatsBus:
                 raise Unavailable(f"the stream {stream} is full: raise {LIMITS.get(stream, 'its bound')}") from error
             raise Unavailable(f"NATS does not take messages: {error or type(error).__name__}") from error
 
+    async def publish_all(self, messages: Sequence[Outgoing]) -> None:
+        for some in _packed(messages):
+            first = some[0][0]
+            if len(some) == 1:
+                await self.publish(first.subject, first.body, first.id, first.headers)
+            else:
+                body = {SEVERAL: [written for _, written in some]}
+                id = f"{first.id}+{len(some) - 1}"
+                await self.publish(f"{lane(first.subject)}.{SEVERAL}", body, id, first.headers)
+
     def consume(self, consumer: Consumer) -> asyncio.Task[None]:
         task = asyncio.create_task(self._consume(consumer), name=consumer.name)
         self._tasks.add(task)
@@ -429,29 +472,40 @@ class NatsBus:
         try:
             message = _message(received, epoch)
         except orjson.JSONDecodeError:
-            await self._park(consumer, received, f"not JSON: {received.data[:80]!r}")
+            sequence = data.sequence.stream
+            reason = f"not JSON: {received.data[:80]!r}"
+            await self._park(consumer, received.subject, received.data, received.headers or {}, f"{sequence}", reason)
+            await received.ack()
             return
         async with _kept_alive(received, consumer.ack_wait / 3):
-            what, reason, after = await dispose(consumer, message, data.num_delivered)
-        if what == "done":
-            await received.ack()
-        elif what == "later":
-            await received.nak(delay(consumer, data.num_delivered, after))
-        else:
-            await self._park(consumer, received, reason)
+            sequence, reached = self._reached.pop(consumer.name, (0, 0))
+            for part in unpacked(message)[reached if sequence == message.position.sequence else 0 :]:
+                what, reason, after = await dispose(consumer, part, data.num_delivered)
+                if what == "later":  # those after it wait; whoever takes it elsewhere takes those before it again
+                    self._reached[consumer.name] = part.position.sequence, part.position.part
+                    await received.nak(delay(consumer, data.num_delivered, after))
+                    return
+                if what == "park":
+                    await self._park_part(consumer, part, reason)
+        await received.ack()
 
-    async def _park(self, consumer: Consumer, received: Msg, reason: str) -> None:
-        """Copy the message with its reason, then take it away: a crash between leaves a duplicate, never a gap."""
-        stream = stream_of(received.subject)
+    async def _park_part(self, consumer: Consumer, part: Message, reason: str) -> None:
+        place = part.position
+        which = f"{place.sequence}.{place.part}" if place.part else f"{place.sequence}"
+        await self._park(consumer, part.subject, orjson.dumps(part.body), part.headers, which, reason)
+
+    async def _park(
+        self, consumer: Consumer, subject: str, data: bytes, headers: Mapping[str, str], which: str, reason: str
+    ) -> None:
+        """Copy a message with its reason, before it is taken away: a crash between leaves a duplicate, never a gap."""
         about = {
-            "Parked-Subject": received.subject,
+            "Parked-Subject": subject,
             "Parked-Reason": " ".join(reason.split())[:1000],
             "Parked-Time": f"{time():.3f}",
-            "Nats-Msg-Id": f"{consumer.name}:{received.metadata.sequence.stream}",
+            "Nats-Msg-Id": f"{consumer.name}:{which}",
         }
-        headers = {**(received.headers or {}), **about}
-        await self._stream.publish(f"parked.{stream}.{consumer.name}", received.data, headers=headers, timeout=5)
-        await received.ack()
+        to = f"parked.{stream_of(subject)}.{consumer.name}"
+        await self._stream.publish(to, data, headers={**headers, **about}, timeout=5)
 
     async def forget(self, stream: str, consumer: str, subject: str) -> None:
         try:
@@ -481,7 +535,8 @@ class NatsBus:
                 # the server may have delivered some already when it is asked what is pending
                 stored = (info.num_pending or 0) + (info.delivered.consumer_seq if info.delivered else 0)
                 for _ in range(stored):
-                    yield _message(await reader.next_msg(timeout=5), "")
+                    for message in unpacked(_message(await reader.next_msg(timeout=5), "")):
+                        yield message
             finally:
                 await reader.unsubscribe()
         except (NatsError, OSError, TimeoutError) as error:
@@ -583,7 +638,8 @@ class NatsBus:
                 time(),
             )
             with contextlib.suppress(asyncio.QueueFull):
-                queue.put_nowait(message)
+                for one in unpacked(message):
+                    queue.put_nowait(one)
 
         subscription = await self._client.subscribe(subject, cb=take)
         try:
@@ -605,6 +661,21 @@ class NatsBus:
         await end(self._tasks)
         with contextlib.suppress(NatsError, OSError, TimeoutError):
             await self._client.close()
+
+
+def _packed(messages: Sequence[Outgoing]) -> list[list[tuple[Outgoing, orjson.Fragment]]]:
+    """The messages as JSON, as many together as one message holds."""
+    found: list[list[tuple[Outgoing, orjson.Fragment]]] = []
+    room = 0
+    for one in messages:
+        headers = {**one.headers, "Nats-Msg-Id": one.id}
+        text = orjson.dumps({"id": one.id, "subject": one.subject, "body": one.body, "headers": headers})
+        if len(text) > room:
+            found.append([])
+            room = LARGEST_PACK
+        room -= len(text)
+        found[-1].append((one, orjson.Fragment(text)))
+    return found
 
 
 def _message(received: Msg, epoch: str) -> Message:

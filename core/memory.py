@@ -289,6 +289,10 @@ class MemoryBus:
             if subject_matches(subject, wanted) and not listener.full():
                 listener.put_nowait(message.message)
 
+    async def publish_all(self, messages: Sequence[Outgoing]) -> None:
+        for one in messages:
+            await self.publish(one.subject, one.body, one.id, one.headers)
+
     def _trim(self, stream: str, newest: Said) -> None:
         """Let go of what the stream does not keep beside the newest message."""
         config, kept = STREAMS[stream], self._streams[stream]

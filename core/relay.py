@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import islice
 
 import structlog
 
 from convergedon.core import metrics
-from convergedon.core.bus import Bus, stream_of
+from convergedon.core.bus import Bus, lane, stream_of
 from convergedon.core.errors import Unavailable
-from convergedon.core.store import Store, Unsent
+from convergedon.core.store import Outgoing, Store, Unsent
 from convergedon.core.tasks import end
 
 log = structlog.get_logger()
 
 BATCH = 256
 REMEMBERED = 20_000
-MARK_EVERY = 0.2
+MARK_EVERY = 1.0
 """Seconds for which what is published may stand in its outbox: a record that changes three times is marked once."""
 
 PASSED = 10
@@ -105,23 +106,35 @@ class Relay:
     async def _publish(self, batch: list[Unsent]) -> None:
         """Publish records side by side, each one's messages in their order; its last state stands for all."""
         latest = {_key(unsent): unsent for unsent in batch}
-        results = await asyncio.gather(*map(self._publish_one, latest.values()), return_exceptions=True)
-        for unsent, result in zip(latest.values(), results, strict=True):
-            if result is None:
-                self._done[_key(unsent)] = unsent
-        for result in results:
-            if result is not None:
-                raise result
-
-    async def _publish_one(self, unsent: Unsent) -> None:
-        for message in unsent.messages:
-            if message.id in self._published:
-                continue
-            await self._bus.publish(message.subject, message.body, message.id, message.headers)
-            self._relayed(stream_of(message.subject)).inc()
-            self._published[message.id] = None
+        ahead = {key: [one for one in unsent.messages if not self.published(one.id)] for key, unsent in latest.items()}
+        failed: dict[Key, BaseException] = {}
+        while turn := {key: left.pop(0) for key, left in ahead.items() if left and key not in failed}:
+            failed |= await self._publish_each(turn)
+        self._done |= {key: unsent for key, unsent in latest.items() if key not in failed}
         while len(self._published) > REMEMBERED:
             self._published.popitem(last=False)
+        for error in failed.values():
+            raise error
+
+    async def _publish_each(self, turn: Mapping[Key, Outgoing]) -> dict[Key, BaseException]:
+        """Publish one message of each of these records, those of one lane at once; which failed, and why."""
+        lanes: dict[str, list[Key]] = {}
+        for key, message in turn.items():
+            lanes.setdefault(lane(message.subject) or message.id, []).append(key)
+        publishing = [self._publish_all([turn[key] for key in keys]) for keys in lanes.values()]
+        outcomes = await asyncio.gather(*publishing, return_exceptions=True)
+        return {
+            key: outcome
+            for keys, outcome in zip(lanes.values(), outcomes, strict=True)
+            for key in keys
+            if outcome is not None
+        }
+
+    async def _publish_all(self, messages: Sequence[Outgoing]) -> None:
+        await self._bus.publish_all(messages)
+        for message in messages:
+            self._relayed(stream_of(message.subject)).inc()
+            self._published[message.id] = None
 
     async def _mark(self) -> None:
         while True:
@@ -136,7 +149,10 @@ class Relay:
     async def _mark_done(self) -> None:
         """A batch at a time: the embedded store takes milliseconds for each record, a call has twenty seconds."""
         for _ in range(-(-len(self._done) // BATCH)):
-            taken = dict(islice(self._done.items(), BATCH))
+            settled = ((key, unsent) for key, unsent in self._done.items() if key not in self._queued)
+            taken = dict(islice(settled, BATCH))
+            if not taken:
+                return
             for key in taken:
                 del self._done[key]
             try:

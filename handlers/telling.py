@@ -6,6 +6,7 @@ Events are stored in the form of version 4, with the resource as it is kept and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from convergedon.handlers import documents
@@ -20,8 +21,12 @@ SYSTEM = {"id": "convergedon", "name": "ConvergedON", "@type": "EntityRef"}
 
 def bases(about: Mapping[str, Any]) -> Sequence[str]:
     """The APIs whose listeners an event is for: all versions that have its resource."""
-    others = [api.base for api in APIS if any(resource.name == about["kind"] for resource in api.resources)]
-    return tuple(dict.fromkeys((about["base"], *others)))
+    return tuple(dict.fromkeys((about["base"], *_bases(about["kind"]))))
+
+
+@lru_cache(1024)
+def _bases(kind: str) -> Sequence[str]:
+    return tuple(api.base for api in APIS if any(resource.name == kind for resource in api.resources))
 
 
 def told(about: Mapping[str, Any], base: str) -> Event | None:

@@ -13,8 +13,9 @@ import pytest
 
 from convergedon.core import embedded
 from convergedon.core.bus import Bus, Consumer, Keep, Message, NatsBus, delay
-from convergedon.core.errors import Invalid, Misconfigured, Stale, Unavailable
+from convergedon.core.errors import Invalid, Misconfigured, Refused, Stale, Unavailable
 from convergedon.core.memory import MemoryBus
+from convergedon.core.store import Outgoing
 from convergedon.core.tasks import end
 
 
@@ -320,6 +321,60 @@ async def test_what_is_metered_is_refused_when_there_is_no_room_and_nothing_goes
 
     assert kept == {f"metered.acme.ip-traffic.{n}": 1 for n in range(4)}
     assert len(large["rows"]) < size <= 1 << 20
+
+
+def several(tenant: str, number: int, words: str = "") -> list[Outgoing]:
+    carried = {"traceparent": f"00-{'1' * 32}-{'2' * 16}-01"}
+    return [Outgoing(f"{tenant}-{n}", subject(tenant), {"n": n, "words": words}, carried) for n in range(number)]
+
+
+async def test_what_is_stored_at_once_is_taken_and_read_one_by_one(bus: Bus, tenant: str) -> None:
+    """In order, each with its own id and trace; more of it than one message holds, too."""
+    taker, heard = Taker(), list[str]()
+    said = several(tenant, 9, "x" * 100_000)
+    async with bus.listen("event.>") as queue:
+        await bus.publish_all(said)
+        async with asyncio.timeout(20):
+            while len(heard) < 9:
+                one = await queue.get()
+                heard += [one.id] if one.subject == subject(tenant) else []
+    task = bus.consume(Consumer(f"c-{tenant}", f"event.0.{tenant}.>", taker))
+    taken = await taker.until(9)
+    await end([task])
+
+    assert [one.id for one in taken] == [one.id for one in said] == heard
+    assert {(one.subject, one.headers["traceparent"]) for one in taken} == {
+        (subject(tenant), said[0].headers["traceparent"])
+    }
+    places = [(one.position.sequence, one.position.part) for one in taken]
+    assert places == sorted(set(places))
+    assert [body["n"] for body in await bus.read(f"event.0.{tenant}.>")] == list(range(9))
+    assert [one.id async for one in bus.since(f"event.0.{tenant}.>", 0)] == heard
+
+
+async def test_one_of_several_that_cannot_succeed_is_parked_alone(bus: Bus, tenant: str) -> None:
+    """What comes later holds up those after it, as it would had each come by itself; what is refused holds up none."""
+    taken: list[int] = []
+    done, turns = asyncio.Event(), iter([True, False])
+
+    async def take(message: Message) -> None:
+        number = message.body["n"]
+        if number == 1:
+            raise Refused("no")
+        if number == 2 and next(turns):
+            raise Unavailable("not yet", 0.01)
+        taken.append(number)
+        if number == 3:
+            done.set()
+
+    await bus.publish_all(several(tenant, 4))
+    task = bus.consume(Consumer(f"c-{tenant}", f"event.0.{tenant}.>", take))
+    await asyncio.wait_for(done.wait(), 20)
+    await end([task])
+
+    assert [number for number in taken if number] == [2, 3]
+    parked = [(one.subject, one.reason, one.body["n"]) for one in await bus.parked() if one.consumer == f"c-{tenant}"]
+    assert parked == [(subject(tenant), "no", 1)]
 
 
 async def test_the_size_of_a_stream_is_told(bus: Bus, tenant: str) -> None:
