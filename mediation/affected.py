@@ -9,10 +9,12 @@ reads the events of these records and nothing else, so what they can ask for is 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from time import time
 from typing import Any, NamedTuple
+from uuid import NAMESPACE_URL, uuid5
 
 from convergedon.core import trace
 from convergedon.core.bus import Message
@@ -118,7 +120,7 @@ async def _say(work: Work, record: Record | None, told: Told, wanted: Wanted, su
     with trace.span("affected", wanted.alarm.facts.get("carrier")):
         facts = _facts(told, wanted)
         if record is None:
-            await _create(work, wanted, told, facts)
+            await _create(work, wanted, told)
             return
         if await _began_before(work, record, wanted):
             wanted = replace(wanted, since=record.body["affectedSince"], began=record.facts["began"])
@@ -130,6 +132,23 @@ async def _say(work: Work, record: Record | None, told: Told, wanted: Wanted, su
             said = _disturbed(body, wanted.services) + (f" {_names(well)} works again." if well else "")
             fresh |= {"activity": [*record.body["activity"], _activity(said)], "restoredService": well}
         await work.resources.change(AFFECTED_PARTY, record, fresh, facts)
+
+
+async def tell_of_both(work: Work, wanted: Mapping[Told, Wanted]) -> None:
+    """A problem that is over before its customers heard of it: its records say that it was, and then that it is over.
+
+    Their ids follow from whom they are for, so that whoever does this again finds them made.
+    """
+
+    async def for_one(told: Told, about: Wanted) -> None:
+        tenant, id = about.alarm.tenant, str(uuid5(NAMESPACE_URL, f"{about.alarm.id}|{told.customer}|over"))
+        with trace.span("affected", about.alarm.facts.get("carrier")), suppress(Conflict):
+            await _made(work, about, told, id)
+        record = await work.store.get(AFFECTED_PARTY.name, tenant, id)
+        if record.body["status"] == "affected":
+            await _end(work, record, ())
+
+    await aside.all_of(for_one(told, about) for told, about in wanted.items())
 
 
 async def _began_before(work: Work, record: Record, wanted: Wanted) -> bool:
@@ -170,15 +189,20 @@ def _facts(told: Told, wanted: Wanted) -> dict[str, Any]:
     }
 
 
-async def _create(work: Work, wanted: Wanted, told: Told, facts: Mapping[str, Any]) -> None:
+async def _create(work: Work, wanted: Wanted, told: Told) -> None:
+    try:
+        await _made(work, wanted, told)
+    except Conflict as error:
+        raise Unavailable(f"the record of {told.customer} is being written by somebody else") from error
+
+
+async def _made(work: Work, wanted: Wanted, told: Told, id: str | None = None) -> None:
+    """Raises Conflict."""
     customer = {"id": told.customer, "role": "customer", "@referredType": "Organization"}
     body = {"status": "affected", "relatedParty": [customer], **_body(work, wanted)}
     body["activity"] = [_activity(_disturbed(body, wanted.services))]
-    facts = {name: value for name, value in facts.items() if value is not None}
-    try:
-        await work.resources.create(AFFECTED_PARTY, wanted.alarm.tenant, body, facts)
-    except Conflict as error:
-        raise Unavailable(f"the record of {facts['openKey']} is being written by somebody else") from error
+    facts = {name: value for name, value in _facts(told, wanted).items() if value is not None}
+    await work.resources.create(AFFECTED_PARTY, wanted.alarm.tenant, body, facts, id)
 
 
 def _body(work: Work, wanted: Wanted) -> dict[str, Any]:

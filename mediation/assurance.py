@@ -24,7 +24,7 @@ from convergedon.mediation import flapping, inventory, parts
 from convergedon.mediation.correlation import Topology, fails
 from convergedon.mediation.inventory import Service
 from convergedon.mediation.notification import notify
-from convergedon.mediation.problems import CLOSED, OURS, have_looked, look_at_head, touches
+from convergedon.mediation.problems import OURS, have_looked, look_at_head, over, touches
 from convergedon.mediation.work import Work
 
 T = TypeVar("T")
@@ -142,7 +142,7 @@ async def _open(work: Work, conditions: Sequence[Condition]) -> dict[Condition, 
             found += await work.store.find(ALARM.name, {"tenant": tenant, "facts.openKey": {"$in": [*keys]}})
     for record in found:
         if record.body["state"] == "cleared":
-            await work.resources.change(ALARM, record, facts=CLOSED)
+            await work.resources.change(ALARM, record, facts=over(record))
     return {Condition(one.tenant, one.facts["key"]): one for one in found if one.body["state"] != "cleared"}
 
 
@@ -256,7 +256,7 @@ def _clear(work: Work, alarm: Record, last: Heard, before: Sequence[float], topo
         "alarmClearedTime": instant(last.seen.time),
         "clearSystemId": last.seen.device,
     }
-    facts = {**CLOSED, **last.position}
+    facts = {**over(alarm), **last.position}
     also = look_at_head(alarm, topology)
     if flapping.stays_open(work.settings, alarm, before, last.seen.time):
         change, facts = flapping.open_until_quiet(work.settings, alarm, change, last.position)

@@ -62,6 +62,18 @@ OURS = "fault line"
 """Who made a change of which the event asks for no look: one was asked for, or it was made by one."""
 CLOSED = dict.fromkeys(("openKey", "openAt", "openOn"))
 """What an alarm gives free when it is over: its condition's key, and its place among what is open."""
+
+
+def over(alarm: Record) -> dict[str, Any]:
+    """The facts that change when an alarm is over. One that disturbs customers and was never looked at keeps its place:
+    a look has yet to tell of it.
+    """
+    if "head" in alarm.facts or not alarm.facts.get("touches"):
+        return CLOSED
+    was = alarm.body["perceivedSeverity"]
+    return {"openKey": None} | ({} if was == "cleared" else {"was": was})
+
+
 MANY, GATHERED = 10, 0.25
 """Changes of a neighbourhood that begin a storm; a look at it waits so many seconds for more of them."""
 PUT_OFF = 2.0
@@ -192,11 +204,9 @@ async def _read(work: Work, tenant: str, near: frozenset[str], topology: Topolog
         watched = sorted(place for place in known if topology.is_watched(place))
         there += await _heard_of(work, tenant, known, watched, topology, there)
     open_ = [record for record in there if record.body["state"] != "cleared"]
-    for record in there:
-        if record.body["state"] == "cleared" and "openAt" in record.facts:  # a person cleared it
-            await work.resources.change(ALARM, record, facts=CLOSED)
+    cleared = [record for record in there if record.body["state"] == "cleared" and "openAt" in record.facts]
     told = await _open_at(work, AFFECTED_PARTY.name, tenant, near)
-    return Look(work, tenant, near, topology, open_, told, watched)
+    return Look(work, tenant, near, topology, open_, told, watched, cleared)
 
 
 async def _heard_of(
@@ -252,6 +262,7 @@ class Look:
     open: Sequence[Record]
     told: Sequence[Record]
     watched: Sequence[str]
+    cleared: Sequence[Record]
 
     def __post_init__(self) -> None:
         self._inferred = {record.facts["openAt"]: record for record in self.open if record.facts.get("inferred")}
@@ -276,6 +287,7 @@ class Look:
         for part, under in self._found_to_fail().items():
             self._inferred[part] = await self._infer(part, under)
         services = await self._services()
+        await self._tell_of_what_is_over()
         await self._write_affected(services)
         inferred = {part: record for part, record in self._inferred.items() if self._is_near(part)}
         roots = [part for part in inferred if self._correlation.root_of(part)]
@@ -284,6 +296,7 @@ class Look:
             *(self._of_alarm(key, services) for key in self._verdicts),
             *(self._of_head(inferred[part], part, services) for part in roots),
             *map(self._dismissed, over),
+            *(self.work.resources.changed(ALARM, one, facts=CLOSED | {"was": None}) for one in self.cleared),
         ]
         for outcome in await self.work.resources.write([draft for draft in drafts if draft]):
             if not isinstance(outcome, Record):
@@ -361,6 +374,28 @@ class Look:
 
     # whom it affects
 
+    async def _tell_of_what_is_over(self) -> None:
+        """Alarms that were over before anybody looked: their customers hear of both, unless something that still fails
+        explains them.
+        """
+        brief = [one for one in self.cleared if "head" not in one.facts and one.facts.get("touches")]
+        for record in sorted(brief, key=lambda one: str(one.body["alarmRaisedTime"])):
+            place = _place(record)
+            if self._correlation.top(place) not in (None, place):
+                continue
+            touched = {one["id"] for services in record.facts["touches"].values() for one in services}
+            services = await inventory.named(self.work.store, self.tenant, sorted(touched))
+            as_raised = record.with_({"perceivedSeverity": record.facts.get("was", "indeterminate")})
+            await affected.tell_of_both(self.work, self._for_each(as_raised, place, services))
+
+    def _for_each(self, record: Record, place: str, services: Sequence[Service]) -> dict[Told, Wanted]:
+        """What an alarm that is over meant for each of its customers."""
+        since, cause = record.body["alarmRaisedTime"], _cause(record)
+        return {
+            Told(customer, record.id): Wanted(record, place, device_of(place), theirs, since, record.id, cause)
+            for customer, theirs in _by_customer(services).items()
+        }
+
     async def _write_affected(self, services: Mapping[str, Sequence[Service]]) -> None:
         wanted: dict[Told, Wanted] = {}
         for key, record in self._near.items():
@@ -377,10 +412,7 @@ class Look:
     ) -> dict[Told, Wanted]:
         """What a problem means for each of its customers."""
         root = None if record.facts.get("inferred") else _key(record)
-        by_customer: dict[str, list[Service]] = {}
-        for service in services.get(root or place, ()):
-            for customer in service.customers:
-                by_customer.setdefault(customer, []).append(service)
+        by_customer = _by_customer(services.get(root or place, ()))
         keys = self._problems.get((place, root), [])
         return {
             Told(customer, record.id): Wanted(
@@ -484,6 +516,14 @@ class Look:
         heads = {part, str(record.facts.get("headAt", part))}
         cause = f"{record.id}:{record.revision}"
         return [_look(self.tenant, place, cause) for place in sorted(heads) if not self._is_near(place)]
+
+
+def _by_customer(services: Iterable[Service]) -> dict[str, list[Service]]:
+    found: dict[str, list[Service]] = {}
+    for service in services:
+        for customer in service.customers:
+            found.setdefault(customer, []).append(service)
+    return found
 
 
 def _key(record: Record) -> str:
