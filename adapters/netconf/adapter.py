@@ -90,8 +90,11 @@ class NetconfAdapter:
         return addresses
 
     def _take_calls(self) -> Sequence[str]:
-        """Listen for the devices that call home, where there are any."""
-        calling = {access.host: name for name, access in self._accesses.items() if access.calls_home}
+        """Listen for the devices that call home, where there are any. Raises Misconfigured."""
+        calling: dict[str, str] = {}
+        for name, access in self._accesses.items():
+            if access.calls_home and (other := calling.setdefault(access.host, name)) != name:
+                raise Misconfigured(f"devices {other} and {name}: both call home from {access.host}")
         if not calling:
             return ()
         self._calls = Calls(*self._call_home, calling, self._welcome)

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
@@ -133,6 +134,8 @@ class Access:
         if calls and not (host_key or known_hosts):
             raise wrong("callHome", "who calls home must prove itself: hostKey or knownHosts is needed")
         host = text("host") or address
+        if calls and not _is_address(host):
+            raise wrong("host", "must be the address from which the device calls home")
         return cls(device, host, port, username, password, key, host_key, known_hosts, listens, calls)
 
 
@@ -457,6 +460,14 @@ def _unreadable(known_hosts: str) -> str:
         return "" if paramiko.HostKeys(known_hosts) else "there is no host key in the file"
     except OSError as error:
         return f"the file cannot be read ({_reason(error)})"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_host_key(text: str) -> bool:

@@ -186,6 +186,15 @@ async def test_a_taken_port_is_told(element: Element) -> None:
     await adapter.stop()
 
 
+async def test_where_a_device_calls_from_is_one_address_of_its_own(element: Element) -> None:
+    with pytest.raises(Misconfigured, match=r"pe1: netconf.host: must be the address from which the device calls home"):
+        create(settings.load(), {"pe1": device(element, host="pe1.example.net")})
+    same = {name: Device(name, "acme", HOME, device(element).settings) for name in ("pe1", "pe2")}
+    adapter = create(settings.load(call_home_port=0), same)
+    with pytest.raises(Misconfigured, match=f"devices pe1 and pe2: both call home from {HOME}"):
+        await adapter.start(ignore)
+
+
 async def test_who_calls_must_be_known_by_a_key(element: Element) -> None:
     with pytest.raises(Misconfigured, match=r"pe1: netconf.callHome: who calls home must prove itself"):
         create(settings.load(), {"pe1": device(element, hostKey=None, trustFirstUse=True)})
