@@ -19,6 +19,7 @@ TONES: Mapping[str, str] = {
     **dict.fromkeys(("completed", "cleared", "done", "billed", "settled", "serviceRestored", "orderCompleted"), "good"),
     **dict.fromkeys(("failed", "rejected", "partial", "critical", "major", "orderFailed", "serviceAffected"), "bad"),
     **dict.fromkeys(("refused", "minor", "warning", "raised", "updated", "held", "pending", "cancelled"), "warn"),
+    "flapping": "warn",
     **dict.fromkeys(("acknowledged", "inProgress", "received", "guided", "rated", "new", "sent"), "busy"),
 }
 """State -> the colour of its badge. The badge always says the state in words too."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import Phase, given
+from hypothesis import settings as effort
+from hypothesis import strategies as st
 from scene import BERLIN, STORE_KINDS, Scene, item, playing, pumped, twice
+from test_told_together import packed, seen, send
 
+from convergedon.adapters.contract import Observation
 from convergedon.core.memory import MemoryBus, MemoryStore
 from convergedon.core.store import Record
 from convergedon.handlers.alarms import ALARM
@@ -162,6 +169,54 @@ async def test_each_word_counts_once_however_often_it_is_delivered(restless: Sce
     assert await twice(restless) == []
     alarm = await open_(restless)
     assert (alarm.body["raisedCount"], alarm.body["flapping"], len(await restless.find("alarm"))) == (3, True, 3)
+
+
+@effort(max_examples=12, deadline=None, phases=[Phase.generate])
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["fault", "clear"])), max_size=30), st.data())
+def test_however_words_are_put_into_messages_it_comes_to_the_same(
+    words: list[tuple[str, str]], data: st.DataObject
+) -> None:
+    """And as the rule says: the third clear that would end an alarm leaves it open, and then nothing else ends it."""
+    said = [seen(number, kind=kind, key=key) for number, (key, kind) in enumerate(words)]
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(said)))))
+    parcels = [said[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(said)], strict=True) if begin < end]
+
+    alone, together = asyncio.run(heard([[one] for one in said])), asyncio.run(heard(parcels))
+
+    assert alone == together
+    for key in "ab":
+        assert [state[1:] for state in alone if state[0] == f"pe1|{key}"] == by_the_rule(
+            [kind for one, kind in words if one == key]
+        )
+
+
+async def heard(parcels: Iterable[Sequence[Observation]]) -> list[tuple[str, str, bool, int]]:
+    """What there is of alarms when these have been told."""
+    with TemporaryDirectory() as folder:
+        async with pumped(Path(folder), **SOON | {"flap_quiet": 3600}) as scene:
+            for parcel in parcels:
+                await send(packed(scene, *parcel))
+                await scene.pump()
+            found = await scene.find("alarm")
+    return sorted(
+        (one.facts["key"], one.body["state"] != "cleared", one.body.get("flapping", False), one.facts["count"])
+        for one in found
+    )
+
+
+def by_the_rule(kinds: Iterable[str]) -> list[tuple[bool, bool, int]]:
+    """The alarms of one condition: whether open, whether flapping, how often raised."""
+    alarms: list[tuple[bool, bool, int]] = []
+    for kind in kinds:
+        open_, flaps, count = alarms[-1] if alarms else (False, False, 0)
+        if kind == "fault" and open_:
+            alarms[-1] = (True, flaps, count + 1)
+        elif kind == "fault":
+            alarms.append((True, False, 1))
+        elif open_ and not flaps:
+            third = len(alarms) >= SOON["flap_clears"]
+            alarms[-1] = (third, third, count)
+    return sorted(alarms)
 
 
 async def test_the_release_survives_the_workers(tmp_path: Path) -> None:

@@ -103,6 +103,14 @@ async def test_each_customer_is_told_by_each_of_its_channels(office: Office) -> 
     assert sorted(post["type"] for post in posts) == ["serviceAffected"] * 2 + ["serviceRestored"] * 2
     notes = {one.id: one for one in await office.scene.find("customerNotification")}
     assert {post["notification"]["id"] for post in posts} < notes.keys()
+    # the survey's link is each customer's own, on paper as on the wire
+    links = {one.facts["parties"][0]: one.facts["surveyLink"] for one in notes.values() if "restoredAt" in one.body}
+    over = [post["notification"] for post in posts if post["type"] == "serviceRestored"]
+    assert {one["relatedParty"][0]["id"]: one["surveyLink"] for one in over} == links
+    for customer, address in CUSTOMERS.items():
+        (_, letter) = office.mail.of(address)
+        said = [part.get_content().replace("\n", "") for part in letter.iter_parts()]  # type: ignore[attr-defined]
+        assert all(links[customer] in text for text in said)
     await office.scene.audit.stop()
     # what policies take away is not in what leaves
     texts = [part.get_content() for mail in office.mail.received for part in mail.iter_parts()]  # type: ignore[attr-defined]

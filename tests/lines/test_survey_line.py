@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
-from scene import BERLIN, Scene, item, pumped, twice
+from scene import BERLIN, Scene, in_memory, item, listening, pumped, twice
 
+from convergedon.core.policy import Subject
 from convergedon.core.store import Record
+from convergedon.handlers import customer_notifications, hub
 from convergedon.handlers.customer_notifications import CUSTOMER_NOTIFICATION
 from convergedon.handlers.surveys import Invitation, links
+from convergedon.mediation.telling import wording
 
 
 async def told(scene: Scene) -> dict[str, Record]:
@@ -60,6 +64,37 @@ async def test_nobody_else_who_reads_notifications_sees_the_link(still: Scene) -
     assert seen_by(still, record, "contoso") == ""
     assert link not in str(event["event"])
     assert event["views"] == {"northwind": {"surveyLink": link}}
+
+
+async def test_a_customers_listener_is_told_the_link_and_others_are_not(tmp_path: Path) -> None:
+    async with in_memory(tmp_path) as scene, listening() as listener:
+        for who, role, party in (("northwind", "customer", "northwind"), ("desk", "csr", None)):
+            body = {"callback": listener.url(who), "query": "notificationType=orderCompleted"}
+            subject = Subject(who, "acme", (role,), party)
+            await hub.register(scene.store, hub.subscription(customer_notifications.API, subject, body))
+        order = await scene.order(item(**BERLIN))
+
+        async def both_heard() -> bool:
+            return len(listener.got) == 2
+
+        await scene.until(both_heard)
+        (mine,), (other,) = (
+            [event["event"]["customerNotification"] for event in listener.of(who)] for who in ("northwind", "desk")
+        )
+        assert invited(scene, mine["surveyLink"]).id == order
+        assert "surveyLink" not in other
+
+
+async def test_a_letter_has_the_link(tmp_path: Path) -> None:
+    """By the templates that ship."""
+    async with pumped(tmp_path) as scene:
+        await scene.ended(await scene.order(item(**BERLIN)))
+        record = (await told(scene))["orderCompleted"]
+        link = seen_by(scene, record, "northwind")
+        letter = wording.load(None).write("acme", {**record.body, "id": record.id, "surveyLink": link}, ZoneInfo("UTC"))
+
+    assert link in letter.text
+    assert link in letter.html
 
 
 async def test_telling_it_twice_asks_once(still: Scene) -> None:
