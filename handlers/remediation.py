@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from convergedon.core.lifecycle import LIFECYCLES
+from convergedon.core.store import Record, Store
 from convergedon.handlers.resource import Api, Body, Resource, now
 
 
@@ -15,7 +16,7 @@ WORKFLOW_RUN = Resource(
     "WorkflowRun",
     parties=lambda _: [],
     lifecycle=LIFECYCLES["workflowRun"],
-    indexes=("body.alarm.id", "body.target", "body.state"),
+    indexes=("body.alarm.id", "body.target", "body.state", ("facts.at.startedAt", "id")),
     sole=("facts.lock",),
     swept=("facts.due",),
 )
@@ -25,9 +26,27 @@ WORKFLOW_APPROVAL = Resource(
     new=_approval,
     parties=lambda _: [],
     lifecycle=LIFECYCLES["workflowApproval"],
+    indexes=(("facts.at.creationDate", "id"),),
 )
 WORKFLOW_CONTROL = Resource(
     "workflowControl", "WorkflowControl", new=lambda _: {"time": now()}, parties=lambda _: [], indexes=("body.time",)
 )
 
 API = Api("remediation-v1", "/convergedon-api/remediation/v1", (WORKFLOW_RUN, WORKFLOW_APPROVAL, WORKFLOW_CONTROL))
+
+EVERYONE = "*"
+"""The tenant of what the operator of the installation decides, which no token names."""
+
+
+async def stopped(store: Store, tenant: str) -> str:
+    """Why workflows may do nothing now; empty when they may."""
+    for whose in (EVERYONE, tenant):
+        newest = await _newest(store, whose)
+        if newest and newest.body["state"] == "stopped":
+            return str(newest.body.get("reason") or "no reason was given")
+    return ""
+
+
+async def _newest(store: Store, tenant: str) -> Record | None:
+    found = await store.find(WORKFLOW_CONTROL.name, {"tenant": tenant}, [("body.time", -1)], limit=1)
+    return found[0] if found else None

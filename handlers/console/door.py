@@ -70,11 +70,13 @@ class Door:
         if "session" in session:
             self._ended[session["session"]] = session["until"]
 
-    async def allowed(self, operator: Subject, action: str, kind: str, id: str = "") -> Decision:
-        """Ask the policy whether the operator may. Raises Forbidden, recorded, when not."""
+    async def allowed(
+        self, operator: Subject, action: str, kind: str, id: str = "", body: Mapping[str, Any] | None = None
+    ) -> Decision:
+        """Ask the policy whether the operator may. Raises Forbidden when not; recorded where it was to be done."""
         resource = {"kind": kind, "tenant": operator.tenant, "id": id}
-        decision = await self._rules.decide(operator, action, resource, channel="console")
-        if not decision.allow and action == "retrieve":
+        decision = await self._rules.decide(operator, action, resource, body, channel="console")
+        if not decision.allow and (action == "retrieve" or body is not None):
             on = f"{kind}/{id}" if id else kind
             self.record(operator, action, on, "refused", decision, reasons=list(decision.reasons))
         return decision.require()

@@ -17,10 +17,12 @@ from convergedon.core.errors import ConvergedonError, Forbidden, NotFound, TooMa
 from convergedon.core.settings import Settings
 from convergedon.core.store import Store
 from convergedon.handlers import figures
-from convergedon.handlers.console import searching, wording
+from convergedon.handlers.apis import APIS
+from convergedon.handlers.console import repairs, searching, wording
 from convergedon.handlers.console.bridge import Bridge
 from convergedon.handlers.console.door import LONGEST, Door, form_token, is_own_form, session_key
 from convergedon.handlers.console.reading import KINDS, LATEST, MOST, Desk
+from convergedon.handlers.resource import Resources
 
 log = structlog.get_logger()
 
@@ -66,6 +68,8 @@ def site(settings: Settings, store: Store, bus: Bus, door: Door, bridge: Bridge)
     filters = (wording.moment, wording.words, wording.tone, wording.short, wording.whole)
     app.jinja_env.filters.update({filter_.__name__: filter_ for filter_ in filters})
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+
+    resources = Resources(store, APIS, settings.url)
 
     def desk() -> Desk:
         return Desk(store, bus, door, g.operator)
@@ -116,11 +120,23 @@ def site(settings: Settings, store: Store, bus: Bus, door: Door, bridge: Bridge)
 
     @app.get("/")
     def board() -> str:
-        return render_template("board.html", parts=bridge(desk().board()))
+        parts = {**bridge(desk().board()), "repairs": bridge(repairs.seen(desk()))}
+        return render_template("board.html", parts=parts)
 
     @app.get("/fragment/<name>")
     def fragment(name: str) -> str:
-        return render_template(f"part_{name}.html", part=bridge(desk().part(name)))
+        part = bridge(repairs.seen(desk()) if name == "repairs" else desk().part(name))
+        return render_template(f"part_{name}.html", part=part)
+
+    @app.post("/approval")
+    def approval() -> AnyResponse:
+        bridge(repairs.answer(desk(), resources, request.form))
+        return redirect(url_for("board", _anchor="repairs"))
+
+    @app.post("/control")
+    def control() -> AnyResponse:
+        bridge(repairs.press(desk(), resources, request.form))
+        return redirect(url_for("board", _anchor="repairs"))
 
     @app.get("/figures/<name>")
     def figure(name: str) -> str:

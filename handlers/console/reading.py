@@ -27,6 +27,7 @@ from convergedon.handlers.customer_bills import APPLIED_CUSTOMER_BILLING_RATE, C
 from convergedon.handlers.customer_notifications import CUSTOMER_NOTIFICATION
 from convergedon.handlers.figures import Definition, Entry, Figure
 from convergedon.handlers.product_ordering import PRODUCT_ORDER
+from convergedon.handlers.remediation import WORKFLOW_APPROVAL, WORKFLOW_CONTROL, WORKFLOW_RUN
 from convergedon.handlers.surveys import SURVEY_ANSWER
 from convergedon.handlers.usage import USAGE
 
@@ -44,6 +45,9 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     USAGE.name: ("usage",),
     SURVEY_ANSWER.name: ("figures",),
     CUSTOMER_BILL.name: ("bills",),
+    WORKFLOW_RUN.name: ("repairs",),
+    WORKFLOW_APPROVAL.name: ("repairs",),
+    WORKFLOW_CONTROL.name: ("repairs",),
 }
 """Which parts of the page change with which resource."""
 
@@ -105,7 +109,7 @@ class Desk:
         return dict(zip(names, found, strict=True))
 
     async def _orders(self) -> Sequence[Record]:
-        return await self._latest(PRODUCT_ORDER.name, "orderDate")
+        return await self.latest(PRODUCT_ORDER.name, "orderDate")
 
     async def _alarms(self) -> Sequence[Alarm]:
         """Those that are open, then those that are over, the newest of each first."""
@@ -119,10 +123,10 @@ class Desk:
         return [Alarm(alarm, [said for said in told if said.body["alarm"]["id"] == alarm.id]) for alarm in found]
 
     async def _usage(self) -> Sequence[Record]:
-        return await self._latest(USAGE.name, "usageDate")
+        return await self.latest(USAGE.name, "usageDate")
 
     async def _bills(self) -> Sequence[Record]:
-        return await self._latest(CUSTOMER_BILL.name, "billDate")
+        return await self.latest(CUSTOMER_BILL.name, "billDate")
 
     async def _parked(self) -> Sequence[Parked]:
         parked = [message for message in await self.bus.parked() if tenant_of(message.body) == self.operator.tenant]
@@ -216,7 +220,12 @@ class Desk:
         """What the operator may see of a kind. Raises Forbidden."""
         return (await self.door.allowed(self.operator, "list", kind)).where
 
-    async def _latest(self, kind: str, member: str) -> Sequence[Record]:
+    async def visible(self, kind: str, where: Mapping[str, Any]) -> list[Record]:
+        """Those of a kind that are so, as many as are shown. Raises Forbidden."""
+        return await self.store.find(kind, {**await self._visible(kind), **where}, limit=LATEST)
+
+    async def latest(self, kind: str, member: str) -> Sequence[Record]:
+        """The newest of a kind by one of its times, as many as are shown. Raises Forbidden."""
         where, time_ = await self._visible(kind), f"facts.at.{member}"
         found: list[Record] = []
         for span in SPANS:

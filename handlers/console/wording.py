@@ -20,13 +20,19 @@ TONES: Mapping[str, str] = {
     **dict.fromkeys(("failed", "rejected", "partial", "critical", "major", "orderFailed", "serviceAffected"), "bad"),
     **dict.fromkeys(("refused", "minor", "warning", "raised", "updated", "held", "pending", "cancelled"), "warn"),
     "flapping": "warn",
-    **dict.fromkeys(("acknowledged", "inProgress", "received", "guided", "rated", "new", "sent"), "busy"),
+    **dict.fromkeys(("compensated", "escalated"), "bad"),
+    **dict.fromkeys(("waitingForApproval", "stopped", "compensating"), "warn"),
+    **dict.fromkeys(("running", "acknowledged", "inProgress", "received", "guided", "rated", "new", "sent"), "busy"),
 }
 """State -> the colour of its badge. The badge always says the state in words too."""
 
 WORDS: Mapping[str, str] = {
     "inProgress": "in progress",
     "rolledBack": "rolled back",
+    "waitingForApproval": "waits for approval",
+    "compensating": "being taken back",
+    "compensated": "taken back",
+    "escalated": "for a person",
     "assessingCancellation": "assessing cancellation",
     "pendingCancellation": "pending cancellation",
     "onHold": "on hold",
@@ -102,6 +108,8 @@ def title(record: Record) -> str:
     if record.kind == "alarm":
         where = (body.get("alarmedObject") or {}).get("id") or body.get("sourceSystemId", "")
         return f"{body.get('specificProblem') or body.get('alarmType', '')} on {where}"
+    if record.kind == "workflowRun":
+        return f"{body['workflow']['name']} on {body['target']}"
     return str(body.get("externalId") or body.get("billNo") or body.get("name") or record.id)
 
 
