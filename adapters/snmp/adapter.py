@@ -30,7 +30,7 @@ from convergedon.core.errors import OutcomeUnknown, Refused, Unavailable, Unsupp
 from convergedon.core.settings import Settings
 
 NO_INTERFACES: Mapping[int, str] = {}
-ENGINE_FILE = "snmp-engine.json"
+ENGINE_FILE, MIBS_FILE = "snmp-engine.json", "snmp-mibs.json"
 # Senders whose refusals are told apart in the log, and seconds between two lines about one of them
 REFUSED_TOLD_APART, REFUSED_EVERY = 1000, 60.0
 UNSECURED = "{device} has a user of version 3 and is not believed by a community: snmp.acceptCommunity would have it so"
@@ -40,7 +40,8 @@ log = structlog.get_logger(__name__)
 
 def create(settings: Settings, devices: Mapping[str, Device]) -> SnmpAdapter:
     file = strict.mapping_file(settings.mappings, "snmp.yaml", mapping.SHIPPED)
-    return SnmpAdapter(settings, devices, mapping.load(file, settings.mappings and settings.mappings / "mibs"))
+    texts = settings.mappings and settings.mappings / "mibs"
+    return SnmpAdapter(settings, devices, mapping.load(file, texts, settings.data / MIBS_FILE))
 
 
 @dataclass(frozen=True)

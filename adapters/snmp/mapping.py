@@ -112,9 +112,12 @@ class Meant:
     services: Mapping[str, Service]
 
 
-def load(file: Traversable = SHIPPED, texts: Path | None = None) -> Meant:
-    """Read the mapping, with names as the MIB texts of a folder have them. Raises Misconfigured with line and key."""
-    given, names = strict.read(Mapped, file), mibs.load(texts)
+def load(file: Traversable = SHIPPED, texts: Path | None = None, kept: Path | None = None) -> Meant:
+    """Read the mapping, with names as the MIB texts of a folder have them. Raises Misconfigured with line and key.
+
+    What was read of the texts is kept in a file, where one is given.
+    """
+    given, names = strict.read(Mapped, file), mibs.load(texts, kept)
 
     def number(oid: str, *place: str | int) -> str:
         try:

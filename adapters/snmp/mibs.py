@@ -1,20 +1,25 @@
 """Names of MIB objects (IF-MIB::linkDown) as OIDs: from the table that ships, and from MIB text that the operator adds.
 
-A name needs nothing of a MIB but its assignments (``::= { parent 3 }``), so those are all that is read: nothing is
-compiled, nothing is executed, and a module that imports from one that is not there is of use all the same.
+A name needs nothing of a MIB but its assignments (``::= { parent 3 }``). pysmi's grammar reads them; its compiler would
+need the text of every module that is imported, this does not: a module of which another one is missing is of use all
+the same. Nothing is fetched and nothing is executed. What was read is kept, so that a text is read once.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from bisect import bisect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from hashlib import sha256
+from importlib.metadata import version
 from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import StringConstraints
 
@@ -24,29 +29,16 @@ from convergedon.core.errors import Misconfigured
 SHIPPED = files("convergedon.adapters.snmp") / "mibs.yaml"
 LARGEST = 8 * 1024 * 1024
 DEEPEST = 128
-LONGEST_NUMBER = 20
+LARGEST_NUMBER = 2**32 - 1
+SKIPPED, MOST_SKIPPED = ("MACRO", "CHOICE", "EXPORTS"), 100
+"""What pysmi looks to the end of the text for, each time: 8,000 take it ten seconds. MIBs have a handful."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z0-9-]*$")]
 Symbol = Annotated[str, StringConstraints(pattern=r"^[a-z][A-Za-z0-9-]*$")]
 Oid = Annotated[str, StringConstraints(pattern=r"^[0-2](\.(0|[1-9]\d*))*$")]
 
-# Each pattern looks no further than what is linear in a text, whatever stands in it: a word once, a part to its end
-_HIDDEN = re.compile(r'"[^"]*"|--.*?(?:--|$)', re.M)
-_MODULE = re.compile(r"(?<![\w-])([A-Z][\w-]*+)\s*+(?:\{[^{}]*+\}\s*+)?DEFINITIONS\s*::=\s*BEGIN")
-_MACRO = re.compile(r"(?<![\w-])[A-Z][\w-]*+\s++MACRO\s*::=\s*BEGIN")
-_END = re.compile(r"\bEND\b")
-_IMPORTS = re.compile(r"\bIMPORTS\b")
-_NAME = re.compile(r"[A-Za-z][\w-]*+")
-_KINDS = (
-    "OBJECT IDENTIFIER|OBJECT-TYPE|OBJECT-IDENTITY|MODULE-IDENTITY|NOTIFICATION-TYPE|OBJECT-GROUP|NOTIFICATION-GROUP"
-    "|MODULE-COMPLIANCE|AGENT-CAPABILITIES"
-)
-_IS = re.compile("::=")
-_ASSIGNED = re.compile(rf"(?<![\w-])([a-z][\w-]*+)\s++(?:{_KINDS})\b")
-_PLACE = re.compile(r"\s*+\{([^{}]*+)\}")
-_TRAP = re.compile(r"(?<![\w-])([a-z][\w-]*+)\s++TRAP-TYPE\s++ENTERPRISE\s++([a-z][\w-]*+)")
-_NUMBER = re.compile(r"\s*+(\d++)")
-_PART = re.compile(r"^(?:[a-z][\w-]*\s*\(\s*(\d{1,20})\s*\)|(\d{1,20}))$")
+_DECLARED = re.compile(r"^[ \t]*+([A-Za-z][\w-]*+)[ \t]++(?:[A-Z][\w-]*+|$)", re.M)
+_TRAP = "trapTypeClause"
 
 
 class Table(strict.Strict):
@@ -121,13 +113,17 @@ class Names:
         return f"add the text of {module} to the folder mibs beside the mapping"
 
 
-def load(folder: Path | None = None) -> Names:
-    """The names that ship, and those of all MIB texts in the folder, where there is one. Raises Misconfigured."""
-    shipped = _shipped()
-    names = Names({(module, name): oid for module, found in shipped.items() for name, oid in found.items()})
+def load(folder: Path | None = None, kept: Path | None = None) -> Names:
+    """The names that ship, and those of all MIB texts in the folder, where there is one. Raises Misconfigured.
+
+    What the texts say is kept in a file, where one is given.
+    """
+    names = Names({(module, name): oid for module, found in _shipped().items() for name, oid in found.items()})
     if folder and folder.is_dir():
-        for file in sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")):
-            _read(names, file)
+        files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+        for file, modules in _texts(files, kept):
+            for module in modules:
+                _take(names, file, module)
     return names
 
 
@@ -136,74 +132,121 @@ def _shipped() -> Mapping[str, Mapping[str, str]]:
     return strict.read(Table, SHIPPED).modules
 
 
-def _read(names: Names, file: Traversable) -> None:
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise Misconfigured(f"{file}: cannot be read: {error.strerror}") from error
-    if len(data) > LARGEST:
-        raise Misconfigured(f"{file}: a MIB has {LARGEST:,} bytes at most")
-    text = _HIDDEN.sub(_blank, data.decode("utf-8", "replace"))
-    text = _without_macros(text)
-    begins = list(_MODULE.finditer(text))
-    if not begins:
+Module = dict[str, Any]
+"""What is kept of one: its name, its imports (symbol -> module), and its names (symbol, parent, numbers, line)."""
+
+
+def _take(names: Names, file: Path, module: Module) -> None:
+    called = module["name"]
+    names.imports.update({(called, symbol): origin for symbol, origin in module["imports"].items()})
+    for symbol, parent, numbers, line in module["names"]:
+        names.places[called, symbol] = Place(parent, tuple(numbers), str(file), line)
+        names.known.pop((called, symbol), None)  # what the operator gives counts
+
+
+def _texts(files: Sequence[Path], kept: Path | None) -> list[tuple[Path, list[Module]]]:
+    """What each file says; those that were read before are not read again."""
+    known, found, now = _kept(kept), [], dict[str, list[Module]]()
+    for file in files:
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise Misconfigured(f"{file}: cannot be read: {error.strerror}") from error
+        if len(data) > LARGEST:
+            raise Misconfigured(f"{file}: a MIB has {LARGEST:,} bytes at most")
+        digest = sha256(data).hexdigest()
+        now[digest] = known.get(digest) or _read(file, data.decode("utf-8", "replace"))
+        found.append((file, now[digest]))
+    if kept and now != known:
+        _keep(kept, now)
+    return found
+
+
+def _kept(file: Path | None) -> dict[str, list[Module]]:
+    """What was kept by the same grammar; nothing where that is not to be had."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        said = json.loads(file.read_text(encoding="utf-8")) if file else {}
+        if said.get("pysmi") == version("pysmi"):
+            return dict(said["texts"])
+    return {}
+
+
+def _keep(file: Path, texts: Mapping[str, list[Module]]) -> None:
+    """It is only of use, not needed: where it cannot be kept, the texts are read again."""
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(f".{os.getpid()}")
+        part.write_text(json.dumps({"pysmi": version("pysmi"), "texts": texts}), encoding="utf-8")
+        part.replace(file)
+
+
+def _read(file: Path, text: str) -> list[Module]:
+    from pysmi.error import PySmiError
+
+    if "DEFINITIONS" not in text:
         raise Misconfigured(f"{file}: this is no MIB: there is no DEFINITIONS ::= BEGIN")
-    for module, end in zip(begins, [*(next_.start() for next_ in begins[1:]), len(text)], strict=True):
-        _read_module(names, str(file), module[1], text, module.end(), end)
+    for word in SKIPPED:
+        if text.count(word) > MOST_SKIPPED:
+            raise Misconfigured(f"{file}: a MIB with more than {MOST_SKIPPED} {word}s would take too long to read")
+    try:
+        parser = _parser()
+        parser.reset()
+        modules = parser.parse(text)
+    except PySmiError as error:
+        line = getattr(error, "lineno", None)
+        where = f"{file}, line {line}" if line else f"{file}"
+        raise Misconfigured(f"{where}: pysmi cannot read this MIB: {getattr(error, 'msg', error)}") from None
+    except RecursionError:
+        raise Misconfigured(f"{file}: this MIB is nested too deep") from None
+    lines = _lines(text)
+    return [_module(file, lines, *module) for module in modules]
 
 
-def _read_module(names: Names, file: str, module: str, text: str, start: int, end: int) -> None:
-    imported = _IMPORTS.search(text, start, end)
-    body = text.find(";", imported.end(), end) if imported else -1
-    if imported and body >= 0:
-        symbols: list[str] = []
-        for name in _NAME.findall(text, imported.end(), body):
-            symbols.append(name)
-            if symbols[-2:-1] == ["FROM"]:
-                names.imports.update({(module, symbol): name for symbol in symbols[:-2]})
-                symbols.clear()
-    for symbol, place in _assignments(file, text, max(start, body), end):
-        names.places[module, symbol] = place
-        names.known.pop((module, symbol), None)  # what the operator gives counts
+@cache
+def _parser() -> Any:
+    """pysmi's, with what it tolerates of makers; made when it is needed, as that takes a quarter of a second."""
+    from pysmi.parser import SmiStarParser
+
+    return SmiStarParser()
 
 
-def _assignments(file: str, text: str, start: int, end: int) -> Iterator[tuple[str, Place]]:
-    """Each is told by what stands before its ::= and after the one before."""
-    lines = [found.start() for found in re.finditer("\n", text)]
-    begin = start
-    for is_ in _IS.finditer(text, start, end):
-        if (found := _ASSIGNED.search(text, begin, is_.start())) and (place := _PLACE.match(text, is_.end(), end)):
-            yield found[1], _place(file, bisect(lines, found.start()) + 1, found[1], place[1])
-        elif (found := _TRAP.search(text, begin, is_.start())) and (number := _NUMBER.match(text, is_.end(), end)):
-            # RFC 3584 3.1: generic traps stand below snmpTraps, one further on; all others below 0 of their enterprise
-            line, what = bisect(lines, found.start()) + 1, int(number[1][:LONGEST_NUMBER])
-            generic = found[2] == "snmp"
-            numbers = (what + 1,) if generic else (0, what)
-            yield found[1], Place("snmpTraps" if generic else found[2], numbers, file, line)
-        begin = is_.end()
+def _module(
+    file: Path, lines: Mapping[str, int], name: str, _: Any, imports: Mapping[str, Sequence[str]] | None, said: Any
+) -> Module:
+    origins = {symbol: module for module, symbols in (imports or {}).items() for symbol in symbols}
+    found = [
+        (declared[1], *_place(file, lines.get(declared[1], 1), declared))
+        for declared in said or ()
+        if declared and _oid_of(declared)
+    ]
+    return {"name": name, "imports": origins, "names": found}
 
 
-def _place(file: str, line: int, symbol: str, written: str) -> Place:
-    parent, *parts = re.sub(r"\s*+\(\s*+", "(", written).replace(" )", ")").split() or [""]
-    numbers = [match for match in map(_PART.match, parts) if match]
-    if not parent or len(numbers) != len(parts):
-        raise Misconfigured(f"{file}, line {line}: {symbol} has a place that cannot be read")
-    head = re.sub(r"\(.*", "", parent)
-    return Place(head, tuple(int(match[1] or match[2]) for match in numbers), file, line)
+def _oid_of(declared: Sequence[Any]) -> Sequence[Any] | None:
+    """Where a declaration stands, in pysmi's words; None for one that stands nowhere, as a type."""
+    place = declared[2] if declared[0] == _TRAP else declared[-1]
+    stands = isinstance(place, tuple) and place and place[0] == "objectIdentifier"
+    return place[1] if stands else None
 
 
-def _without_macros(text: str) -> str:
-    kept, at = [], 0
-    for macro in _MACRO.finditer(text):
-        end = _END.search(text, macro.end()) if macro.start() >= at else None
-        if end:
-            kept += [text[at : macro.start()], "\n" * text.count("\n", macro.start(), end.end()), " "]
-            at = end.end()
-        elif macro.start() >= at:
-            break  # nor has any that follows
-    return "".join((*kept, text[at:]))
+def _place(file: Path, line: int, declared: Sequence[Any]) -> tuple[str, list[int], int]:
+    """Its parent, the numbers below it, and the line."""
+    head, *parts = _oid_of(declared) or ("",)
+    parent = str(head[0] if isinstance(head, tuple) else head)
+    numbers = [part[1] if isinstance(part, tuple) else part for part in parts]
+    if declared[0] == _TRAP:
+        # RFC 3584 3.1: generic traps stand below snmpTraps, one further on; all others below 0 of their enterprise
+        generic = parent == "snmp"
+        numbers = [declared[-1] + 1] if generic else [*numbers, 0, declared[-1]]
+        parent = "snmpTraps" if generic else parent
+    if not all(isinstance(number, int) and 0 <= number <= LARGEST_NUMBER for number in numbers):
+        raise Misconfigured(f"{file}, line {line}: {declared[1]} has a place that cannot be read")
+    return parent, numbers, line
 
 
-def _blank(found: re.Match[str]) -> str:
-    """Nothing, in as many lines: what follows keeps its line number."""
-    return "\n" * found[0].count("\n") + " "
+def _lines(text: str) -> dict[str, int]:
+    """The line in which a name is declared: where it stands first in one, before a word in capitals."""
+    ends, found = [end.start() for end in re.finditer("\n", text)], dict[str, int]()
+    for declared in _DECLARED.finditer(text):
+        found.setdefault(declared[1], bisect(ends, declared.start(1)) + 1)
+    return found

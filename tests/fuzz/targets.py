@@ -479,11 +479,14 @@ def shipped(file: Traversable) -> bytes:
 
 MIB = b"""ACME-MIB DEFINITIONS ::= BEGIN
 IMPORTS enterprises, MODULE-IDENTITY FROM SNMPv2-SMI TRAP-TYPE FROM RFC-1215;
-acme MODULE-IDENTITY LAST-UPDATED "202601010000Z" ::= { enterprises 99999 }
+acme MODULE-IDENTITY LAST-UPDATED "202601010000Z" ORGANIZATION "a" CONTACT-INFO "b" DESCRIPTION "c"
+  ::= { enterprises 99999 }
 fan OBJECT-TYPE SYNTAX INTEGER { ok(1), bad(2) } -- a comment
-  MAX-ACCESS read-only ::= { acme box(2) 3 }
-fanBad NOTIFICATION-TYPE OBJECTS { fan } ::= { acme 0 1 }
-old TRAP-TYPE ENTERPRISE acme VARIABLES { fan } ::= 7
+  MAX-ACCESS read-only STATUS current DESCRIPTION "a fan" ::= { acme box(2) 3 }
+fanBad NOTIFICATION-TYPE OBJECTS { fan } STATUS current DESCRIPTION "it broke" ::= { acme 0 1 }
+fanOut TRAP-TYPE ENTERPRISE acme VARIABLES { fan } DESCRIPTION "a fan" ::= 3
+loop OBJECT IDENTIFIER ::= { loop2 1 }
+loop2 OBJECT IDENTIFIER ::= { loop 1 }
 END
 """
 INVENTORY = b"""devices:

@@ -1,6 +1,9 @@
 """Names of MIB objects: the table that ships, and MIB text that is given, whatever stands in it."""
 
 import json
+import sys
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import yaml
@@ -25,6 +28,7 @@ IMPORTS
 acmeFan MODULE-IDENTITY
     LAST-UPDATED "202601010000Z"
     ORGANIZATION "ACME ::= { not 1 }"
+    CONTACT-INFO "nobody"
     DESCRIPTION "It says: x OBJECT IDENTIFIER ::= { enterprises 9 }"
     ::= { enterprises 4711 20 }
 
@@ -84,7 +88,7 @@ def test_a_name_is_the_oid_that_its_mib_says(folder, name, oid):
         ("ACME-FAN-MIB::fanLie", "ACME-FAN-MIB has no such name"),
         ("ACME-FAN-MIB::x", "ACME-FAN-MIB has no such name"),
         ("OTHER-MIB::fan", "add the text of OTHER-MIB"),
-        ("ACME-FAN-MIB::product", r"ACME-FAN-MIB.txt, line 30: product stands below acmeProducts.*text of ACME-SMI"),
+        ("ACME-FAN-MIB::product", r"ACME-FAN-MIB.txt, line 31: product stands below acmeProducts.*text of ACME-SMI"),
         ("ACME-OLD-MIB::loop", "stands below itself"),
     ],
 )
@@ -100,23 +104,57 @@ def test_a_file_that_is_no_mib_is_told(folder):
         mibs.load(folder / "mibs")
 
 
+def test_a_mib_that_is_wrong_is_told_with_its_line(folder):
+    (folder / "mibs" / "old.my").write_text(OLD.replace("loop2 OBJECT IDENTIFIER", "loop2 OBJECT"))
+
+    with pytest.raises(Misconfigured, match=r"old\.my, line 7: pysmi cannot read this MIB"):
+        mibs.load(folder / "mibs")
+
+
+@pytest.mark.parametrize("word", mibs.SKIPPED)
+def test_a_text_that_would_take_too_long_is_refused(folder, word):
+    (folder / "mibs" / "odd.txt").write_text("A DEFINITIONS ::= BEGIN " + f"{word} " * 8_000)
+
+    with pytest.raises(Misconfigured, match=f"odd.txt: a MIB with more than 100 {word}s"):
+        mibs.load(folder / "mibs")
+
+
+def test_a_text_is_read_once(folder, monkeypatch):
+    """Its names are kept; another text, another grammar or a damaged file has it read anew."""
+    kept, wanted = folder / "data" / "snmp-mibs.json", "ACME-FAN-MIB::fanFailed"
+    first = mibs.load(folder / "mibs", kept)
+    texts = json.loads(kept.read_text())["texts"]
+    monkeypatch.setitem(sys.modules, "pysmi.parser", None)  # whoever asks for it now fails
+    mibs._parser.cache_clear()
+    again = mibs.load(folder / "mibs", kept)
+    (folder / "mibs" / "more.txt").write_text("MORE-MIB DEFINITIONS ::= BEGIN a OBJECT IDENTIFIER ::= { iso 9 } END")
+    with pytest.raises(ImportError):
+        mibs.load(folder / "mibs", kept)
+    monkeypatch.undo()
+    kept.write_text("{")
+    whole = mibs.load(folder / "mibs", kept)
+
+    assert len(texts) == 2
+    assert again.oid(wanted) == first.oid(wanted) == whole.oid(wanted)
+    assert again.places == first.places
+    assert whole.oid("MORE-MIB::a") == "1.9"
+    assert len(json.loads(kept.read_text())["texts"]) == 3
+
+
+def test_where_nothing_can_be_kept_it_is_read_each_time(folder):
+    (folder / "file").write_text("")
+
+    assert mibs.load(folder / "mibs", folder / "file" / "snmp-mibs.json").oid("ACME-FAN-MIB::fanFailed")
+
+
 @given(st.text(alphabet='abA-:={}()1 "\n,;', max_size=200))
 def test_whatever_stands_in_a_mib_is_read_or_refused(text):
     names = mibs.Names()
-
-    class File:
-        def __str__(self):
-            return "file"
-
-        def read_bytes(self):
-            return ("A DEFINITIONS ::= BEGIN " + text).encode()
-
-    try:
-        mibs._read(names, File())
+    with suppress(Misconfigured):
+        for module in mibs._read(Path("file"), "A DEFINITIONS ::= BEGIN " + text):
+            mibs._take(names, Path("file"), module)
         for module, symbol in list(names.places):
             names.oid(f"{module}::{symbol}")
-    except Misconfigured:
-        pass
 
 
 MAPPING = {
