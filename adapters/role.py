@@ -217,7 +217,7 @@ class AdapterRole:
 
     async def _perform(self, message: Message, intent: Intent) -> None:
         decision = await self._ask(intent, message.body["about"].get("tenant", intent.tenant))
-        outcome = await self._done(intent, decision)
+        outcome = await self._done(intent, decision, again=message.attempt > 1)
         if outcome.retriable:
             if time() + PAUSE < intent.deadline:
                 raise Unavailable(f"{outcome.words}; it is tried again")
@@ -230,13 +230,16 @@ class AdapterRole:
         asked = question(intent, self._device(intent))
         return await self._policy.decide(system(tenant), "perform", asked, intent.values, channel="adapter")
 
-    async def _done(self, intent: Intent, decision: Decision) -> Outcome:
-        if not decision.allow:
-            return _refused(intent, "; ".join(decision.reasons), "policy")
+    async def _done(self, intent: Intent, decision: Decision, again: bool) -> Outcome:
+        """Perform it, if it may be; what may not be begun any more may have been done before, which the device says."""
+        refused = _refused(intent, "; ".join(decision.reasons), "policy")
+        if not (decision.allow or again):
+            return refused
         with self._witnessed(intent), self._running.using() as adapter:
-            if time() >= intent.deadline:
-                return await transaction.look_after(adapter, intent)
-            return await transaction.perform(adapter, intent)
+            if decision.allow and time() < intent.deadline:
+                return await transaction.perform(adapter, intent)
+            outcome = await transaction.look_after(adapter, intent)
+        return outcome if decision.allow or outcome.status != "refused" else refused
 
     async def _read_for(self, message: Message, intent: Intent) -> None:
         """Say what the device has, if the policy lets whoever asks see it: as retrieving a reading, not as a change."""
@@ -293,7 +296,7 @@ class AdapterRole:
         if self._audit:
             told: dict[str, Any] = {"status": outcome.status, "intent": intent.key, "service": intent.service}
             on, done = f"device/{intent.device}", "done" if outcome.done else "failed"
-            if not decision.allow:
+            if not (decision.allow or outcome.done):
                 done, told = "refused", {**told, "reasons": list(decision.reasons)}
             self._audit.record("intent.performed", intent.tenant, "convergedon", on, done, decision, **told)
 

@@ -132,6 +132,8 @@ class Message:
     headers: Mapping[str, str]
     position: Position
     stored: float
+    attempt: int = 1
+    """Which delivery to its consumer this is."""
 
 
 def unpacked(message: Message) -> list[Message]:
@@ -194,6 +196,8 @@ async def dispose(consumer: Consumer, message: Message, attempt: int) -> Disposa
     a few times (a restart may bring the mended code) and then parked. Nothing is swallowed, nothing retried for ever.
     """
     stream = stream_of(message.subject)
+    if attempt > 1:
+        message = replace(message, attempt=attempt)
     try:
         with trace.span(f"{consumer.name}", message.headers):
             await consumer.handler(message)
