@@ -172,9 +172,12 @@ def test_flows_match_the_bandwidth_that_is_configured(operator: Operator) -> Non
     assert operator.order("berlin-2", 207, bandwidth=160)["state"] == "completed"
     said = operator.lab("traffic", "pe1", "--seconds", "10")
     octets = str(int(160 * 125_000 * 0.5 * 10))
-    operator.until(lambda: octets in json.dumps(operator.usage()))
+    (usage,) = operator.until(lambda: [one for one in operator.usage() if octets in json.dumps(one)])
+    asked = ["usage", "sources", usage["id"], "--tenant", "acme", "--data", str(operator._data)]
+    sources = CliRunner().invoke(cli.main, asked).output.splitlines()
 
     assert "flow records (simulated)" in said
+    assert sources[1:] == ["  pe1 (flow): 1 observation, 2 records", "  these come to the same"]
 
 
 def test_a_hangup_has_all_adapters_read_devices_and_mappings_again(operator: Operator) -> None:
