@@ -386,7 +386,7 @@ async def _order_window(work: Work, rules: Notifications, record: Record, moment
     for order in await work.store.find(PRODUCT_ORDER.name, where):
         changed = {(item.get("product") or {}).get("id") for item in items(order.body)}
         begin, end = (order.body.get(name) for name in ("requestedStartDate", "requestedCompletionDate"))
-        if order.body["state"] in ENDED or not (begin and end and changed & services):
+        if order.body["state"] in {*ENDED, "draft"} or not (begin and end and changed & services):
             continue
         first, last = _instant(begin), _instant(end)
         if first <= moment < last <= first + rules.order_windows:

@@ -343,13 +343,14 @@ async def test_an_order_that_changes_a_service_makes_a_window(tmp_path: Path, ho
     async with ordered(tmp_path, f"orderWindows: 14400\n{HOLDS}") as told:
         (service,) = await told.scene.find("service")
         order = {
-            "productOrderItem": [item("modify", product=service.id, bandwidth=50)],
+            # it waits for what the second item does not say
+            "productOrderItem": [item("modify", product=service.id, bandwidth=50), item(id="2", vlan=30)],
             "relatedParty": [{"id": "northwind", "role": "customer"}],
             "requestedStartDate": at(-60),
             "requestedCompletionDate": at(3600 * hours),
-            "state": "draft",
         }
         await told.scene.resources.create(PRODUCT_ORDER, "acme", order)
+        await told.scene.settled()
         await told.say("fault")
         await told.later(100)
 
