@@ -535,6 +535,15 @@ async def policy_check(settings: Settings, folder: Path | None) -> str:
     return f"revision {bundle.revision}: nothing to be mended{more}"
 
 
+async def notifications_check(settings: Settings, file: Path) -> str:
+    """Raises Misconfigured with what is first to be mended."""
+    from convergedon.mediation.telling import rules as telling
+
+    if found := telling.load(settings.model_copy(update={"notifications": file})):
+        await found.close()
+    return f"{file}: nothing to be mended"
+
+
 async def workflow_check(settings: Settings, place: Path | None) -> str:
     """Raises Findings with a line for each thing that is to be mended, Misconfigured for a place that is not there."""
     from convergedon.mediation.workflows import checking as workflows

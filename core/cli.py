@@ -522,6 +522,21 @@ def policy_status(as_json: bool, data: Path | None) -> None:
 
 
 @main.group()
+def notifications() -> None:
+    """What customers are told, when and how."""
+
+
+@notifications.command("check")
+@click.argument("file", type=FILE)
+@data_option
+def notifications_check(file: Path, data: Path | None) -> None:
+    """Say what is to be mended in FILE, rules of notifications, and in its templates."""
+    from convergedon.core import app
+
+    _show(_ask(app.notifications_check(_settings(data), file)))
+
+
+@main.group()
 def workflow() -> None:
     """Repairs that are declared, approved and proven."""
 

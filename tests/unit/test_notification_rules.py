@@ -9,8 +9,10 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from click.testing import CliRunner
 
 from convergedon.core import settings
+from convergedon.core.cli import main
 from convergedon.core.errors import Misconfigured, Refused
 from convergedon.mediation.telling import rules, wording
 from convergedon.mediation.telling.rules import Notifications
@@ -239,3 +241,14 @@ def test_the_docs_name_every_variable_and_template() -> None:
     assert listed == wording.VARIABLES
     assert {name for name in files if f"`{name}`" not in PAGE} == {"_services.txt"}
     assert [type_ for type_ in wording.MESSAGES if f"`{type_}`" not in PAGE] == []
+
+
+def test_the_file_can_be_tried_before_it_is_in_force(tmp_path: Path) -> None:
+    (tmp_path / "good.yaml").write_text("default: {holdDown: {major: 60}}")
+    (tmp_path / "bad.yaml").write_text("templates: nowhere")
+    good, bad = (
+        CliRunner().invoke(main, ["notifications", "check", str(tmp_path / name)]) for name in ("good.yaml", "bad.yaml")
+    )
+
+    assert (good.exit_code, good.output) == (0, f"{tmp_path}/good.yaml: nothing to be mended\n")
+    assert (bad.exit_code, bad.output) == (78, f"{tmp_path}/bad.yaml, line 1: templates: there is no such folder\n")
