@@ -116,13 +116,12 @@ class _Loader(yaml.SafeLoader):
     """YAML's safe subset in which a key that is given twice is an error instead of the last one winning."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """What stands there; a 31st of February, and a number of five thousand digits, are refused as YAML too."""
+        """What stands there; a 31st of February, a number of thousands of digits and a wrong tag are no YAML."""
         try:
             return super().construct_object(node, deep)
-        except (ValueError, OverflowError):
-            raise yaml.constructor.ConstructorError(
-                None, None, "this looks like a number or a date and is none: put quotes around it", node.start_mark
-            ) from None
+        except (ValueError, OverflowError, TypeError, AttributeError, LookupError):
+            words = "this is not what it looks like, or what its tag says: put quotes around it"
+            raise yaml.constructor.ConstructorError(None, None, words, node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
