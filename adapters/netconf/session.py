@@ -170,14 +170,19 @@ class PromptSession(SSHSession):  # type: ignore[misc]
             ways.append(lambda: list(self._transport.auth_publickey(username, self._key)))
         if password is not None:
             ways.append(lambda: list(self._transport.auth_password(username, password)))
-        refused: list[Exception] = []
+        refused: list[str] = []
         for way in ways:
             try:
                 if not way():
                     return
+                refused.append("it wants more")
             except paramiko.AuthenticationException as error:
-                refused.append(error)
-        raise AuthenticationError(repr(refused))
+                if not self._transport.is_active():
+                    break  # it hung up, which some do instead of asking again
+                refused.append(str(error))
+        if not refused:
+            raise TransportError("the connection ended during the login")
+        raise AuthenticationError("; ".join(refused))
 
     def send(self, message: str) -> None:
         self.write(message.encode())
@@ -388,7 +393,7 @@ def _dial(
         manager = Manager(session, handler, timeout=within, raise_mode=RaiseMode.NONE)
         return Connection(access, manager, session, link, stopping)
     except BROKEN as error:
-        refused = isinstance(error, AuthenticationError) and session.transport.is_active()
+        refused = isinstance(error, AuthenticationError)
         if session.transport:
             session.close()
         link.close()

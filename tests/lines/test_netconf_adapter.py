@@ -825,6 +825,19 @@ async def test_a_key_logs_in_whether_it_is_encrypted_or_not(
     assert "s3cret" not in caplog.text
 
 
+async def test_a_key_that_the_device_does_not_know_is_refused_credentials(
+    keys: Path, element: Element, make_adapter: MakeAdapter
+) -> None:
+    """Whether it asks again after it or, as some do, hangs up."""
+    element.authorize("another")
+    for password in (None, element.password):
+        adapter = await make_adapter(element, keyFile=str(keys / "plain"), password=password)
+        outcome = await perform(adapter, intent(GOLD))
+
+        assert (outcome.status, outcome.reason) == ("unknown", "credentials")
+        assert "check netconf.username, password and keyFile" in outcome.words
+
+
 @pytest.mark.parametrize(
     ("name", "changed", "words"),
     [
