@@ -80,7 +80,8 @@ class Polling:
                 async with self._turns:
                     after = await agent.read()
                 self.counts["polled"] += 1
-                if self.silent.pop(device.name, None) is not None:
+                if self.silent.pop(device.name, None) is not None or before is None:
+                    # an earlier process may have told that it is silent, and nobody else takes that back
                     self._tell([_reachable(device)])
                 failed = 0
                 if before is not None:

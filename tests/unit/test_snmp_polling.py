@@ -113,6 +113,14 @@ async def test_a_device_that_is_silent_holds_up_no_other_and_is_one_fault():
     assert [fault.key for fault in faults] == [scene.of("pe2", "clear")[0].key]
 
 
+async def test_the_first_answer_ends_a_silence_that_an_earlier_process_told_of():
+    """Once: from then on it is known whether there is one."""
+    async with polled({"pe1": Agent(HIGH)}) as scene:
+        await scene.until(lambda: len(scene.of("pe1")) >= 3)
+
+    assert [one.key for one in scene.of("pe1", "clear")] == ["snmp:unreachable"]
+
+
 @pytest.mark.parametrize("values", [HIGH, {UPTIME: (ber.TICKS, 5)}], ids=["circles", "nothing"])
 async def test_a_device_that_tells_nonsense_is_no_endless_walk(values):
     agent = Agent(values)
