@@ -21,9 +21,10 @@ log = structlog.get_logger()
 
 BATCH = 256
 REMEMBERED = 20_000
-MARK_EVERY = 1.0
+MARK_EVERY = 0.5
 """Seconds for which what is published may stand in its outbox: a record that changes three times is marked once."""
-
+MARKS_PASSED = 4
+"""Of these turns all but one may be passed over while there is more to publish: what changes again needs no mark."""
 PASSED = 10
 """Sweeps that may be passed over."""
 
@@ -36,7 +37,7 @@ class Relay:
     ``sweep_after`` is how long (seconds) a message may wait before any relay takes it, whoever wrote it.
     """
 
-    def __init__(self, store: Store, bus: Bus, sweep_after: float = 2.0) -> None:
+    def __init__(self, store: Store, bus: Bus, sweep_after: float = 4.0) -> None:
         self._store, self._bus, self._sweep_after = store, bus, sweep_after
         self._written: asyncio.Queue[Unsent] = asyncio.Queue()
         self._queued: Counter[Key] = Counter()
@@ -137,8 +138,13 @@ class Relay:
             self._published[message.id] = None
 
     async def _mark(self) -> None:
+        passed = 0
         while True:
             await asyncio.sleep(MARK_EVERY)
+            passed += 1
+            if self._queued and passed < MARKS_PASSED:
+                continue
+            passed = 0
             try:
                 await self._mark_done()
             except Unavailable as error:

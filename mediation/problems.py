@@ -242,9 +242,10 @@ async def _exactly_at(work: Work, tenant: str, places: Collection[str]) -> list[
 
 async def _open_at(work: Work, kind: str, tenant: str, places: Collection[str]) -> list[Record]:
     """What is open at these places; a device stands for all that is part of it."""
-    devices = [place for place in places if kind_of(place) == "device"]
+    devices = {place for place in places if kind_of(place) == "device"}
+    others = [place for place in places if device_of(place) not in devices]
     found: dict[str, Record] = {}
-    for path, wanted in (("facts.openAt", places), ("facts.openOn", devices)):
+    for path, wanted in (("facts.openAt", others), ("facts.openOn", devices)):
         for few in handfuls(sorted(wanted)):
             where = {"tenant": tenant, path: {"$in": [*few]}}
             found |= {record.id: record for record in await work.store.find(kind, where)}
