@@ -246,12 +246,14 @@ def as_said(message: Message) -> Said:
 
 @dataclass
 class _Queue:
-    """One durable consumer: what it has yet to take, and a bell."""
+    """One durable consumer: what it has yet to take, a bell, and whose turn it is: one message is under way at once."""
 
     consumer: str
     subject: str
     waiting: list[Said] = field(default_factory=list)
     bell: asyncio.Event = field(default_factory=asyncio.Event)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    attempt: int = 0
 
 
 class MemoryBus:
@@ -314,24 +316,29 @@ class MemoryBus:
         return task
 
     async def _consume(self, consumer: Consumer, queue: _Queue) -> None:
-        attempt = 0
         while True:
             while not queue.waiting:
                 queue.bell.clear()
                 await queue.bell.wait()
-            said, attempt = queue.waiting[0], attempt + 1
-            message = said.message
-            what, reason, after = await dispose(consumer, message, attempt)
-            if what == "later":
-                await asyncio.sleep(delay(consumer, attempt, after))
-                continue
-            attempt = 0
-            queue.waiting.remove(said)
-            stream = stream_of(message.subject)
-            if STREAMS[stream].retention is RetentionPolicy.WORK_QUEUE:
-                self._streams[stream].remove(said)
-            if what == "park":
-                self._park(consumer, message, reason)
+            async with queue.turn:
+                if queue.waiting:
+                    await self._take(consumer, queue)
+
+    async def _take(self, consumer: Consumer, queue: _Queue) -> None:
+        """Take the oldest message, or put it off."""
+        said, queue.attempt = queue.waiting[0], queue.attempt + 1
+        message = said.message
+        what, reason, after = await dispose(consumer, message, queue.attempt)
+        if what == "later":
+            await asyncio.sleep(delay(consumer, queue.attempt, after))
+            return
+        queue.attempt = 0
+        queue.waiting.remove(said)
+        stream = stream_of(message.subject)
+        if STREAMS[stream].retention is RetentionPolicy.WORK_QUEUE:
+            self._streams[stream].remove(said)
+        if what == "park":
+            self._park(consumer, message, reason)
 
     def _park(self, consumer: Consumer, message: Message, reason: str) -> None:
         id = max(self._parked, default=0) + 1

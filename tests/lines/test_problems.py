@@ -240,12 +240,12 @@ def test_in_whatever_order_it_comes_to_the_same(seen: list[Observation], seed: i
     chance = Random(seed)
     scattered = asyncio.run(play(reordered(seen, chance), chance, 40))
 
-    assert _left(scattered) == _left(at_once)
+    assert left(scattered) == left(at_once)
 
 
 @PATIENT
 @given(MIXED, st.integers(0, 2**32))
-def test_what_ends_meanwhile_changes_nothing_of_what_is_left(seen: list[Observation], seed: int) -> None:
+def test_what_ends_meanwhile_changes_nothing_of_what_isleft(seen: list[Observation], seed: int) -> None:
     """Only since when a customer suffers may go back to a fault that ended before the next began."""
     at_once = asyncio.run(play(seen, Random(1), 0))
     chance = Random(seed)
@@ -254,7 +254,7 @@ def test_what_ends_meanwhile_changes_nothing_of_what_is_left(seen: list[Observat
     assert _timeless(scattered) == _timeless(at_once)
 
 
-def _left(found: dict[str, Any]) -> dict[str, Any]:
+def left(found: dict[str, Any]) -> dict[str, Any]:
     told = {
         who: {**said, "said": re.sub(r" [\w ,]* works again\.", "", said["said"])}
         for who, said in found["told"].items()
