@@ -12,7 +12,7 @@ from convergedon.core.engines import Embedded, compiled
 from convergedon.core.errors import Unavailable
 from convergedon.core.rules import REASONS, Rule
 
-_ASKED = "create list retrieve patch delete receive perform run fulfil tell send remediate approve"
+_ASKED = "create list retrieve patch delete receive perform run fulfil tell send prove remediate approve"
 ACTIONS = frozenset(_ASKED.split())
 """What can be asked for, beside ``*``."""
 BEYOND = {

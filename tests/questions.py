@@ -37,6 +37,12 @@ MEMBERS: dict[str, tuple[Any, ...]] = {
     "owner": (*OWNERS, ""),
     "purpose": ("order", "remediation", "undo", "sabotage", ""),
     "workflow": ("reset-port", "other"),
+    "changes": (True, False),
+    **{figure: (0, 2, 3, 7, 101) for figure in ("recent", "repairs", "affected", "raised", "underWay")},
+    "stopped": ("", "maintenance"),
+    "before": ({"alarms": 1, "services": 2}, {"alarms": 0, "services": 0}, {}),
+    "after": ({"alarms": 1, "services": 2}, {"alarms": 5, "services": 0}, {}),
+    "newly": ({"alarms": 0, "services": 0}, {"alarms": 1, "services": 1}, {}),
     "severity": ("critical", "major", ""),
     "quiet": ({"until": NOW + 3_600, "breakThrough": ["critical"]}, {"until": NOW - 60, "breakThrough": []}, {}),
     "viaKind": ("email", "webhook", "pigeon", ""),
@@ -61,7 +67,14 @@ BUSY = {
     "withdrawn": {"subjects": {"acme": {"y": NOW - 30}}, "roles": {"globex": {"csr": NOW}, "*": {"noc": 1}}},
     "longest": {"csr": 3_600, "*": 86_400},
     "channels": {"allowed": {"acme": ["email"]}, "kinds": {"email": {"mask": ["iban"]}, "*": {}}},
-    "remediation": {"approvers": ["noc"], "automatic": {"acme": ["reset-port"]}, "valid": 3_600},
+    "remediation": {
+        "approvers": ["noc"],
+        "automatic": {"acme": ["reset-port"]},
+        "valid": 3_600,
+        "flapping": ["other"],
+        "limits": {"perHour": 3, "affected": 100, "raised": 5, "underWay": 20, "each": {"other": {"perHour": 2}}},
+        "worse": {"services": 1},
+    },
 }
 """Data in which every policy has something to say; what ships leaves much of it empty."""
 
