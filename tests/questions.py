@@ -38,7 +38,7 @@ MEMBERS: dict[str, tuple[Any, ...]] = {
     "purpose": ("order", "remediation", "undo", "sabotage", ""),
     "workflow": ("reset-port", "other"),
     "changes": (True, False),
-    **{figure: (0, 2, 3, 7, 101) for figure in ("recent", "repairs", "affected", "raised", "underWay")},
+    **dict.fromkeys(("recent", "repairs", "affected", "raised", "underWay"), (0, 2, 3, 7, 101)),
     "stopped": ("", "maintenance"),
     "before": ({"alarms": 1, "services": 2}, {"alarms": 0, "services": 0}, {}),
     "after": ({"alarms": 1, "services": 2}, {"alarms": 5, "services": 0}, {}),
