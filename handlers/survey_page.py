@@ -118,16 +118,16 @@ class Survey:
         invitation = self._admitted(request)
         action = "create" if request.method == "POST" else "retrieve"
         decision = await self._allowed(invitation, action)
-        await self._subject_of(invitation)
+        about = await self._subject_of(invitation)
         if action == "retrieve":
-            return self._asked(request, invitation)
+            return self._asked(request, invitation, about)
         given = await _given(request)
         try:
             said = _checked(given)
         except Invalid as error:
             if not _wants_page(request):
                 raise
-            return self._page(400, QUESTION, invitation, given, str(error))
+            return self._page(400, invitation, about, given, str(error))
         new, record = await self._keep(invitation, said)
         self._record(invitation, action, "done", decision)
         return self._thanked(request, record, new)
@@ -195,9 +195,9 @@ class Survey:
 
     # what is shown
 
-    def _asked(self, request: Request, one: Invitation) -> Response:
+    def _asked(self, request: Request, one: Invitation, about: Record) -> Response:
         if _wants_page(request):
-            return self._page(200, QUESTION, one, {})
+            return self._page(200, one, about, {})
         asked = {"question": QUESTION, "notificationType": ASKED[one.kind], "about": {"id": one.id}}
         return answer({**asked, "validUntil": _moment(one), "answerBy": {"score": "0 to 10", "comment": "optional"}})
 
@@ -208,12 +208,12 @@ class Survey:
         return answer({"id": record.id, **said}, 201 if new else 200)
 
     def _page(
-        self, status: int, title: str, one: Invitation, given: Mapping[str, Any], error: str = ""
+        self, status: int, one: Invitation, about: Record, given: Mapping[str, Any], error: str = ""
     ) -> HTMLResponse:
-        what = "order" if ASKED[one.kind] == "orderCompleted" else "disturbance"
-        lines = [f"This is about {what} {one.id}."]
         until = _moment(one)[:10]
-        return self._shown(status, title=title, lines=lines, asked=True, given=given, until=until, error=error)
+        return self._shown(
+            status, title=QUESTION, lines=[_words(about)], asked=True, given=given, until=until, error=error
+        )
 
     def _shown(self, status: int, **given: Any) -> HTMLResponse:
         return HTMLResponse(self._template.render(style=STYLE, longest=LONGEST_COMMENT, **given), status)
@@ -228,6 +228,14 @@ class Survey:
         page = self._shown(refused.status_code, title="This did not work", error=f"{words[:1].upper()}{words[1:]}.")
         page.headers.update({name: value for name, value in refused.headers.items() if name == "retry-after"})
         return page
+
+
+def _words(about: Record) -> str:
+    """What is asked about, as its customer knows it."""
+    if ASKED[about.kind] == "orderCompleted":
+        return f"This is about order {about.id}, which is completed."
+    services = ", ".join(str(service.get("name") or service["id"]) for service in about.body["service"])
+    return f"This is about the disturbance of {services} that began at {about.body['affectedSince']}."
 
 
 def _wants_page(request: Request) -> bool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 from time import time
@@ -24,6 +26,7 @@ from convergedon.core.memory import MemoryBus, MemoryStore
 from convergedon.core.policy import Embedded, Policy
 from convergedon.core.store import Record
 from convergedon.core.tokens import Verifier, issue
+from convergedon.handlers.affected_parties import AFFECTED_PARTY
 from convergedon.handlers.apis import APIS, KINDS
 from convergedon.handlers.gateway import application
 from convergedon.handlers.operations import Operations
@@ -109,6 +112,8 @@ async def test_a_customer_answers_on_a_page_that_needs_no_script(site: Site) -> 
 
     assert (page.status_code, done.status_code) == (200, 200)
     assert not form.of("script")
+    style = page.text.partition("<style>")[2].partition("</style>")[0].encode()
+    assert f"'sha256-{b64encode(sha256(style).digest()).decode()}'" in page.headers["content-security-policy"]
     assert [one["value"] for one in form.of("input")] == [str(score) for score in range(11)]
     assert form.of("html") == [{"lang": "en"}]
     assert {one["for"] for one in form.of("label") if "for" in one} == {one["id"] for one in form.of("textarea")}
@@ -116,6 +121,23 @@ async def test_a_customer_answers_on_a_page_that_needs_no_script(site: Site) -> 
     assert "You answered 9 of 10." in done.text
     (kept,) = await site.answers()
     assert (kept.body["score"], kept.body["comment"], kept.facts["parties"]) == (9, COMMENT, ["northwind"])
+
+
+async def test_the_page_says_what_it_is_about(site: Site) -> None:
+    order = await site.order()
+    body = {
+        "status": "affected",
+        "relatedParty": [{"id": "northwind", "role": "customer"}],
+        "service": [{"id": "s1", "name": "Access <Berlin>"}],
+        "affectedSince": "2026-02-20T09:31:04.220Z",
+    }
+    trouble = await site.resources.create(AFFECTED_PARTY, "acme", body)
+    pages = [
+        (await site.client.get(site.path(site.invitation(about)), headers=PAGE)).text for about in (order, trouble)
+    ]
+
+    assert f"This is about order {order.id}, which is completed." in pages[0]
+    assert "the disturbance of Access &lt;Berlin&gt; that began at 2026-02-20T09:31:04.220Z." in pages[1]
 
 
 async def test_answers_are_protected_against_the_browser_they_are_shown_in(site: Site) -> None:
