@@ -382,6 +382,15 @@ async def test_unreachable_device_is_unavailable_until_it_is_back(adapter: Netco
     assert ready == {"state": "ready", "devices": {"pe1": {"state": "connected", "waiting": 0}}}
 
 
+async def test_two_that_find_no_session_open_one(adapter: NetconfAdapter, element: Element) -> None:
+    """Of a device that called home there is no second connection to be had."""
+    capabilities, outcome = await asyncio.gather(adapter.capabilities("pe1"), perform(adapter, intent(GOLD)))
+
+    assert "confirmedCommit" in capabilities
+    assert outcome.status == "applied"
+    assert element.sessions_opened == 1
+
+
 async def test_session_lost_while_idle_is_opened_again(adapter: NetconfAdapter, element: Element) -> None:
     await perform(adapter, intent(GOLD))
     await element.stop()

@@ -16,6 +16,7 @@ from convergedon.adapters.testing.trial import ignore
 from convergedon.adapters.testing.turns import BreakingProxy, How
 from convergedon.adapters.transaction import perform
 from convergedon.core import settings
+from convergedon.core.errors import Unavailable
 
 RUNNING = "urn:ietf:params:netconf:capability:writable-running:1.0"
 DEVICES = {
@@ -234,6 +235,27 @@ async def test_a_commit_that_only_its_session_confirms_is_undone_with_it(kind: s
     assert again.status == "unchanged"
     assert [rpc.name for rpc in scene.rpcs] == ["get-config", "lock", "unlock", "get"]
     assert scene.element.requests["cancel-commit"] == 0
+
+
+@pytest.mark.parametrize("kind", ["confirmed commit 1.0"])
+async def test_another_session_than_the_one_that_committed_confirms_nothing(kind: str, scene: Scene) -> None:
+    """It would be told ok, and the change is gone."""
+    adapter = scene.adapters[0]
+    change = await adapter.prepare(intent(NEW))
+    await adapter.commit(change)
+    held = scene.held()
+    for session in list(scene.element.sessions.values()):
+        session.drop()
+    async with asyncio.timeout(10):
+        while (await adapter.health())["devices"]["pe1"]["state"] == "connected":
+            await asyncio.sleep(0.01)
+
+    with pytest.raises(Unavailable, match="the session that committed has ended, and the change with it"):
+        await adapter.confirm(change)
+    missing = await adapter.rollback(change)
+    await adapter.release(change)
+
+    assert (held, missing, scene.held()) == ("new", [], "old")
 
 
 @pytest.mark.parametrize("kind", ["confirmed commit 1.0"])
