@@ -21,6 +21,8 @@ from convergedon.adapters.labcontrol import FILE, Control, ask
 from convergedon.core import cli
 from convergedon.core import up as up_system
 from convergedon.core.errors import Invalid, NotFound, Unavailable
+from convergedon.core.settings import load
+from convergedon.core.tokens import issue
 
 BERLIN = {"berlin-1": "ge-0/0/1", "berlin-2": "ge-0/0/2"}
 PATIENCE = 30.0
@@ -57,6 +59,19 @@ class Operator:
         found: list[dict[str, Any]] = self._read("/tmf-api/alarmManagement/v4/alarm", **query)
         return found
 
+    def told(self, party: str, order: str) -> list[dict[str, Any]]:
+        """What a customer was told of its order, as it reads that itself."""
+        token = issue(load(data=self._data), "acme", "customer", party)
+        url = f"{self._client.base_url}/convergedon-api/customerNotification/v1/customerNotification"
+        answer = httpx.get(url, params={"productOrder.id": order}, headers={"Authorization": f"Bearer {token}"})
+        assert answer.is_success, answer.text
+        found: list[dict[str, Any]] = answer.json()
+        return found
+
+    def figure(self, name: str, period: str) -> dict[str, Any]:
+        (found,) = self._read("/convergedon-api/figure/v1/figure", name=name, period=period)
+        return dict(found)
+
     def usage(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self._read("/tmf-api/usageManagement/v4/usage")
         return found
@@ -92,6 +107,23 @@ def of_port(operator: Operator, port: str, state: str) -> list[dict[str, Any]]:
         for alarm in operator.alarms(state=state, specificProblem="linkDown")
         if port in json.dumps(alarm["alarmedObject"]) and "pe1" in json.dumps(alarm["alarmedObject"])
     ]
+
+
+def test_a_customer_answers_by_the_link_and_the_figure_counts_it(operator: Operator) -> None:
+    """With the link alone; the same link again replaces the answer."""
+    order = operator.order("berlin-2", 210)
+    before = operator.figure("nps", "P1D")
+    (note,) = operator.until(lambda: operator.told("northwind", order["id"]))
+    page = httpx.get(note["surveyLink"], headers={"Accept": "text/html"})
+    thanks = httpx.post(note["surveyLink"], data={"score": "9"}, headers={"Accept": "text/html"})
+    again = httpx.post(note["surveyLink"], json={"score": 10})
+    forged = httpx.post(f"{note['surveyLink'][:-1]}", json={"score": 0})
+    after = operator.figure("nps", "P1D")
+
+    assert order["id"] in page.text
+    assert [one.status_code for one in (page, thanks, again, forged)] == [200, 200, 200, 404]
+    assert ("value" in before, before["count"]) == (False, 0)
+    assert (after["value"], after["count"], after["note"]) == (100, 1, "1 answer in the last 24 hours")
 
 
 def test_a_link_that_is_taken_down_raises_an_alarm_and_carries_no_order(operator: Operator) -> None:
