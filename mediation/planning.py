@@ -10,8 +10,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from convergedon.core import strict
 from convergedon.core.errors import Invalid, Misconfigured
 
 Values = Mapping[str, Any]
@@ -198,13 +197,15 @@ def load(path: Path | None = None) -> Products:
     """Read a product model, or the one that ships. Raises Misconfigured naming file and key."""
     source = path or files(__package__).joinpath("products.yaml")
     try:
-        read = yaml.safe_load(source.read_text(encoding="utf-8"))
+        _, read = strict.parsed(source)
+        if not isinstance(read, dict):
+            raise ValueError("must be keys and values")
         sites = {str(tenant): dict(named) for tenant, named in (read.pop("sites", None) or {}).items()}
         offerings = {id: _read_offering(id, about) for id, about in read.pop("offerings").items()}
         if read:
             raise ValueError(f"{next(iter(read))}: unknown key")
         _check(offerings, sites)
-    except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise Misconfigured(f"product model {source}: {error}") from error
     except KeyError as error:
         raise Misconfigured(f"product model {source}: {error.args[0]} is missing or unknown") from error

@@ -43,13 +43,14 @@ Survive = Callable[[bytes], None]
 class Target:
     """What reads bytes: ``begin`` gives it, in a folder of its own; it raises for what must not be.
 
-    ``words`` are what stands in such bytes.
+    ``words`` are what stands in such bytes, ``keeps`` the bytes that a library keeps of each example for good.
     """
 
     name: str
     samples: Sequence[bytes]
     begin: Callable[[Path], Survive]
     words: Sequence[bytes] = ()
+    keeps: int = 0
 
 
 @dataclass(frozen=True)

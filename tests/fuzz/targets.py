@@ -6,6 +6,7 @@ import io
 import itertools
 import random
 import struct
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.resources import files
@@ -355,7 +356,7 @@ def session(base: NetconfBase) -> Callable[[Path], Survive]:
 
     def begin(folder: Path) -> Survive:
         def survive(data: bytes) -> None:
-            heard = PromptSession(make_device_handler({"name": "default"}))
+            heard = PromptSession(make_device_handler({"name": "default"}), None)
             heard._base = base
             answers = Answers()
             answers._number = "1"
@@ -397,7 +398,7 @@ def answered(raw: str) -> None:
 def notified(notification: etree._Element) -> None:
     """As a listener takes a notification: what is not understood is a ValueError, which it counts."""
     alone = Listener.__new__(Listener)
-    alone._at, alone._alike = "", Listener._number.__globals__["Counter"]()
+    alone._at, alone._alike = "", Counter()
     try:
         seen = EVENTS.observation(notification, "pe1", "acme", alone._number(notification))
     except ValueError:
@@ -434,6 +435,8 @@ TOLD = (
     f'<n:notification xmlns:n="{NOTIFICATION}"><n:eventTime>2026-05-01T12:00:00.5+01:00</n:eventTime>'
     f"<n:replayComplete/></n:notification>",
 )
+NAMES = 250
+"""Bytes: libxml2 keeps each name that it has read, for each thread; 40 for a name, measured."""
 XML_WORDS = [
     b"<!DOCTYPE a [<!ENTITY b 'bbbbbbbbbb'><!ENTITY c '&b;&b;&b;&b;&b;&b;&b;&b;&b;&b;'>]>", b"&b;", b"&c;", b"&#0;",
     b"&#xFFFF;", b"<!--", b"-->", b"<![CDATA[", b"]]>", b"]]>]]>", b"<?a b?>", b"<", b">", b"/>", b"</", b'xmlns="a"',
@@ -571,9 +574,9 @@ TARGETS = (
     Target("call-numbered", [PLAIN], call_file(NUMBERED), [b'"', b";", b"\r\n", b"9" * 30, b"inf", b"-0", b"1e308"]),
     Target("call-json", [JSON], call_file(LINES), [b"{", b"[", b'"', b"null", b"1e999", b"\\ud800", b"9" * 30]),
     Target("netconf-1-0", [m.encode() + b"]]>]]>" for m in (HELLO, *REPLIES, *TOLD)], session(NetconfBase.BASE_10),
-           XML_WORDS),
+           XML_WORDS, NAMES),
     Target("netconf-1-1", [framed(HELLO), *map(framed, REPLIES), framed(*TOLD)], session(NetconfBase.BASE_11),
-           XML_WORDS),
+           XML_WORDS, NAMES),
     written("snmp.yaml", traps.load, TRAP_MAPPING),
     written("walk.yaml", recording.read, b"about: it\nvalues:\n"
             b"  1.3.6.1.2.1.1.3.0: {kind: ticks, value: 7, grows: 100.0}\n"

@@ -28,7 +28,8 @@ def test_whatever_comes_is_survived(target: Target, tmp_path: Path) -> None:
     report.write()
 
     assert not report.findings, "\n".join(map(str, report.findings))
-    assert report.grown < MOST_GROWTH, f"{report.grown:,} bytes more after {report.examples:,} examples"
+    within = MOST_GROWTH + target.keeps * report.examples
+    assert report.grown < within, f"{report.grown:,} bytes more after {report.examples:,} examples"
 
 
 @pytest.mark.parametrize(("target", "file"), FOUND, ids=[f"{target.name}-{file.name}" for target, file in FOUND])

@@ -40,5 +40,5 @@ async def test_the_first_order_is_completed(tmp_path: Path) -> None:
 def test_the_commands_of_the_readme_exist() -> None:
     makefile = (Path(__file__).parents[2] / "Makefile").read_text()
 
-    for target in re.findall(r"`?make (\w+)", README):
+    for target in re.findall(r"(?:`|^)make (\w+)", README, re.M):
         assert f"\n{target}:" in makefile
