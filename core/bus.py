@@ -70,7 +70,7 @@ STREAMS: Mapping[str, StreamConfig] = {
     "POSITIONS": StreamConfig(subjects=["position.>"], max_msgs_per_subject=1),
     # what observations came to for each usage type and interval, until usage was made of it: none goes for another
     "METERED": StreamConfig(
-        subjects=["metered.>"], max_bytes=2 << 30, discard=DiscardPolicy.NEW, compression=StoreCompression.S2
+        subjects=["metered.>"], max_bytes=1 << 30, discard=DiscardPolicy.NEW, compression=StoreCompression.S2
     ),
     "INTENTS": StreamConfig(subjects=["intent.>"], retention=RetentionPolicy.WORK_QUEUE),
     "TASKS": StreamConfig(subjects=["task.>"], retention=RetentionPolicy.WORK_QUEUE),

@@ -164,7 +164,7 @@ class Settings(BaseSettings):
         2_147_483_648, ge=1_048_576, description="Bytes that kept decisions may have; the oldest go first."
     )
     metered_bytes: int = Field(
-        2_147_483_648,
+        1_073_741_824,
         ge=1_048_576,
         description="Bytes that what is added up for open intervals may have; from three quarters of it on they are "
         "closed before their time.",
