@@ -18,7 +18,7 @@ WORKFLOW_RUN = Resource(
     lifecycle=LIFECYCLES["workflowRun"],
     indexes=("body.alarm.id", "body.target", "body.state", ("facts.at.startedAt", "id")),
     sole=("facts.lock",),
-    swept=("facts.due",),
+    swept=("facts.due", "body.target"),
 )
 WORKFLOW_APPROVAL = Resource(
     "workflowApproval",

@@ -38,6 +38,7 @@ MEMBERS: dict[str, tuple[Any, ...]] = {
     "purpose": ("order", "remediation", "undo", "sabotage", ""),
     "workflow": ("reset-port", "other"),
     "changes": (True, False),
+    "known": (True, False),
     **dict.fromkeys(("recent", "repairs", "affected", "raised", "underWay"), (0, 2, 3, 7, 101)),
     "stopped": ("", "maintenance"),
     "before": ({"alarms": 1, "services": 2}, {"alarms": 0, "services": 0}, {}),

@@ -24,7 +24,7 @@ from convergedon.handlers.alarms import ALARM
 from convergedon.handlers.remediation import WORKFLOW_APPROVAL, WORKFLOW_RUN
 from convergedon.handlers.resource import Resources, now
 from convergedon.handlers.service_inventory import SERVICE
-from convergedon.mediation import parts
+from convergedon.mediation import inventory, parts
 from convergedon.mediation.work import Work
 from convergedon.mediation.workflows import controls, proof, web
 from convergedon.mediation.workflows.course import error
@@ -122,7 +122,7 @@ async def _begin(work: Work, alarm: Record, definition: Definition, given: Mappi
 
 async def _created(work: Work, alarm: Record, definition: Definition, given: Mapping[str, Any], id: str) -> Record:
     """A new run, with the lock on its device if it changes any; or one that says why it may not be."""
-    runs = await _runs_on(work, alarm.tenant, given["target"]["device"])
+    runs = await _runs_on(work, given["target"]["device"])
     given = {**given, "earlier": _earlier(runs, definition, given["target"])}
     figures = await _figures(work, alarm, definition, given, runs)
     decision = await _may_begin(work, alarm, definition, given, figures)
@@ -186,10 +186,10 @@ async def _held_by(work: Work, alarm: Record, device: str, id: str) -> str:
     return f"{device} is locked by workflow {holder} (run {holders[0].id})"
 
 
-async def _runs_on(work: Work, tenant: str, device: str) -> list[Record]:
-    """The runs on a device that were begun, of the last day."""
+async def _runs_on(work: Work, device: str) -> list[Record]:
+    """The runs on a device that were begun, of the last day, whosever they are: it is one device."""
     since = time() - A_DAY
-    found = await work.store.find(WORKFLOW_RUN.name, {"tenant": tenant, "body.target": device})
+    found = await work.store.find(WORKFLOW_RUN.name, {"body.target": device})
     return [run for run in found if run.body["state"] != "refused" and instant(run.body["startedAt"]) >= since]
 
 
@@ -227,10 +227,19 @@ async def _may_begin(
         "workflow": definition.name,
         "device": given["target"]["device"],
         "changes": definition.changes,
+        "known": await _is_known(work, alarm, given["target"]["device"]),
         "stopped": await controls.stopped(work.store, alarm.tenant),
         **figures,
     }
     return await work.policy.decide(system(alarm.tenant), "remediate", resource, channel="flow")
+
+
+async def _is_known(work: Work, alarm: Record, device: str) -> bool:
+    """Whether the device has to do with the tenant: it told of this itself, or a service stands on it.
+
+    An alarm that a client made may name any device, and the lock on that is one for all tenants.
+    """
+    return "key" in alarm.facts or bool(await inventory.on(work.store, alarm.tenant, device, ""))
 
 
 # what makes a run go on

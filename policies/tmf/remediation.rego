@@ -143,6 +143,12 @@ reasons contains sprintf("all workflows are stopped: %v", [input.resource.stoppe
 	input.resource.stopped != ""
 }
 
+reasons contains sprintf("%v is not known to be of tenant %v: it has told nothing of this, and no service stands on it", [input.resource.device, input.resource.tenant]) if {
+	beginning
+	input.resource.changes
+	input.resource.known == false
+}
+
 reasons contains sprintf("%v has run on %v %v times within an hour: a person must look at it", [named, input.resource.device, input.resource.recent]) if {
 	beginning
 	input.resource.changes

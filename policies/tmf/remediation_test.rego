@@ -122,7 +122,7 @@ begins(more) := {
 	"resource": object.union(
 		{
 			"kind": "workflowRun", "tenant": "acme", "workflow": "reset-port", "device": "pe1", "changes": true,
-			"affected": 2, "recent": 0, "repairs": 0, "raised": 1, "underWay": 0, "stopped": "",
+			"affected": 2, "known": true, "recent": 0, "repairs": 0, "raised": 1, "underWay": 0, "stopped": "",
 		},
 		more,
 	),
@@ -133,6 +133,7 @@ begins(more) := {
 test_a_workflow_begins_within_its_limits if {
 	main.decision.allow with input as begins({})
 	every more, words in {
+		{"known": false}: "pe1 is not known to be of tenant acme: it has told nothing of this, and no service stands on it",
 		{"recent": 3}: "reset-port has run on pe1 3 times within an hour: a person must look at it",
 		{"repairs": 6}: "workflows have run on pe1 6 times within an hour: they may go round in circles, and a person must look at it",
 		{"affected": 101}: "the fault touches 101 services, and workflows may touch 100",
@@ -143,7 +144,7 @@ test_a_workflow_begins_within_its_limits if {
 		reasons := main.decision.reasons with input as begins(more)
 		reasons == [words]
 	}
-	every more in [{"recent": 3}, {"repairs": 6}, {"affected": 101}, {"raised": 5}, {"underWay": 20}] {
+	every more in [{"known": false}, {"recent": 3}, {"repairs": 6}, {"affected": 101}, {"raised": 5}, {"underWay": 20}] {
 		main.decision.allow with input as begins(object.union(more, {"changes": false}))
 	}
 }

@@ -18,6 +18,8 @@ from convergedon.core import policy
 from convergedon.core.memory import MemoryStore
 from convergedon.core.policy import Embedded, Policy
 from convergedon.core.store import Record
+from convergedon.handlers.alarms import ALARM
+from convergedon.handlers.resource import now
 from convergedon.mediation import flapping
 from convergedon.mediation.workflows.definitions import Definition
 
@@ -135,6 +137,48 @@ async def test_the_lock_on_a_device_is_one_for_all_tenants(tmp_path: Path) -> No
     assert other.body["reason"] == "pe1 is locked by a workflow of another tenant"
     assert mine.body["state"] == "completed"
     assert [run.body["state"] for run in later] != ["refused"]
+
+
+async def test_how_often_a_device_was_repaired_counts_for_all_tenants(tmp_path: Path) -> None:
+    async with within(tmp_path, bounds(perHour=1)) as scene:
+        await once(scene, "a", tenant="acme")
+        await once(scene, "b", tenant="globex")
+        (other,) = await scene.find("workflowRun", tenant="globex")
+
+    assert other.body["reason"] == "mend has run on pe1 1 times within an hour: a person must look at it"
+
+
+@pytest.mark.parametrize("standing", [False, True])
+async def test_an_alarm_that_a_client_made_locks_no_device_that_is_not_its_tenants(
+    standing: bool, tmp_path: Path
+) -> None:
+    """It may name any; one on which a service of the tenant stands is repaired all the same."""
+    body = {
+        "state": "raised",
+        "alarmType": "communicationsAlarm",
+        "perceivedSeverity": "major",
+        "probableCause": "lossOfSignal",
+        "alarmedObject": {"id": "pe1/ge-1"},
+        "sourceSystemId": "pe1",
+        "alarmRaisedTime": now(),
+    }
+    async with within(tmp_path, bounds()) as scene:
+        if standing:
+            assert (await scene.ended(await scene.order(item(**BERLIN))))["state"] == "completed"
+        await scene.resources.create(ALARM, "acme" if standing else "globex", body)
+        await scene.pump()
+        (run,) = await scene.find("workflowRun", tenant="acme" if standing else "globex")
+        await scene.say("fault", key="real")
+        await scene.pump()
+        real = [one for one in await scene.find("workflowRun") if one.id != run.id]
+
+    if standing:
+        assert run.body["state"] == "running"
+    else:
+        assert run.body["reason"] == (
+            "pe1 is not known to be of tenant globex: it has told nothing of this, and no service stands on it"
+        )
+        assert [one.body["state"] for one in real] == ["running"]
 
 
 async def test_what_was_refused_is_in_the_audit_record_with_the_decision(tmp_path: Path) -> None:
