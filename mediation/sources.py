@@ -67,7 +67,7 @@ class Made:
         found: Counter[str] = Counter()
         for exporter in self.exporters.values():
             found.update({**exporter.counts, "records": exporter.records})
-        if self.kept < self.observations or not found["records"]:
+        if self.kept < self.observations or not any(exporter.counts for exporter in self.exporters.values()):
             return None
         return all(found[name] == value for name, value in self.said.items() if name in found)
 

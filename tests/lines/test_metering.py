@@ -173,6 +173,11 @@ async def test_call_records_become_a_usage_each_or_are_added_up_as_the_rules_say
     ]
     assert (whole["seconds"], whole["service"]) == (6, service.id)
     assert all("no usage type 'voice'" in one.body["description"] for one in found)  # guided, and without a price
+    made = [await sources.made_of(still.store, still.bus, one.tenant, one.id) for one in found]
+    assert [str(one).splitlines()[-1] for one in made if one.adds_up] == ["  these come to the same"]
+    assert [str(one).splitlines()[-1] for one in made if "record" in one.said] == [
+        f"  it is one record: {one.said['record']} (hash of its file, and line)" for one in made if "record" in one.said
+    ]
 
 
 async def test_a_usage_tells_which_exporters_said_it_in_how_many_records_and_what_was_missing(scene: Scene) -> None:
