@@ -28,7 +28,7 @@ from convergedon.handlers.product_ordering import ENDED, PRODUCT_ORDER, items
 from convergedon.handlers.resource import now
 from convergedon.handlers.service_inventory import SERVICE
 from convergedon.mediation import affected, aside, notification
-from convergedon.mediation.correlation import closure, device_of, kind_of
+from convergedon.mediation.correlation import device_of, kind_of
 from convergedon.mediation.notification import clock, notification_id, wait_until_out
 from convergedon.mediation.telling.governance import Case, Kept, Told, Verdict, decide, window_over
 from convergedon.mediation.telling.rules import Notifications
@@ -39,8 +39,8 @@ log = structlog.get_logger()
 LOOK_AGAIN = 60.0
 """Seconds after which it is looked whether services that a customer was told of still suffer from something else."""
 REFUSED = 3_600.0
-"""Seconds after which the policy is asked again whether something may be told."""
-MOST = 100
+"""Seconds after which it is tried again what was refused."""
+MOST = 1_000
 """Cases whose time has come that are decided in one go."""
 STEPS = 5
 """Verdicts that may follow from each other at once."""
@@ -64,10 +64,8 @@ async def hear(work: Work, message: Message) -> None:
 
 async def look_after(work: Work) -> None:
     """Cases whose time has come: a hold-down, an interval, a window or quiet hours are over."""
-    while due := await work.store.find(TELLING.name, {"facts.due": {"$lt": clock(work)}}, limit=MOST):
-        await aside.all_of(_in_time(work, case) for case in due)
-        if len(due) < MOST:
-            return
+    due = await work.store.find(TELLING.name, {"facts.due": {"$lt": clock(work)}}, limit=MOST)
+    await aside.all_of(_in_time(work, case) for case in due)
 
 
 async def _in_time(work: Work, case: Record) -> None:
@@ -79,6 +77,8 @@ async def _in_time(work: Work, case: Record) -> None:
         log.info("a case waits", id=case.id, reason=str(error))
     except Refused:
         log.exception("a case cannot go on", id=case.id)
+        with suppress(Stale):
+            await work.store.replace(_set(case, {"due": clock(work) + REFUSED}))
 
 
 async def _go_on(work: Work, case: Record) -> None:
@@ -355,16 +355,16 @@ async def _window(work: Work, rules: Notifications, record: Record, moment: floa
 
 
 async def _devices(work: Work, record: Record) -> set[str]:
-    """The devices at which the problem is: its part's own, those that a link ends on, those of a group's members."""
+    """The devices whose maintenance explains the problem: its part's own, and those at the other end of its links.
+
+    A shared-risk group does not fail because somebody works on one of many devices.
+    """
     place = str(record.facts.get("openAt") or "")
+    if kind_of(place) in ("device", "group"):
+        return {place}
     topology = await work.known.topologies.of(work.store, record.tenant)
-
-    def inside(part: str) -> set[str]:
-        links = topology.witnessed(part) if kind_of(part) == "interface" else set()
-        return topology.witnesses(part) | {link for link in links if kind_of(link) == "link"}
-
-    parts = closure([place], inside)
-    return {device_of(part) or part for part in parts if kind_of(part) in ("device", "interface")}
+    ends = {end for link in {place, *topology.witnessed(place)} for end in topology.ends.get(link, ())}
+    return {device_of(end) for end in {*ends, place}}
 
 
 async def _sites(work: Work, record: Record) -> set[str]:

@@ -323,6 +323,19 @@ async def test_a_window_elsewhere_keeps_nothing_back(tmp_path: Path) -> None:
         assert await told.said() == ["Affected"]
 
 
+@pytest.mark.parametrize(("device", "silent"), [("pe1", True), ("pe3", False)])
+async def test_work_at_the_other_end_of_a_link_is_expected_to_disturb(
+    tmp_path: Path, device: str, silent: bool
+) -> None:
+    async with governed(tmp_path, window(-10, 3600, devices=[device])) as told:
+        await furnish(told.scene)
+        await told.scene.network.say(replace(observation(1, "pe2/ge-8", "fault"), time=told.clock()))
+        await told.scene.settled()
+        await told.later(70)
+
+        assert await told.said("contoso") == ([] if silent else ["Affected"])
+
+
 async def test_no_window_keeps_an_all_clear_back(tmp_path: Path) -> None:
     """Nor does one that began after the problem was told let it be updated."""
     async with ordered(tmp_path, window(100, 7200)) as told:
@@ -466,6 +479,15 @@ async def test_rules_that_come_later_know_what_was_told_before(tmp_path: Path) -
 
 
 # whoever dies, and in whatever order
+
+
+async def test_workers_that_decide_at_the_same_time_say_it_once(told: Told) -> None:
+    await told.say("fault")
+    told.clock.ahead += 70
+    await asyncio.gather(*(cases.look_after(told.scene.work) for _ in range(4)))
+    await told.scene.pump()
+
+    assert await told.said() == ["Affected"]
 
 
 async def test_second_delivery_changes_nothing(told: Told) -> None:
