@@ -22,9 +22,11 @@ from hypothesis import strategies as st
 from scene import BERLIN, HAMBURG, STORE_KINDS, PumpBus, Scene, item, playing, twice
 from test_problems import PLACES, SERVICES, Scattered, furnish, observation
 
+from convergedon.core.errors import Unavailable
 from convergedon.core.memory import MemoryStore
 from convergedon.core.policy import Embedded
 from convergedon.core.store import Record, Store
+from convergedon.handlers.affected_parties import AFFECTED_PARTY
 from convergedon.handlers.alarms import ALARM
 from convergedon.handlers.product_ordering import PRODUCT_ORDER
 from convergedon.mediation.telling import cases
@@ -275,6 +277,108 @@ async def test_the_problem_turns_out_to_be_part_of_another(tmp_path: Path) -> No
         assert said[0] == "Affected"
         assert said[-1] == "Restored"
         assert Counter(said)["Affected"] == Counter(said)["Restored"] == 1
+
+
+# several problems of one customer
+
+
+@asynccontextmanager
+async def furnished(folder: Path, rules: str = HOLDS) -> AsyncIterator[Told]:
+    """With the network and services of test_problems."""
+    async with governed(folder, rules) as told:
+        await furnish(told.scene)
+        yield told
+
+
+AT_ONCE = "default: {holdDown: {major: 60, critical: 0}, updateInterval: 0}\n"
+
+
+async def hear(told: Told, number: int, place: str, kind: str, severity: str = "major") -> None:
+    await told.scene.network.say(replace(observation(number, place, kind, severity), time=told.clock()))
+    await told.scene.settled()
+
+
+async def test_what_was_told_of_a_part_is_known_of_the_whole(tmp_path: Path) -> None:
+    """Whichever of two records goes on: what its customer knows from the other one is not told as another problem."""
+    async with furnished(tmp_path) as told:
+        for number, place in enumerate(("pe3/ge-1", "cpe")):
+            await hear(told, number, place, "fault")
+        found = await told.scene.find("affectedParty", **{"facts.customer": "fabrikam"})
+        *_, ends = sorted(found, key=lambda one: one.id)  # the first goes on
+        await hear(told, 2, str(ends.facts["openAt"]), "fault", "critical")
+        await told.later(6)
+        assert await told.said("fabrikam") == ["Affected"]
+        await hear(told, 3, "pe3", "fault")
+        await told.later(700)
+        assert await told.said("fabrikam") == ["Affected", "Updated"]
+        for number, place in enumerate(("pe3/ge-1", "cpe", "pe3"), 4):
+            await hear(told, number, place, "clear")
+            await told.later(700)
+
+        assert await told.said("fabrikam") == ["Affected", "Updated", "Restored"]
+
+
+async def two_of_one_service(told: Told) -> None:
+    """s4 suffers from two faults, of which its customers were told; one of them ends."""
+    for number, place in enumerate(("pe1/ge-8", "pe3/ge-1")):
+        await hear(told, number, place, "fault")
+        await told.later(100)
+    await hear(told, 2, "pe1/ge-8", "clear")
+    assert await told.said("fabrikam") == ["Affected", "Affected"]
+
+
+async def test_a_service_that_suffered_twice_is_owed_one_all_clear(tmp_path: Path) -> None:
+    """At the end of the second."""
+    async with furnished(tmp_path) as told:
+        await two_of_one_service(told)
+        await hear(told, 3, "pe3/ge-1", "clear")
+        assert await told.said("fabrikam") == ["Affected", "Affected", "Restored"]
+        for _ in range(3):
+            await told.later(100)
+
+        assert await told.said("fabrikam") == ["Affected", "Affected", "Restored"]
+
+
+async def test_an_all_clear_that_is_owed_is_not_forgotten_though_no_event_tells_of_it(tmp_path: Path) -> None:
+    async with furnished(tmp_path) as told:
+        await two_of_one_service(told)
+        (second,) = await told.scene.find("affectedParty", **{"facts.openFor": "fabrikam"})
+        facts = {name: value for name, value in second.facts.items() if not name.startswith("open")}
+        await told.scene.store.replace(replace(second, body={**second.body, "status": "continued"}, facts=facts))
+        await told.later(100)
+
+        assert (await told.said("fabrikam"))[-1] == "Restored"
+
+
+async def test_what_works_again_by_another_end_is_told_where_it_was_told(tmp_path: Path) -> None:
+    """s4 was told as part of a link; what it suffered from last was over too soon to be told."""
+    async with furnished(tmp_path, AT_ONCE) as told:
+        for number, place in enumerate(("pe1/ge-8", "pe2/ge-8")):
+            await hear(told, number, place, "fault", "critical")
+        await hear(told, 2, "pe3/ge-1", "fault")
+        await hear(told, 3, "pe1/ge-8", "clear")
+        await hear(told, 4, "pe3/ge-1", "clear")
+
+        note = (await told.notes("contoso"))[-1]
+        assert note["notificationType"] == "serviceUpdated"
+        assert [one["id"] for one in note["restoredService"]] == ["s4"]
+        assert [one["id"] for one in note["service"]] == ["s2"]
+
+
+async def test_an_all_clear_does_not_overtake_the_problem(told: Told) -> None:
+    """Not even if whoever told that died before it was published."""
+    await told.say("fault")
+    told.clock.ahead += 70
+    await cases.look_after(told.scene.work)
+    (record,) = await told.scene.find("affectedParty")
+    over = {"status": "restored", "restoredAt": at(0)}
+    record = await told.scene.resources.change(AFFECTED_PARTY, record, over, {"openFor": None})
+    assert told.scene.work.notifications
+    with pytest.raises(Unavailable, match="is not out yet"):
+        await cases.consider(told.scene.work, told.scene.work.notifications, record)
+    await told.scene.pump()
+
+    assert await told.said() == ["Affected", "Restored"]
 
 
 # windows
