@@ -16,7 +16,7 @@ AFFECTED_PARTY = Resource(
     "affectedParty",
     "AffectedParty",
     lifecycle=Lifecycle("status", ("affected",), STATES),
-    indexes=("facts.openAt", "facts.openOn", "facts.problem", "body.alarm.id", "body.status"),
+    indexes=("facts.openAt", "facts.openOn", "facts.openFor", "facts.problem", "body.alarm.id", "body.status"),
     unique=("facts.openKey",),
 )
 
