@@ -7,7 +7,7 @@ done.
 ``resource`` has kind and tenant, and by channel: rest and console id and api; delivery of (the kind it tells of),
 record, type and parties; flow, of a step its name, of, record and owner, of an order that is begun id, owner and sites,
 of a notification id and parties, and under rules type, severity and quiet; notification the same and via and viaKind;
-adapter device, deviceTenant, service, site, order, owner, purpose, workflow and approval.
+link id, parties and of; adapter device, deviceTenant, service, site, order, owner, purpose, workflow and approval.
 docs/policies.md says what each of them is.
 """
 

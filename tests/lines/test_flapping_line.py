@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import Phase, given
@@ -17,7 +18,7 @@ from test_told_together import packed, seen, send
 
 from convergedon.adapters.contract import Observation
 from convergedon.core.memory import MemoryBus, MemoryStore
-from convergedon.core.store import Record
+from convergedon.core.store import MongoStore, Record
 from convergedon.handlers.alarms import ALARM
 from convergedon.mediation import flapping
 
@@ -220,7 +221,7 @@ def by_the_rule(kinds: Iterable[str]) -> list[tuple[bool, bool, int]]:
 
 
 async def test_the_release_survives_the_workers(tmp_path: Path) -> None:
-    """Its time passes while none is there; the next of two that come is the one that does it, once."""
+    """Its time passes while none is there; the next one that comes does it."""
     store = MemoryStore(STORE_KINDS)
     async with pumped(tmp_path, store, **SOON) as scene:
         await turns(scene, 3)
@@ -230,6 +231,25 @@ async def test_the_release_survives_the_workers(tmp_path: Path) -> None:
             return all(one.body["state"] == "cleared" for one in await scene.find("alarm"))
 
         await scene.until(released)
+
+
+async def test_of_several_workers_one_releases(tmp_path: Path, mongodb_url: str) -> None:
+    store = await MongoStore(mongodb_url, f"flapping{uuid4().hex[:8]}", STORE_KINDS).open()
+    async with pumped(tmp_path, store, **SOON | {"flap_quiet": 3600}) as scene:
+        await turns(scene, 3)
+        alarm = await open_(scene)
+        await scene.resources.change(ALARM, alarm, facts={"quietAt": 1.0})
+
+        await asyncio.gather(*(flapping.release(scene.work) for _ in range(4)))
+
+        await scene.settled()
+        told = [what for what, _ in await events(scene, alarm) if what == "AlarmStateChangeEvent"]
+        assert len(told) == 1
+        await scene.audit.start()
+        await scene.audit.stop()
+        over = await scene.find("audit", **{"body.what": "alarm.cleared", "body.on": f"alarm/{alarm.id}"})
+        assert len(over) == 1
+    await store.close()
 
 
 async def test_the_last_time_and_the_count_are_members_of_their_own(still: Scene) -> None:
