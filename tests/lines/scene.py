@@ -186,7 +186,11 @@ class PumpBus:
 
     async def since(self, subject: str, start: float, beyond: int = 0) -> AsyncIterator[Message]:
         for message in list(self.messages):
-            if message.subject == subject and message.position.sequence > beyond and self._there(message):
+            if (
+                subject_matches(message.subject, subject)
+                and message.position.sequence > beyond
+                and self._there(message)
+            ):
                 yield message
 
     async def purge(self, subject: str, through: int) -> None:
