@@ -64,6 +64,12 @@ class _Quiet(strict.Strict):
 
     _begins = field_validator("begin", "to", mode="before")(_clock)
 
+    @model_validator(mode="after")
+    def _come_to_an_end(self) -> Self:
+        if self.begin == self.to:
+            raise ValueError("quiet hours that last a whole day never end")
+        return self
+
 
 class _Recipient(strict.Strict):
     """Which channel a customer is told by, at which address, and of what; of everything where nothing is said."""

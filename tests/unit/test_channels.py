@@ -8,6 +8,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from convergedon.core import settings
 from convergedon.core.errors import Misconfigured, Refused, Unavailable
 from convergedon.mediation.telling import rules
 from convergedon.mediation.telling.channels import discovery
-from convergedon.mediation.telling.channels.contract import Channel, Letter
+from convergedon.mediation.telling.channels.contract import Channel, Letter, Section
 from tests.certificates import Authority
 from tests.mailserver import MailServer, mail_server
 
@@ -245,11 +246,43 @@ async def test_a_post_goes_where_callbacks_may(tmp_path: Path) -> None:
 # plugged in
 
 
-def test_ours_are_there_and_a_name_that_is_taken_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Entry:
-        name, value = "email", "somebody.else:create"
+class Pager:
+    addressed, connections, patience = True, 4, 10.0
 
-    assert discovery.kinds().keys() >= {"email", "webhook"}
-    monkeypatch.setattr(discovery, "entry_points", lambda group: [Entry()])
-    with pytest.raises(Misconfigured, match=r"channel email of somebody\.else:create has a name that is taken"):
-        discovery.kinds()
+    def __init__(self, section: Section) -> None:
+        self.number, self.paged = section.given["number"], list[str]()
+
+    async def send(self, letter: Letter) -> None:
+        self.paged.append(f"{self.number}: {letter.subject}")
+
+    async def close(self) -> None:
+        return None
+
+
+def plugged(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    entry = EntryPoint(name, value, discovery.GROUP)
+    monkeypatch.setattr(discovery, "entry_points", lambda group: [entry] if group == discovery.GROUP else [])
+
+
+async def test_a_kind_of_somebody_elses_is_one_like_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its section is its own to read."""
+    plugged(monkeypatch, "pager", f"{__name__}:Pager")
+    pager = channel(tmp_path, "{kind: pager, number: 117}")
+    await pager.send(LETTER)
+
+    assert pager.paged == ["117: Gestört: Internet access"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("email", "somebody.else:create", r"channel email of somebody\.else:create has a name that is taken"),
+        ("pager", "somebody.else:create", r"channel pager \(somebody\.else:create\) cannot be imported: No module"),
+    ],
+)
+def test_what_cannot_be_plugged_in_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    plugged(monkeypatch, name, value)
+    with pytest.raises(Misconfigured, match=words):
+        channel(tmp_path, f"{{kind: {name}}}")

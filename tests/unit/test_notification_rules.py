@@ -72,6 +72,7 @@ MAIL = "channels: {mail: {kind: email, host: localhost, from: noc@example.net}}\
         ("default:\n  timezone: Europe/Atlantis", "line 2: default.timezone: there is no such timezone"),
         ("default:\n  timezone: ../../etc", "line 2: default.timezone: there is no such timezone"),
         ("default:\n  quietHours: {from: 22:00, to: noon}", "line 2: default.quietHours.to: a time of day is"),
+        ("default:\n  quietHours: {from: 07:00, to: '07:00'}", "line 2: default.quietHours: quiet hours that"),
         ("default:\n  quietHours: {from: 22:00}", "line 2: default.quietHours.to: this key is missing"),
         ("tenants:\n  acme:\n    customers: {x: {tenants: {}}}", "line 3: tenants.acme.customers.x.tenants: "),
         (

@@ -27,7 +27,8 @@ from convergedon.core.errors import Refused, Unavailable
 from convergedon.mediation.telling.channels.contract import Channel, Letter, Section
 
 PORTS = {"starttls": 587, "tls": 465, "none": 25}
-ADDRESS = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]+@[\w-]+(?:\.[\w-]+)*")
+ADDRESS = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]+@[\w-]+(?:\.[\w-]+)*", re.ASCII)
+"""One address as RFC 5321 has it without quoting; a domain in other letters is written as xn--."""
 SHORT = 200
 """Characters of a server's words that are kept."""
 
