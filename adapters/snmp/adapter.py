@@ -40,8 +40,10 @@ log = structlog.get_logger(__name__)
 
 def create(settings: Settings, devices: Mapping[str, Device]) -> SnmpAdapter:
     file = strict.mapping_file(settings.mappings, "snmp.yaml", mapping.SHIPPED)
-    texts = settings.mappings and settings.mappings / "mibs"
-    return SnmpAdapter(settings, devices, mapping.load(file, texts, settings.data / MIBS_FILE))
+    if settings.mappings is None:
+        return SnmpAdapter(settings, devices, mapping.shipped())
+    meant = mapping.load(file, settings.mappings / "mibs", settings.data / MIBS_FILE)
+    return SnmpAdapter(settings, devices, meant)
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class SnmpAdapter(ReadAndSet):
         super().__init__()
         self._communities = settings.communities
         self._tenant = settings.tenant
-        self._mapping = mapping.load() if meant is None else meant
+        self._mapping = mapping.shipped() if meant is None else meant
         self._named = devices
         # Reversed: where two devices share an address the first of the file is meant
         self._devices = {device.address: device for device in reversed(list(devices.values()))}

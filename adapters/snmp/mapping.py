@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -133,6 +133,12 @@ def load(file: Traversable = SHIPPED, texts: Path | None = None, kept: Path | No
         found[oid] = _numbered(entry, partial(_placed, number, "notifications", key))
     services = {name: one.named(partial(_placed, number, "services", name)) for name, one in given.services.items()}
     return Meant(found, services)
+
+
+@cache
+def shipped() -> Meant:
+    """The mapping that ships, read once."""
+    return load()
 
 
 Number = Callable[..., str]

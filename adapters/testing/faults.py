@@ -23,6 +23,8 @@ from convergedon.core.errors import Unavailable
 
 CUTS = 8
 """Places in the device's answers at which the connection is cut, spread evenly."""
+CUTS_OF_DATAGRAMS = 3
+"""The same where a datagram is there or is not."""
 OFTEN = {1: "once", 1_000_000: "always"}
 SLOW = 0.03
 """Seconds that each piece of a slow connection takes."""
@@ -151,7 +153,7 @@ async def questions_lost_on_the_way(bench: Bench) -> None:
 
 async def everywhere(bench: Bench, length: int, suffer: Callable[[int, int, str], Awaitable[None]]) -> None:
     """At each place, once and always. Who loses a datagram waits long for its answer: they are tried side by side."""
-    cuts = CUTS // 2 if bench.trial.datagrams else CUTS
+    cuts = CUTS_OF_DATAGRAMS if bench.trial.datagrams else CUTS
     turns = asyncio.Semaphore(len(OFTEN) * cuts if bench.trial.datagrams else 1)
 
     async def in_turn(place: int, times: int, often: str) -> None:

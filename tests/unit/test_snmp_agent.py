@@ -51,6 +51,20 @@ async def test_what_is_recorded_is_answered(version):
     assert found[2][2] == "1.3.6.1.4.1.8072.3.2.10"
 
 
+async def test_no_engine_has_a_compiler_that_fetches_mibs(monkeypatch):
+    """pysnmp would make one for each, with sources on the Internet."""
+    monkeypatch.setattr("pysnmp.smi.rfc1902.add_mib_compiler", _made)
+    async with asked(WAYS["2c"]) as (peer, _):
+        await peer.get([ADMIN])
+
+        assert type(peer._engine.get_mib_builder().get_mib_compiler()).__name__ == "NoCompiler"
+
+
+def _made(builder, **options):
+    assert options["ifNotAdded"]
+    assert builder.get_mib_compiler()
+
+
 @pytest.mark.parametrize("version", ["2c", "3"])
 async def test_a_walk_of_it_is_the_recording(version):
     """Counters that grow apart: all that was recorded comes, in its order, and nothing else."""
