@@ -137,7 +137,7 @@ async def _forward(work: Work, run: Record, course: Course) -> Walked:
     """Walk and take up what is asked, until all of it waits for somebody else."""
     while True:
         walked = walk(course.definition, course.about, course.told, course.events)
-        if [one for one in walked.heard if not await _hear(work, run, course, one)]:
+        if not all([await _hear(work, run, course, heard) for heard in walked.heard]):
             continue
         fresh = [ask for ask in walked.asks if ask.path not in course.told]
         if course.error or not (fresh or walked.heard):
@@ -245,24 +245,29 @@ async def may_change(work: Work, run: Record, course: Course, values: Any = None
 
 
 async def _ask_device(work: Work, run: Record, course: Course, ask: Ask) -> None:
-    given, observes = ask.given, ask.function == "observe"
     entry = course.asked(ask)
-    if not observes and given["device"] != run.body["target"]:
-        words = f"{given['device']} is not the device of the alarm: only {run.body['target']} is locked for this run"
-        failed(entry, error("refused", 403, "another device", words, ask.path))
+    if ask.function == "intent" and not await _may_ask(work, run, course, ask, entry):
         return
-    said = {name: given[name] for name in ("device", "service", "site") if given.get(name)}
-    if not observes:
-        decision = await may_change(work, run, course, given["values"], **said)
-        if not decision.allow:
-            failed(entry, error("policy", 403, "the policy refuses it", "; ".join(decision.reasons), ask.path))
-            _record(work, run, "workflow.refused", "refused", decision, task=ask.name, reasons=list(decision.reasons))
-            return
-        if not course.error and proof.baseline(course.told, first=True) is None:
-            entry["before"] = await proof.look_around(work, run.tenant, run.body["target"])
     within = min(ask.within or work.settings.intent_deadline, work.settings.intent_deadline)
     entry["due"] = time() + within + GRACE
     course.messages.append(_intent(work, run, course, entry, time() + within))
+
+
+async def _may_ask(work: Work, run: Record, course: Course, ask: Ask, entry: dict[str, Any]) -> bool:
+    """Whether an intent is of the device that is locked, and the policy lets it be; then what was there is noted."""
+    given, target = ask.given, run.body["target"]
+    if given["device"] != target:
+        words = f"{given['device']} is not the device of the alarm: only {target} is locked for this run"
+        failed(entry, error("refused", 403, "another device", words, ask.path))
+        return False
+    said = {name: given[name] for name in ("device", "service", "site") if given.get(name)}
+    decision = await may_change(work, run, course, given["values"], **said)
+    if not decision.allow:
+        failed(entry, error("policy", 403, "the policy refuses it", "; ".join(decision.reasons), ask.path))
+        _record(work, run, "workflow.refused", "refused", decision, task=ask.name, reasons=list(decision.reasons))
+    elif not course.error and proof.baseline(course.told, first=True) is None:
+        entry["before"] = await proof.look_around(work, run.tenant, target)
+    return decision.allow
 
 
 GRACE = 5.0
