@@ -129,7 +129,8 @@ async def _between(bus: Bus, places: Collection[int]) -> AsyncIterator[Observati
             if message.position.sequence > max(places):
                 return
             for each in message.body.get("observations") or [message.body]:
-                yield Observation(**each["observation"])
+                if "observation" in each:  # answers to intents stand between them
+                    yield Observation(**each["observation"])
 
 
 def _kept(said: Mapping[str, Any], rule: Rule) -> Kept:

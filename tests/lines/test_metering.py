@@ -13,7 +13,7 @@ from faulty import FaultyStore
 from scene import BERLIN, STORE_KINDS, Scene, item, pumped, twice
 
 from convergedon.core.errors import NotFound, Unavailable
-from convergedon.core.memory import MemoryStore
+from convergedon.core.memory import MemoryBus, MemoryStore
 from convergedon.handlers.usage import METERING
 from convergedon.mediation import intervals, metering, sources
 
@@ -204,6 +204,16 @@ async def test_a_usage_tells_which_exporters_said_it_in_how_many_records_and_wha
     assert made.adds_up
     with pytest.raises(NotFound):
         await sources.made_of(scene.store, scene.bus, usage.tenant, "no such usage")
+
+
+async def test_answers_to_intents_that_stand_between_observations_are_passed_over() -> None:
+    bus = MemoryBus()
+    told = {"id": "seen-1", "kind": "flow", "adapter": "flow", "device": "pe1", "tenant": "acme", "time": NOW}
+    await bus.publish("network.0.flow.pe1", {"observation": told}, "1")
+    await bus.publish("network.0.outcome.order-1", {"outcome": {"status": "applied"}, "about": {}}, "2")
+    await bus.publish("network.0.flow.%", {"observations": [{"observation": {**told, "id": "seen-2"}}]}, "3")
+
+    assert [seen.id async for seen in sources._between(bus, [1, 3])] == ["seen-1", "seen-2"]
 
 
 async def test_what_is_not_kept_any_more_is_said_of_a_usage(scene: Scene) -> None:
