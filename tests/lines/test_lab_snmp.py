@@ -90,7 +90,9 @@ async def test_an_element_is_polled_and_counts_what_is_configured(scene: Scene) 
     around = [counted()]
     before = await agent.read()
     around.append(counted())
-    await asyncio.sleep(0.3)
+    async with asyncio.timeout(20):
+        while counted()[0] < around[1][0] + 1_000_000:
+            await asyncio.sleep(0.01)
     around.append(counted())
     after = await agent.read()
     around.append(counted())

@@ -1,5 +1,6 @@
 """The agent that simulated devices have: it answers as it must, goes on, and takes what real ones take."""
 
+import time
 from contextlib import asynccontextmanager
 from importlib.resources import files
 
@@ -9,9 +10,11 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convergedon.adapters.contract import Device
-from convergedon.adapters.snmp import agent, ber, recording, usm
+from convergedon.adapters.contract import Device, Intent
+from convergedon.adapters.snmp import agent, ber, create, recording, usm
 from convergedon.adapters.snmp.asking import Engines, Peer
+from convergedon.adapters.transaction import perform
+from convergedon.core import settings
 from convergedon.core.cli import main
 from convergedon.core.errors import CredentialsRefused, Misconfigured, OutcomeUnknown, Refused, Unreachable
 
@@ -126,6 +129,28 @@ async def test_who_may_read_may_not_write():
             await peer.set([(ADMIN, ber.INTEGER, 2)])
 
 
+async def test_what_is_set_is_set_by_the_community_that_may_write(tmp_path):
+    """The one by which a device is polled need not be."""
+    answering = agent.Agent(recording.Recording(VALUES), ACCESS)
+    snmp = {"host": "127.0.0.1", "port": await answering.start(), "community": "public", "set": True}
+    outcomes = []
+    for more in ({}, {"writeCommunity": "private"}):
+        device = Device("sw1", "acme", "192.0.2.1", {"snmp": snmp | more})
+        adapter = create(settings.load(data=tmp_path, trap_port=0), {"sw1": device})
+        await adapter.start(_nobody)
+        wanted = Intent("k", "acme", "sw1", "port", "eth0", {"description": "a line"}, time.time() + 60)
+        outcomes.append(await perform(adapter, wanted))
+        await adapter.stop()
+    await answering.stop()
+
+    assert [(one.status, one.reason) for one in outcomes] == [("rolledBack", "credentials"), ("applied", "")]
+    assert "private" not in repr((device, outcomes))
+
+
+async def _nobody(observation):
+    return None
+
+
 async def test_one_that_is_silent_is_unreachable_and_what_it_was_told_is_not_known():
     async with asked(WAYS["2c"], timeout=0.05) as (peer, answering):
         answering.silent = True
@@ -145,7 +170,7 @@ async def test_one_that_is_slow_is_waited_for():
 @pytest.mark.parametrize("engine", [b"\x80another one", agent.ENGINE + b"agent"], ids=["replaced", "restarted"])
 async def test_a_device_that_was_restarted_or_replaced_is_asked_on(engine):
     """Of version 3 a manager knows engine, boots and time; none of them may keep it from asking."""
-    async with asked(KEYS, timeout=0.3) as (peer, answering):
+    async with asked(KEYS, timeout=0.6) as (peer, answering):
         before = await peer.get([ADMIN])
         port = answering.port
         await answering.stop()
