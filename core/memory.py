@@ -401,6 +401,11 @@ class MemoryBus:
         finally:
             self._listeners.remove(entry)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything was taken by all who take it."""
+        return not any(queue.waiting for queue in self._queues.values())
+
     async def ping(self) -> None:
         return None
 

@@ -21,10 +21,10 @@ log = structlog.get_logger()
 
 BATCH = 256
 REMEMBERED = 20_000
-MARK_EVERY = 0.5
+MARK_EVERY = 0.2
 """Seconds for which what is published may stand in its outbox: a record that changes three times is marked once."""
 MARKS_PASSED = 4
-"""Of these turns all but one may be passed over while there is more to publish: what changes again needs no mark."""
+"""Of these turns all but one may be passed over while there is much to publish: what changes again needs no mark."""
 PASSED = 10
 """Sweeps that may be passed over."""
 
@@ -142,7 +142,7 @@ class Relay:
         while True:
             await asyncio.sleep(MARK_EVERY)
             passed += 1
-            if self._queued and passed < MARKS_PASSED:
+            if len(self._queued) > BATCH and passed < MARKS_PASSED:
                 continue
             passed = 0
             try:

@@ -32,6 +32,9 @@ from convergedon.mediation.work import Work
 TOLD = frozenset(("service", "cause", "affectedSince", "expectedRestoration"))
 """Members of which a customer hears when they change."""
 
+OVER = "over"
+"""The fact that a record was made of a problem that was over: who made it ends it, and nothing else continues it."""
+
 
 class Told(NamedTuple):
     """A customer and the alarm at the head of a problem."""
@@ -143,10 +146,11 @@ async def tell_of_both(work: Work, wanted: Mapping[Told, Wanted]) -> None:
     async def for_one(told: Told, about: Wanted) -> None:
         tenant, id = about.alarm.tenant, str(uuid5(NAMESPACE_URL, f"{about.alarm.id}|{told.customer}|over"))
         with trace.span("affected", about.alarm.facts.get("carrier")), suppress(Conflict):
-            await _made(work, about, told, id)
-        record = await work.store.get(AFFECTED_PARTY.name, tenant, id)
-        if record.body["status"] == "affected":
-            await _end(work, record, ())
+            await _made(work, about, told, {OVER: True}, id)
+        with suppress(NotFound):  # an open record speaks of this very alarm, and ends as others do
+            record = await work.store.get(AFFECTED_PARTY.name, tenant, id)
+            if record.body["status"] == "affected":
+                await _end(work, record, ())
 
     await aside.all_of(for_one(told, about) for told, about in wanted.items())
 
@@ -191,17 +195,17 @@ def _facts(told: Told, wanted: Wanted) -> dict[str, Any]:
 
 async def _create(work: Work, wanted: Wanted, told: Told) -> None:
     try:
-        await _made(work, wanted, told)
+        await _made(work, wanted, told, {})
     except Conflict as error:
         raise Unavailable(f"the record of {told.customer} is being written by somebody else") from error
 
 
-async def _made(work: Work, wanted: Wanted, told: Told, id: str | None = None) -> None:
+async def _made(work: Work, wanted: Wanted, told: Told, more: Mapping[str, Any], id: str | None = None) -> None:
     """Raises Conflict."""
     customer = {"id": told.customer, "role": "customer", "@referredType": "Organization"}
     body = {"status": "affected", "relatedParty": [customer], **_body(work, wanted)}
     body["activity"] = [_activity(_disturbed(body, wanted.services))]
-    facts = {name: value for name, value in _facts(told, wanted).items() if value is not None}
+    facts = {name: value for name, value in {**_facts(told, wanted), **more}.items() if value is not None}
     await work.resources.create(AFFECTED_PARTY, wanted.alarm.tenant, body, facts, id)
 
 

@@ -17,12 +17,12 @@ from typing import Any
 
 from convergedon.core import trace
 from convergedon.core.bus import Message, partition, token
-from convergedon.core.errors import Conflict, NotFound, Stale, Unavailable
+from convergedon.core.errors import Conflict, NotFound, Unavailable
 from convergedon.core.store import Draft, Outgoing, Record, Store, handfuls
 from convergedon.handlers.affected_parties import AFFECTED_PARTY
 from convergedon.handlers.alarms import ALARM, referred
 from convergedon.mediation import affected, inventory
-from convergedon.mediation.affected import Told, Wanted
+from convergedon.mediation.affected import OVER, Told, Wanted
 from convergedon.mediation.correlation import (
     Alarm,
     Correlation,
@@ -172,7 +172,10 @@ async def correlate(work: Work, message: Message) -> None:
     if newest and await _is_asked_again(work, message, newest, near, topology):
         return
     look = await _read(work, tenant, near, topology)
-    await look.write()
+    if not await look.write():
+        again = _look(tenant, place, f"again {message.position.sequence}")
+        await work.bus.publish(again.subject, again.body, again.id, again.headers)
+        return
     for device in look.turned():
         further = _look(tenant, device, message.id)
         await work.bus.publish(further.subject, further.body, further.id, further.headers)
@@ -205,7 +208,7 @@ async def _read(work: Work, tenant: str, near: frozenset[str], topology: Topolog
         there += await _heard_of(work, tenant, known, watched, topology, there)
     open_ = [record for record in there if record.body["state"] != "cleared"]
     cleared = [record for record in there if record.body["state"] == "cleared" and "openAt" in record.facts]
-    told = await _open_at(work, AFFECTED_PARTY.name, tenant, near)
+    told = [one for one in await _open_at(work, AFFECTED_PARTY.name, tenant, near) if OVER not in one.facts]
     return Look(work, tenant, near, topology, open_, told, watched, cleared)
 
 
@@ -283,8 +286,11 @@ class Look:
     def _is_near(self, place: str) -> bool:
         return _is_in(place, self.near)
 
-    async def write(self) -> None:
-        """Write what differs: what is found to fail, whom it affects, what follows, and what is found no more."""
+    async def write(self) -> bool:
+        """Write what differs: what is found to fail, whom it affects, what follows, and what is found no more.
+
+        Says whether all of it was written: somebody else may have changed an alarm meanwhile.
+        """
         for part, under in self._found_to_fail().items():
             self._inferred[part] = await self._infer(part, under)
         services = await self._services()
@@ -299,12 +305,13 @@ class Look:
             *map(self._dismissed, over),
             *(self.work.resources.changed(ALARM, one, facts=CLOSED | {"was": None}) for one in self.cleared),
         ]
-        for outcome in await self.work.resources.write([draft for draft in drafts if draft]):
-            if not isinstance(outcome, Record):
-                raise Stale(f"somebody else changed an alarm meanwhile: {outcome}")
+        outcomes = await self.work.resources.write([draft for draft in drafts if draft])
+        written = {outcome.id for outcome in outcomes if isinstance(outcome, Record)}
         for record in over:
-            with trace.span("alarm.clear", record.facts.get("carrier")):
-                self.work.audit.record("alarm.cleared", self.tenant, "convergedon", f"alarm/{record.id}", "done")
+            if record.id in written:
+                with trace.span("alarm.clear", record.facts.get("carrier")):
+                    self.work.audit.record("alarm.cleared", self.tenant, "convergedon", f"alarm/{record.id}", "done")
+        return len(written) == len(outcomes)
 
     def _found_to_fail(self) -> dict[str, list[Record]]:
         """The parts that are roots though no alarm says so, with the alarms from which that follows."""
@@ -379,7 +386,9 @@ class Look:
         """Alarms that were over before anybody looked: their customers hear of both, unless something that still fails
         explains them.
         """
-        brief = [one for one in self.cleared if "head" not in one.facts and one.facts.get("touches")]
+        told = {record.facts["problem"] for record in self.told}
+        unseen = [one for one in self.cleared if "head" not in one.facts and one.id not in told]
+        brief = [one for one in unseen if one.facts.get("touches")]
         for record in sorted(brief, key=lambda one: str(one.body["alarmRaisedTime"])):
             place = _place(record)
             if self._correlation.top(place) not in (None, place):

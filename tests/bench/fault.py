@@ -2,8 +2,9 @@
 
 Sequentially: linkDown, wait for the notification, linkUp, wait. At a rate: traps leave on their beat whether or not
 anything was heard, linkDown and linkUp of each port in turn. Beside it, in the same rounds, what Alertmanager needs
-from the call of its API to the same sink. A fault that is over before it was looked at is told
-neither as a fault nor as an end: how many are told stands beside how long those took.
+from the call of its API to the same sink. Nothing is taken to flap: a few ports by turns stand for many. How many of
+the traps are told stands beside how long those took: an end and a fault that follows it before anybody looked are one
+disturbance that goes on.
 """
 
 from __future__ import annotations

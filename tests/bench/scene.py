@@ -156,7 +156,13 @@ async def playing(*adapters: str) -> AsyncIterator[Scene]:
         products = yaml.safe_load((Path(up.__file__).parents[1] / "mediation" / "products.yaml").read_text())
         (folder / "products.yaml").write_text(yaml.safe_dump({**products, "sites": {"acme": SITES}}))
         given = settings.load(
-            data=folder, port=0, trap_port=0, flow_port=0, products=folder / "products.yaml", log_level="warning"
+            data=folder,
+            port=0,
+            trap_port=0,
+            flow_port=0,
+            products=folder / "products.yaml",
+            log_level="warning",
+            flap_clears=0,  # a few ports by turns stand for many
         )
         async with up.system(given, lab=True, adapters=adapters) as system:
             devices = inventory.load(folder / "lab" / "devices.yaml")

@@ -251,7 +251,7 @@ def test_what_ends_meanwhile_changes_nothing_of_what_isleft(seen: list[Observati
     chance = Random(seed)
     scattered = asyncio.run(play(reordered(seen, chance), chance, 40))
 
-    assert _timeless(scattered) == _timeless(at_once)
+    assert timeless(scattered) == timeless(at_once)
 
 
 def left(found: dict[str, Any]) -> dict[str, Any]:
@@ -263,7 +263,7 @@ def left(found: dict[str, Any]) -> dict[str, Any]:
     return {**found, "told": told, "last word": disturbed}
 
 
-def _timeless(found: dict[str, Any]) -> str:
+def timeless(found: dict[str, Any]) -> str:
     told = {who: {**said, "since": "", "said": ""} for who, said in found["told"].items()}
     return re.sub(r"2026-[0-9T:.-]*Z", "then", repr((sorted(found["alarms"].items()), sorted(told.items()))))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 from scene import STORE_KINDS, Scene, playing
 from test_alarm_tasks import worker
-from test_problems import FAULTS, furnish, hold, left, observation, outcome, play, reordered
+from test_problems import FAULTS, MIXED, furnish, hold, left, observation, outcome, play, reordered, timeless
 
 from convergedon.adapters.contract import Observation
 from convergedon.adapters.intake import Told
@@ -74,12 +74,6 @@ async def say(bus: Bus, seen: Sequence[Observation], chance: Random) -> None:
         await asyncio.sleep(chance.choice((0, 0, 0.002, 0.02)))
 
 
-async def at_rest(bus: Bus, settled: Callable[[], Awaitable[None]]) -> None:
-    await settled()
-    while await bus.waiting("TASKS"):
-        await settled()
-
-
 async def shared(seen: Sequence[Observation], chance: Random) -> dict[str, Any]:
     """What observations come to where several workers take them side by side."""
     bus = MemoryBus()
@@ -91,8 +85,10 @@ async def shared(seen: Sequence[Observation], chance: Random) -> dict[str, Any]:
                 await other.start()
             try:
                 await say(bus, seen, chance)
-                await at_rest(bus, lambda: scene.settled(0.5))
-                assert await bus.parked() == []
+                await scene.settled(0.5)
+                while not bus.is_idle:
+                    await scene.settled(0.5)
+                assert [one.reason for one in await bus.parked()] == []
                 await hold(scene)
                 return await outcome(scene)
             finally:
@@ -107,6 +103,16 @@ def test_several_workers_come_to_what_one_comes_to(seen: list[Observation], seed
     alone = asyncio.run(play(seen, Random(1), 0))
 
     assert left(asyncio.run(shared(reordered(seen, chance), chance))) == left(alone)
+
+
+@effort(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+@given(MIXED, st.integers(0, 2**32))
+def test_what_ends_while_others_look_is_nobodys_loss(seen: list[Observation], seed: int) -> None:
+    """Also where an alarm is over between a look's reading of it and its writing."""
+    chance = Random(seed)
+    alone = asyncio.run(play(seen, Random(1), 0))
+
+    assert timeless(asyncio.run(shared(reordered(seen, chance), chance))) == timeless(alone)
 
 
 @dataclass
