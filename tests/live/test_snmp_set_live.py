@@ -83,7 +83,7 @@ def intent(service, instance, values, key="k"):
 
 @pytest.fixture
 def link():
-    """Two ends of a line in the kernel, both off."""
+    """Two ends of a line in the kernel, both off; made before the agent, which looks for new ones now and then."""
     name = f"snmp{os.getpid() % 10_000}"
     made = subprocess.run(
         [peer("ip"), "link", "add", name, "type", "veth", "peer", "name", f"{name}p"], capture_output=True
@@ -125,7 +125,7 @@ async def test_what_was_there_is_back_when_it_is_taken_back(at):
     assert {**await adapter.observe(first), "name": ""} == {**first.values, "name": ""}
 
 
-async def test_a_value_that_the_agent_does_not_take_is_refused_in_its_word(at, link, tmp_path):
+async def test_a_value_that_the_agent_does_not_take_is_refused_in_its_word(link, at, tmp_path):
     """All of a set is left undone, and the word is net-snmp's."""
     (tmp_path / "snmp.yaml").write_text(
         "notifications: {}\n"
