@@ -31,7 +31,7 @@ from convergedon.mediation import affected, aside, notification
 from convergedon.mediation.correlation import device_of, kind_of
 from convergedon.mediation.notification import clock, notification_id, wait_until_out
 from convergedon.mediation.telling.governance import Case, Kept, Told, Verdict, decide, window_over
-from convergedon.mediation.telling.rules import Notifications
+from convergedon.mediation.telling.rules import Notifications, none
 from convergedon.mediation.work import Work
 
 log = structlog.get_logger()
@@ -84,14 +84,13 @@ async def _in_time(work: Work, case: Record) -> None:
 async def _go_on(work: Work, case: Record) -> None:
     if "later" in case.facts:
         await notification.take_up(work, case)
-    elif work.notifications is None:  # the rules were taken away: what is due is told at once
-        await work.store.replace(_without(case, "due"))
     elif "entries" in case.facts:
         await _sum_up(work, case)
     else:
+        given = work.notifications or none()  # what waits when the rules are taken away is told in its time
         record = await work.store.get(AFFECTED_PARTY.name, case.tenant, case.id)
-        await consider(work, work.notifications, record)
-        await _settle(work, work.notifications, record)
+        await consider(work, given, record)
+        await _settle(work, given, record)
 
 
 # one case
@@ -479,10 +478,6 @@ def _set(record: Record, facts: Mapping[str, Any]) -> Record:
     """With these facts; without those that are None."""
     known = {**record.facts, **facts}
     return replace(record, facts={name: value for name, value in known.items() if value is not None})
-
-
-def _without(record: Record, name: str) -> Record:
-    return _set(record, {name: None})
 
 
 async def _write(work: Work, record: Record) -> Record:

@@ -211,6 +211,11 @@ def load(settings: Settings) -> Notifications | None:
     return _Reading(file, given, settings).notifications
 
 
+def none() -> Notifications:
+    """Rules that say nothing: everything at once, through no channel."""
+    return Notifications((), 0, Wording(), {}, {}, {("", ""): Ways(Rules(), ZoneInfo("UTC"), None, (), ())})
+
+
 @dataclass(frozen=True)
 class _Reading:
     file: Path

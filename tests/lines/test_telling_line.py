@@ -582,6 +582,22 @@ async def test_rules_that_come_later_know_what_was_told_before(tmp_path: Path) -
         assert await told.said() == ["Affected", "Updated", "Restored"]
 
 
+async def test_what_waits_when_the_rules_are_taken_away_is_told_in_its_time(tmp_path: Path) -> None:
+    store = MemoryStore(STORE_KINDS)
+    async with governed(tmp_path, "default: {holdDown: {major: 1}}\n", store) as told:
+        await told.scene.ended(await told.scene.order(item(**BERLIN)))
+        await told.say("fault")
+        assert await told.said() == []
+    async with playing(store, PumpBus(), tmp_path) as scene:
+        told = Told(scene)
+
+        async def heard() -> bool:
+            await told.due()
+            return await told.said() == ["Affected"]
+
+        await scene.until(heard)
+
+
 # whoever dies, and in whatever order
 
 
