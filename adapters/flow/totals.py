@@ -12,8 +12,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-FLOWS = 200_000
-"""That are remembered, of all exporters together."""
+FLOWS = 100_000
+"""That are remembered, of all exporters together; some 70 MB."""
 
 
 @dataclass(slots=True)

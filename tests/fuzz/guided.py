@@ -43,7 +43,8 @@ Survive = Callable[[bytes], None]
 class Target:
     """What reads bytes: ``begin`` gives it, in a folder of its own; it raises for what must not be.
 
-    ``words`` are what stands in such bytes, ``keeps`` the bytes that a library keeps of each example for good.
+    ``words`` are what stands in such bytes, ``keeps`` the bytes that a library keeps of each example for good,
+    ``tables`` what bounded tables come to that are not full after a while.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Target:
     begin: Callable[[Path], Survive]
     words: Sequence[bytes] = ()
     keeps: int = 0
+    tables: int = 0
 
 
 @dataclass(frozen=True)

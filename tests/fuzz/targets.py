@@ -256,6 +256,8 @@ def flow_template(chance: random.Random, kind: int, number: int, options: bool) 
     return {(9, False): 0, (9, True): 1, (10, False): 2, (10, True): 3}[kind, options], head + specified
 
 
+TABLES = 128 << 20
+"""Datagrams that wait for templates, templates, flows of which totals are known, and what came lately."""
 # Elements that something depends on, and others
 ELEMENTS = (1, 2, 4, 5, 8, 10, 12, 14, 21, 22, 23, 27, 28, 34, 48, 50, 85, 86, 149, 150, 152, 153, 156, 160, 302, 304,
             305, 306, 309, 310, 0x8001, 999)  # fmt: skip
@@ -568,8 +570,8 @@ TARGETS = (
     ),
     Target("trap-capture", [*captured(TRAPS[0]), *captured(TRAPS[-1])], a_capture),
     Target("snmp-agent", [*requests(), usm.question(7)], agent_port),
-    Target("flow-port", flows(), flow_port),
-    Target("flow-templates", [b"seed"], made_flows),
+    Target("flow-port", flows(), flow_port, tables=TABLES),
+    Target("flow-templates", [b"seed"], made_flows, tables=TABLES),
     Target("call-csv", [CSV], call_file(VOICE), [b'"', b",", b"\r", b"\n", b"\xef\xbb\xbf", b"\0", b"1e999", b"NaN"]),
     Target("call-numbered", [PLAIN], call_file(NUMBERED), [b'"', b";", b"\r\n", b"9" * 30, b"inf", b"-0", b"1e308"]),
     Target("call-json", [JSON], call_file(LINES), [b"{", b"[", b'"', b"null", b"1e999", b"\\ud800", b"9" * 30]),
