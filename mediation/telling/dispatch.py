@@ -179,8 +179,8 @@ async def send(work: Work, rules: Notifications, letter: Record) -> None:
         await _give_up(work, letter, str(error))
     except ConvergedonError:
         raise
-    except Exception as error:  # whatever a channel of somebody else's does
-        log.exception("channel failed", channel=facts["channel"])
+    except Exception as error:  # whatever a channel of somebody else's does; its words may name an address
+        log.warning("channel failed", channel=facts["channel"], error=type(error).__name__)
         await _again(work, letter, Unavailable(f"the channel failed: {type(error).__name__}"))
     else:
         if decision.allow:

@@ -90,6 +90,14 @@ class _Ways(strict.Strict):
     quietHours: _Quiet | None = None
     channels: list[_Recipient] | None = None
 
+    @field_validator("channels")
+    @classmethod
+    def _names_each_once(cls, given: list[_Recipient] | None) -> list[_Recipient] | None:
+        names = [one.channel for one in given or ()]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"{twice} is named twice: two addresses are two channels")
+        return given
+
     @field_validator("timezone")
     @classmethod
     def _is_known(cls, given: str | None) -> str | None:

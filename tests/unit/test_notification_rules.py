@@ -118,6 +118,10 @@ MAIL = "channels: {mail: {kind: email, host: localhost, from: noc@example.net}}\
             f"{MAIL}default:\n  channels: [{{channel: mail, to: contact, toEnv: X}}]",
             "line 3: default.channels.0.toEnv: there is no to there",
         ),
+        (
+            f"{MAIL}default:\n  channels: [{{channel: mail, to: contact}}, {{channel: mail, toEnv: X}}]",
+            "line 3: default.channels: mail is named twice",
+        ),
         (f"{MAIL}default:\n  channels: [{{channel: mail, to: a@b.example}}]", "line 3: default.channels.0.to: "),
         (
             f"{MAIL}default:\n  channels: [{{channel: mail, to: contact, types: [all]}}]",
