@@ -32,7 +32,7 @@ from convergedon.adapters.flow import lab as exporter
 from convergedon.adapters.snmp import ber
 from convergedon.adapters.snmp import lab as trapper
 from convergedon.core import tokens, up
-from convergedon.core.cli import adapter_names
+from convergedon.core.commands.system import adapter_names
 from convergedon.core.errors import Misconfigured, Unavailable
 from convergedon.core.settings import Settings
 from convergedon.core.supervisor import Component

@@ -18,7 +18,7 @@ from convergedon.adapters import lab
 from convergedon.adapters.snmp.lab import inform_link, trap_link
 from convergedon.core import settings, tokens, up
 from convergedon.core.app import connected
-from convergedon.core.cli import adapter_names
+from convergedon.core.commands.system import adapter_names
 from convergedon.core.errors import Unavailable
 from convergedon.demo import past
 from tests.lines.listener import listening

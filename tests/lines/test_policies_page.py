@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from convergedon.core import audit, bundles, settings, tokens, up
-from convergedon.core.cli import adapter_names
+from convergedon.core.commands.system import adapter_names
 from convergedon.core.settings import Settings
 from convergedon.core.store import MongoStore
 

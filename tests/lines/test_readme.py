@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from convergedon.core import settings, up
-from convergedon.core.cli import adapter_names
+from convergedon.core.commands.system import adapter_names
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 

@@ -23,7 +23,7 @@ import yaml
 from convergedon.adapters import labcontrol
 from convergedon.adapters.netconf import mapping
 from convergedon.core import settings, tokens, up
-from convergedon.core.cli import adapter_names
+from convergedon.core.commands.system import adapter_names
 from convergedon.core.supervisor import Patience
 from convergedon.demo import past
 from convergedon.mediation.workflows import definitions

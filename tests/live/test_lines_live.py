@@ -31,7 +31,7 @@ from lxml import etree
 from peers import peers
 
 from convergedon.core import settings, up
-from convergedon.core.cli import adapter_names
+from convergedon.core.commands.system import adapter_names
 from convergedon.demo import past
 from convergedon.demo.stage import (
     BASES,

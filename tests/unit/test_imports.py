@@ -18,7 +18,7 @@ MAY_USE = {
     "mediation": {"mediation", "adapters", "handlers", "core"},
     "demo": {"demo", "mediation", "adapters", "handlers", "core"},
 }
-WIRES = {"core/app.py", "core/cli.py"}
+WIRES = {"core/app.py", *(str(file.relative_to(ROOT)) for file in (ROOT / "core" / "commands").glob("*.py"))}
 """What builds and starts the rest: it imports inside functions, when it is called."""
 FILES = sorted(file.relative_to(ROOT) for folder in MAY_USE for file in (ROOT / folder).rglob("*.py"))
 

@@ -288,7 +288,7 @@ while True: time.sleep(60)
 def test_the_end_of_its_terminal_is_the_end_of_up_and_any_other_hangup_is_passed_on(closed: bool, said: bytes) -> None:
     code = """
 import asyncio, signal, sys
-from convergedon.core.cli import _on_hangup
+from convergedon.core.commands.system import _on_hangup
 class Supervisor:
     def pass_on(self, number, group):
         print("HUP", group, flush=True)
@@ -302,7 +302,7 @@ asyncio.run(main())
     if pid == 0:
         os.execv(sys.executable, [sys.executable, "-P", "-c", code])
     heard = b""
-    while b"ready" not in heard:
+    while b"ready\r\n" not in heard:  # the whole line: its end would be written to a terminal that is gone
         heard += os.read(terminal, 100)
     if closed:
         os.close(terminal)
