@@ -83,8 +83,11 @@ class Poster:
         if not connection.is_idle():
             await connection.aclose()
             return
+        before = self._idle.pop(who, None)  # of another post at the same time
         self._idle[who] = connection
-        if len(self._idle) > KEPT:
+        if before:
+            await before.aclose()
+        elif len(self._idle) > KEPT:
             await self._idle.popitem(last=False)[1].aclose()
 
     async def tidy(self) -> None:

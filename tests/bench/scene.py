@@ -64,7 +64,8 @@ class Listener:
                 await self._bell.wait()
 
     async def quiet(self) -> None:
-        """Wait until nothing comes any more."""
+        """Wait until something has come, and then nothing any more. Raises TimeoutError when nothing comes at all."""
+        await self.until(lambda *_: True)
         heard = -1
         while heard < len(self.heard):
             heard = len(self.heard)

@@ -65,8 +65,11 @@ class Scene:
         return Intent(f"{service}-{instance}", "acme", "pe1", service, instance, values, time.time() + 30)
 
     async def told(self, kind: str) -> Any:
+        """The first that is told of a link; of the device itself it may be told that it is no more silent."""
         async with asyncio.timeout(20):
-            while not (found := [each for each in self.heard.seen if each.kind == kind]):
+            while not (
+                found := [each for each in self.heard.seen if each.kind == kind and each.key.startswith("link:")]
+            ):
                 await self.heard.until(len(self.heard.seen) + 1, 1)
         return found[0]
 

@@ -129,10 +129,7 @@ class Site:
                 await asyncio.sleep(0.02)
 
     async def ended_though_killed(self, run: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """The end of a run, or where it waits for a person, while both workers are killed at each step that it takes.
-
-        The steps at which they were, are told too.
-        """
+        """The end of a run while both workers are killed at each step that it takes, and which steps those were."""
         steps: list[str] = []
         while True:
             now = await self.until(f"{REPAIRS}/workflowRun", lambda one: one["id"] == run["id"])
@@ -140,7 +137,7 @@ class Site:
             if fresh:
                 steps += fresh
                 await self.kill_workers()
-            elif "endedAt" in now or now["state"] == "waitingForApproval":
+            elif "endedAt" in now:
                 return now, steps
             await asyncio.sleep(0.02)
 
