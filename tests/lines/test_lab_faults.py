@@ -20,6 +20,7 @@ from convergedon.adapters.lab import FAULTS, Lab, Receivers
 from convergedon.adapters.labcontrol import FILE, Control, ask
 from convergedon.core import cli
 from convergedon.core import up as up_system
+from convergedon.core.commands.lab import LAB_FAULTS
 from convergedon.core.errors import Invalid, NotFound, Unavailable
 from convergedon.core.settings import load
 from convergedon.core.tokens import issue
@@ -271,7 +272,7 @@ async def test_only_who_reads_the_labs_folder_commands_it(tmp_path: Path) -> Non
 
 
 def test_the_command_offers_the_faults_that_there_are() -> None:
-    assert set(cli.LAB_FAULTS) == set(FAULTS)
+    assert set(LAB_FAULTS) == set(FAULTS)
 
 
 async def test_without_receivers_nothing_is_sent_and_that_is_said(tmp_path: Path) -> None:

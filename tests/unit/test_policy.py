@@ -16,7 +16,8 @@ from uuid import UUID
 import orjson
 import pytest
 
-from convergedon.core import cli, engines, policy, settings
+from convergedon.core import engines, policy, settings
+from convergedon.core.commands import system
 from convergedon.core.errors import Forbidden, Misconfigured, Unavailable
 from convergedon.core.policy import Bundle, Closed, Decision, Embedded, OpaServer, Policy, Subject
 
@@ -361,8 +362,8 @@ def test_a_server_may_say_which_bundles_it_answers_from(provenance: Any, named: 
 
 def test_up_says_that_nothing_is_allowed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It runs all the same; with policies that can be used it says nothing."""
-    cli._warn(settings.load(policies=tmp_path))
-    cli._warn(settings.load())
+    system._warn(settings.load(policies=tmp_path))
+    system._warn(settings.load())
 
     said = capsys.readouterr().err
     assert said.count("\n") == 1

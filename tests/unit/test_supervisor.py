@@ -289,6 +289,7 @@ def test_the_end_of_its_terminal_is_the_end_of_up_and_any_other_hangup_is_passed
     code = """
 import asyncio, signal, sys
 from convergedon.core.commands.system import _on_hangup
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it, and that is handed down
 class Supervisor:
     def pass_on(self, number, group):
         print("HUP", group, flush=True)

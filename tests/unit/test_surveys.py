@@ -17,7 +17,7 @@ from convergedon.handlers.surveys import Invitation, Links, link, nps
 from convergedon.mediation.privacy import MASKS, masked
 
 KEY, OLD = b"k" * 32, b"o" * 32
-ONE = Invitation("acme", "northwind", "productOrder", "51c0", int(time()) + 60)
+ONE = Invitation("acme", "northwind", "productOrder", "51c0", int(time()) + 86_400)
 WORDS = st.text(min_size=1, max_size=40)
 
 
