@@ -26,7 +26,7 @@ import httpx
 import yaml
 from rich.console import Console
 
-from convergedon.core import activation, bundles
+from convergedon.core import activation, bundles, tasks
 from convergedon.core.bundles import Bundle
 from convergedon.core.errors import Misconfigured, Unavailable
 from convergedon.core.settings import Settings
@@ -142,8 +142,7 @@ def activating(scene: Scene, story: Story, editions: Sequence[Bundle]) -> Engine
         try:
             yield
         finally:
-            turning.cancel()
-            await asyncio.wait([turning])
+            await tasks.end([turning])
         if not turning.cancelled():
             turning.result()
         story.say(f"activating: {times} times other policies were put in force in every process")

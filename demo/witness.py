@@ -36,6 +36,7 @@ from convergedon.core.policy import Subject
 from convergedon.core.relay import Relay
 from convergedon.core.seals import Seals
 from convergedon.core.store import Record, Store
+from convergedon.core.tasks import end
 from convergedon.demo.stage import PATIENCE, Element, Listener, Place
 from convergedon.handlers import hub
 from convergedon.handlers.apis import APIS
@@ -394,5 +395,4 @@ async def staged(place: Place) -> AsyncIterator[Scene]:
         try:
             yield scene
         finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            await end([watching])

@@ -21,6 +21,7 @@ from convergedon.adapters.snmp.asking import Column, Engines, Peer
 from convergedon.adapters.snmp.counters import Interface, Reading, between, record
 from convergedon.core import trace
 from convergedon.core.errors import Unavailable
+from convergedon.core.tasks import end
 
 SYSTEM_UPTIME = "1.3.6.1.2.1.1.3"
 NAME, DISCONTINUITY, HIGH_SPEED = 1, 19, 15
@@ -62,9 +63,7 @@ class Polling:
             self._tasks = [asyncio.create_task(self._attend(device)) for device in self._devices]
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
         self._tasks = []
         self._engines.close()
 
