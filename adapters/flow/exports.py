@@ -14,10 +14,9 @@ from time import monotonic
 from typing import Any, TypeGuard
 
 from netflume import Decoder, flow_endpoints
-from netflume.parse import TemplateStore
 
 from convergedon.adapters.flow import sequences
-from convergedon.adapters.flow.sampling import Place, Rate, Rates, Sampling, sampled
+from convergedon.adapters.flow.sampling import Place, Rate, Rates, Sampling, Templates, sampled
 from convergedon.adapters.flow.sequences import STREAMS, Sequences
 from convergedon.adapters.flow.totals import Totals
 
@@ -66,7 +65,7 @@ class Exports:
     def __init__(self, drop: Drop, clock: Callable[[], float] = monotonic) -> None:
         # Its gap events can be false, where templates are missing or datagrams overtake each other
         self._decoder = Decoder(track_sequence=False, track_sampling=False)  # type: ignore[no-untyped-call]
-        self._decoder.templates = TemplateStore(TEMPLATES)  # type: ignore[no-untyped-call]
+        self._decoder.templates = Templates(TEMPLATES)  # type: ignore[no-untyped-call]
         self._learned = 0
         self._drop = drop
         self._kept: OrderedDict[Place, deque[bytes]] = OrderedDict()

@@ -1,26 +1,36 @@
 """By what the counts of a sampling exporter are multiplied: what it said of its samplers, in a header or in options.
 
-An exporter may have several samplers in one observation domain. A record then names its own: by a sampler, a selector
-(RFC 5477), or a selection sequence that was said to end in one. One that names none, or one of which nothing was said,
-has the domain's rate, if the domain has a single one.
+An exporter may have several samplers in one observation domain. A record then names its own: by a sampler, a selector,
+or a selection sequence (RFC 5476, 5477), through whose selectors its packets went one after the other: their rates
+multiply. One that names none, or one of which nothing was said, has the domain's rate, if the domain has a single one.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import prod
 from typing import Any
+
+from netflume.parse import TemplateStore
 
 PLACES = 10_000
 SAMPLERS = 256
 MOST = 1 << 20
+LONGEST_CHAIN = 16
+"""Selectors of a sequence; RFC 5476 names two."""
 SAMPLER_NAMES = ("sampler_id", "selector_id")
 ANY = None
 SELECTION_SEQUENCE = "ie301"
+SELECTOR = "selector_id"
+AGAIN = "+"
+"""Between the name of a field that is in an options template more than once, and which time it is."""
+PROPERTY_MATCH = 5
+"""The algorithm of a selector that takes what matches: what is left out is no part of what is counted."""
 PROBABILITY = "ie311"
 INTERVALS = ("sampling_interval", "sampler_interval")
 TAKEN_AND_LEFT = (("sampling_packet_interval", "sampling_packet_space"), ("ie307", "ie308"))
@@ -39,22 +49,62 @@ Rate = int | Fraction
 
 @dataclass
 class Rates:
-    """Of one place: sampler -> rate, of the domain as a whole under ``ANY``; and which sampler ends a sequence."""
+    """Of one place: sampler -> rate, of the domain as a whole under ``ANY``; and the selectors of each sequence."""
 
     by_sampler: dict[int | None, Rate] = field(default_factory=dict)
-    by_sequence: dict[int, int] = field(default_factory=dict)
+    by_sequence: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    of_sequences: dict[int, Rate | None] = field(default_factory=dict)
+    """What the rates of each sequence's selectors come to; None where one of several is not known."""
+    several: frozenset[Rate] = frozenset()
+    """The rates that a record may have which does not say its own."""
+    greatest: Rate = 1
 
-    @property
-    def greatest(self) -> Rate:
-        return max(self.by_sampler.values(), default=1)
+    def add_up(self) -> None:
+        """After something changed."""
+        self.of_sequences = {
+            sequence: self._through(chain)
+            for sequence, chain in self.by_sequence.items()
+            if len(chain) > 1 or chain[0] in self.by_sampler
+        }
+        of_chains = {rate for rate in self.of_sequences.values() if rate is not None}
+        self.several = frozenset(of_chains or self.by_sampler.values())
+        self.greatest = max((*of_chains, *self.by_sampler.values()), default=1)
 
-    def sampler(self, record: Mapping[str, Any]) -> int | None:
-        """The one that a record names."""
-        for name in SAMPLER_NAMES:
-            if isinstance(found := record.get(name), int):
-                return found
-        sequence = record.get(SELECTION_SEQUENCE)
-        return self.by_sequence.get(sequence, ANY) if isinstance(sequence, int) else ANY
+    def _through(self, chain: Sequence[int]) -> Rate | None:
+        found = [self.by_sampler[one] for one in chain if one in self.by_sampler]
+        return _believed(prod(map(Fraction, found))) if len(found) == len(chain) else None
+
+
+def sampler(record: Mapping[str, Any]) -> int | None:
+    """The one that a record names."""
+    for name in SAMPLER_NAMES:
+        if isinstance(found := record.get(name), int):
+            return found
+    return ANY
+
+
+class Templates(TemplateStore):  # type: ignore[misc]
+    """Templates in which no field of an option takes the place of another of its name: a sequence names selectors."""
+
+    def put(self, exporter: Any, domain: Any, tid: Any, fields: Any, options: bool = False) -> Any:
+        if options:
+            fields = _numbered(fields)
+        return super().put(exporter, domain, tid, fields, options)
+
+
+def _numbered(fields: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    times: Counter[str] = Counter()
+    found = []
+    for name, *rest in fields:
+        times[name] += 1
+        found.append((name if times[name] == 1 else f"{name}{AGAIN}{times[name]}", *rest))
+    return found
+
+
+def _chain(option: Mapping[str, Any]) -> tuple[int, ...]:
+    """The selectors that an option names, in their order; none where they are more than anybody has."""
+    found = [value for name, value in option.items() if name.partition(AGAIN)[0] == SELECTOR]
+    return tuple(found) if len(found) <= LONGEST_CHAIN and all(isinstance(one, int) for one in found) else ()
 
 
 class Sampling:
@@ -65,18 +115,20 @@ class Sampling:
 
     def note(self, place: Place, option: Mapping[str, Any]) -> None:
         """Take in what an option record says of sampling, if it does; one in a million is believed at most."""
-        said = rate(option)
-        sequence, selector = option.get(SELECTION_SEQUENCE), option.get("selector_id")
-        if said is None and not (isinstance(sequence, int) and isinstance(selector, int)):
+        said = 1 if option.get("selector_algorithm") == PROPERTY_MATCH else rate(option)
+        sequence = option.get(SELECTION_SEQUENCE)
+        chain = _chain(option) if isinstance(sequence, int) else ()
+        if said is None and not chain:
             return
         rates = self._places.setdefault(place, Rates())
         self._places.move_to_end(place)
         if len(self._places) > PLACES:
             self._places.popitem(last=False)
-        if isinstance(sequence, int) and isinstance(selector, int):
-            _put(rates.by_sequence, sequence, selector)
+        changed = bool(chain) and _put(rates.by_sequence, sequence, chain)
         if said is not None:
-            _put(rates.by_sampler, rates.sampler(option), said)
+            changed |= _put(rates.by_sampler, chain[-1] if chain else sampler(option), said)
+        if changed:
+            rates.add_up()
 
     def rates(self, place: Place) -> Rates:
         return self._places.get(place, NONE)
@@ -85,35 +137,43 @@ class Sampling:
 NONE = Rates()
 
 
-def _put(known: dict[Any, Any], name: int | None, value: Rate) -> None:
+def _put(known: dict[Any, Any], name: Any, value: Any) -> bool:
+    """Whether that is new."""
+    if known.get(name) == value:
+        return False
     known[name] = value
     if len(known) > SAMPLERS:
         del known[next(iter(known))]
+    return True
 
 
 def sampled(flow: Mapping[str, Any], rates: Rates) -> Rate | None:
     """By what a record's counts are multiplied: as it says itself, as its sampler was said to, or as all do.
 
-    None where it names a sampler of which nothing was said, and those of which something was differ.
+    None where it names a sampler or a sequence of which too little was said, and those of which enough was differ.
     """
     if not SAYS_ITSELF.isdisjoint(flow) and (own := rate(flow)) is not None:
         return own
     if not rates.by_sampler:
         return 1
-    sampler = rates.sampler(flow)
-    named = rates.by_sampler.get(sampler) or rates.by_sampler.get(ANY)
-    if named is not None:
-        return named
-    several = set(rates.by_sampler.values())
-    if len(several) == 1:
-        return several.pop()
-    return None if sampler is not ANY else 1
+    sequence, named = flow.get(SELECTION_SEQUENCE), sampler(flow)
+    if sequence in rates.of_sequences:
+        return rates.of_sequences[sequence]
+    if (found := rates.by_sampler.get(named) or rates.by_sampler.get(ANY)) is not None:
+        return found
+    if len(rates.several) == 1:
+        return next(iter(rates.several))
+    return None if sequence is not None or named is not ANY else 1
 
 
 def rate(said: Mapping[str, Any]) -> Rate | None:
     """What a record says of a sampler, whichever way its exporter words it; None where it says nothing believable."""
     found = _fraction(said)
-    if found is None or not 1 <= found <= MOST:
+    return None if found is None else _believed(found)
+
+
+def _believed(found: Fraction) -> Rate | None:
+    if not 1 <= found <= MOST:
         return None
     return int(found) if found.denominator == 1 else found
 

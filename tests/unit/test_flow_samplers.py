@@ -96,6 +96,78 @@ def test_a_record_that_names_its_selection_sequence_has_the_rate_of_the_selector
     assert exporter.flows(SEQUENCE, 71, 72) == [10_000, 100_000]
 
 
+def systematic(exporter: Exporter, selector: int, space: int) -> None:
+    exporter.say((SELECTOR, (305, 4), (306, 4)), whole(selector, 8), whole(1, 4), whole(space, 4))
+
+
+def sequence(exporter: Exporter, number: int, *selectors: int) -> None:
+    """A Selection Sequence Report Interpretation: of an observation point, and the selectors one after the other."""
+    fields = (SEQUENCE, (138, 4), *(SELECTOR for _ in selectors))
+    exporter.say(fields, whole(number, 8), whole(3, 4), *(whole(one, 8) for one in selectors))
+
+
+@pytest.mark.parametrize("sequence_first", [True, False])
+def test_the_rates_of_a_chain_of_selectors_multiply(exporter: Exporter, sequence_first: bool) -> None:
+    """One in ten, of these one in five, and of these two in three, whichever is told first."""
+    if sequence_first:
+        sequence(exporter, 7, 1, 2, 3)
+    systematic(exporter, 1, 9)
+    systematic(exporter, 2, 4)
+    exporter.say((SELECTOR, (309, 4), (310, 4)), whole(3, 8), whole(2, 4), whole(3, 4))
+    sequence(exporter, 7, 1, 2, 3)
+    sequence(exporter, 8, 2, 2)
+
+    assert exporter.flows(SEQUENCE, 7, 8) == [75_000, 25_000]
+    assert not exporter.reader.unknown_samplers
+
+
+def test_a_filter_in_a_chain_takes_nothing_from_what_it_is_for(exporter: Exporter) -> None:
+    """What a property match leaves out was not to be counted (RFC 5475, 6.1)."""
+    exporter.say((SELECTOR, ALGORITHM, (8, 4)), whole(5, 8), whole(5, 2), ENDS[:4])
+    systematic(exporter, 1, 99)
+    sequence(exporter, 7, 5, 1)
+    sequence(exporter, 9, 1, 5)
+
+    assert exporter.flows(SEQUENCE, 7, 9) == [100_000, 100_000]
+
+
+def test_a_chain_of_which_a_link_is_not_known_is_counted_as_unknown_until_it_is(exporter: Exporter) -> None:
+    systematic(exporter, 1, 9)
+    sequence(exporter, 7, 1, 2)
+    before, unknown = exporter.flows(SEQUENCE, 7), exporter.reader.unknown_samplers
+    systematic(exporter, 2, 4)
+
+    assert (before, unknown) == ([1000], 1)
+    assert exporter.flows(SEQUENCE, 7) == [50_000]
+    assert exporter.reader.unknown_samplers == 1
+
+
+def test_the_only_chain_of_a_domain_is_that_of_records_that_name_none(exporter: Exporter) -> None:
+    systematic(exporter, 1, 9)
+    systematic(exporter, 2, 4)
+    sequence(exporter, 7, 1, 2)
+
+    assert exporter.flows(None, 0) == [50_000]
+
+
+def test_a_sequence_that_nothing_was_said_of_is_counted_as_unknown(exporter: Exporter) -> None:
+    for selector, space in ((1, 9), (2, 99)):
+        systematic(exporter, selector, space)
+
+    assert exporter.flows(SEQUENCE, 70) == [1000]
+    assert exporter.reader.unknown_samplers == 1
+
+
+@pytest.mark.parametrize("links", [3, 17], ids=["more than one in a million", "more selectors than anybody has"])
+def test_a_chain_that_no_exporter_has_is_not_believed(exporter: Exporter, links: int) -> None:
+    systematic(exporter, 1, 9 if links == 17 else 999)
+    systematic(exporter, 2, 4)
+    sequence(exporter, 7, *[1] * links)
+
+    assert exporter.flows(SEQUENCE, 7) == [1000]
+    assert exporter.reader.unknown_samplers == 1
+
+
 def test_the_only_selector_of_a_domain_is_that_of_records_that_name_none(exporter: Exporter) -> None:
     exporter.say((SELECTOR, (305, 4), (306, 4)), whole(1, 8), whole(1, 4), whole(9, 4))
 
