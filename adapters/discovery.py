@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from importlib.metadata import EntryPoint, distribution, entry_points
+from importlib.metadata import distribution, entry_points
 from typing import Any
 
 import convergedon.adapters
 from convergedon.adapters.contract import Adapter, Device
+from convergedon.core import plugins
 from convergedon.core.errors import Misconfigured
 from convergedon.core.settings import Settings
 
@@ -26,18 +26,11 @@ def adapters() -> dict[str, Factory]:
     Misconfigured when another distribution takes a name that is taken.
     """
     ours = {
-        module.name: _ours(module.name)
+        module.name: f"convergedon.adapters.{module.name}"
         for module in pkgutil.iter_modules(convergedon.adapters.__path__)
         if module.ispkg and module.name != KIT
     }
-    found = dict(ours)
-    for entry in entry_points(group=GROUP):
-        if entry.name in found:
-            raise Misconfigured(
-                f"adapter {entry.name} of {entry.value} has a name that is taken: uninstall one of the two"
-            )
-        found[entry.name] = _theirs(entry)
-    return found
+    return plugins.factories("adapter", GROUP, ours)
 
 
 def require(name: str) -> Factory:
@@ -71,23 +64,3 @@ def listed(settings: Settings) -> list[dict[str, Any]]:
             about |= {"performs": None, "capabilities": [], "words": str(error)}
         found.append(about)
     return found
-
-
-def _ours(name: str) -> Factory:
-    def create(settings: Settings, devices: Mapping[str, Device]) -> Adapter:
-        made: Adapter = importlib.import_module(f"convergedon.adapters.{name}").create(settings, devices)
-        return made
-
-    return create
-
-
-def _theirs(entry: EntryPoint) -> Factory:
-    def create(settings: Settings, devices: Mapping[str, Device]) -> Adapter:
-        try:
-            factory = entry.load()
-        except (ImportError, AttributeError) as error:
-            raise Misconfigured(f"adapter {entry.name} ({entry.value}) cannot be imported: {error}") from error
-        made: Adapter = factory(settings, devices)
-        return made
-
-    return create

@@ -8,7 +8,6 @@ ours, the second that it is stored, so that a cut tail shows. ``core/checkpoints
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,11 +24,11 @@ import structlog
 from convergedon.core import metrics, persons, trace
 from convergedon.core.bus import Bus, Consumer, Message, token
 from convergedon.core.errors import ConvergedonError
+from convergedon.core.gathering import Writing
 from convergedon.core.matching import conjuncts
 from convergedon.core.persons import Name, Persons
 from convergedon.core.policy import Decision, made
 from convergedon.core.store import Kind, Record, Store
-from convergedon.core.tasks import end
 
 log = structlog.get_logger()
 
@@ -41,8 +40,6 @@ START = "0" * 64
 BATCH = 500
 CARRIED = 200
 """Records in one message: far below the size that a bus takes."""
-GATHER = 0.1
-"""Seconds in which records gather into one write; so much of the record a killed process may take with it."""
 EARLY, LATE = 60.0, 3600.0
 """Seconds before and after a decision within which the records of what was done by it are looked for."""
 LONGEST = 32_768
@@ -225,8 +222,7 @@ class Audit:
         self._waiting: list[Entry] = []
         self._chained: list[Record] = []
         self._lost = 0
-        self._bell = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._writing = Writing(self._flush, self._waits)
 
     def record(
         self,
@@ -250,28 +246,17 @@ class Audit:
             detail = {**decision.told, **detail}
         id = decision.id if decision else ""
         self._waiting.append(Entry(time(), trace.trace_id(), tenant, subject, what, on, outcome, id, detail))
-        self._bell.set()
+        self._writing.ring()
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(self._write())
+        await self._writing.start()
 
     async def stop(self) -> None:
-        if self._task:
-            await end([self._task])
         with contextlib.suppress(ConvergedonError):
-            await self._flush()
+            await self._writing.stop()
 
-    async def _write(self) -> None:
-        while True:
-            await self._bell.wait()
-            await asyncio.sleep(GATHER)
-            self._bell.clear()
-            try:
-                await self._flush()
-            except ConvergedonError as error:
-                log.warning("audit waits", reason=str(error), waiting=len(self._waiting))
-                await asyncio.sleep(0.5)
-                self._bell.set()
+    def _waits(self, error: ConvergedonError) -> None:
+        log.warning("audit waits", reason=str(error), waiting=len(self._waiting))
 
     async def _flush(self) -> None:
         """Write what waits, batch by batch. A batch that could not be written is written again as it was."""

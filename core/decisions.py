@@ -6,7 +6,6 @@ nowhere else: an audit record has a decision's id and a keyed hash of its questi
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
@@ -23,13 +22,11 @@ import structlog
 from convergedon.core import metrics
 from convergedon.core.bus import Bus, token
 from convergedon.core.errors import ConvergedonError, NotFound
+from convergedon.core.gathering import Writing
 from convergedon.core.policy import Decision, made
-from convergedon.core.tasks import end
 
 log = structlog.get_logger()
 
-GATHER = 0.1
-"""Seconds in which decisions gather into one message; so much of the log a killed process may take with it."""
 BATCH_BYTES = 400_000
 LARGEST = 800_000
 """Bytes that a question may have: NATS takes a million in one message."""
@@ -66,8 +63,7 @@ class DecisionLog:
         self._waiting: deque[Waiting] = deque()
         self._batch: list[Waiting] = []
         self._bytes = 0
-        self._bell = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._writing = Writing(self._flush, self._waits)
 
     def take(self, decision: Decision, tenant: str, question: bytes) -> None:
         if self._bytes > WAITING_BYTES:
@@ -76,33 +72,25 @@ class DecisionLog:
         one = (tenant, decision, question)
         self._waiting.append(one)
         self._bytes += _size(one)
-        self._bell.set()
+        self._writing.ring()
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(self._write())
+        await self._writing.start()
 
     async def stop(self) -> None:
         """Store what was taken. Of what the bus does not take now, the number is logged."""
-        if self._task:
-            await end([self._task])
         try:
-            await self._flush()
+            await self._writing.stop()
         except ConvergedonError as error:
-            count = len(self._batch) + len(self._waiting)
-            metrics.UNLOGGED.labels("the bus is away").inc(count)
-            log.warning("decisions are not logged", count=count, reason=str(error))
+            metrics.UNLOGGED.labels("the bus is away").inc(self._count)
+            log.warning("decisions are not logged", count=self._count, reason=str(error))
 
-    async def _write(self) -> None:
-        while True:
-            await self._bell.wait()
-            await asyncio.sleep(GATHER)
-            self._bell.clear()
-            try:
-                await self._flush()
-            except ConvergedonError as error:
-                log.info("decisions wait", reason=str(error), waiting=len(self._waiting) + len(self._batch))
-                await asyncio.sleep(0.5)
-                self._bell.set()
+    @property
+    def _count(self) -> int:
+        return len(self._batch) + len(self._waiting)
+
+    def _waits(self, error: ConvergedonError) -> None:
+        log.info("decisions wait", reason=str(error), waiting=self._count)
 
     async def _flush(self) -> None:
         while self._batch or self._waiting:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from convergedon.core import settings
+from convergedon.core import plugins, settings
 from convergedon.core.errors import Misconfigured, Refused, Unavailable
 from convergedon.mediation.telling import rules
 from convergedon.mediation.telling.channels import discovery
@@ -261,7 +261,7 @@ class Pager:
 
 def plugged(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     entry = EntryPoint(name, value, discovery.GROUP)
-    monkeypatch.setattr(discovery, "entry_points", lambda group: [entry] if group == discovery.GROUP else [])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [entry] if group == discovery.GROUP else [])
 
 
 async def test_a_kind_of_somebody_elses_is_one_like_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
