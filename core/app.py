@@ -31,6 +31,7 @@ from convergedon.core import (
     explaining,
     keys,
     logs,
+    parking,
     peers,
     persons,
     policy,
@@ -64,6 +65,8 @@ Opened = TypeVar("Opened")
 PATIENCE = 30.0
 COMMAND = "command"
 LAB_METERING = "metering.yaml"
+PAGE = 100
+"""Parked messages that a command has in hand at a time."""
 
 
 @asynccontextmanager
@@ -85,6 +88,7 @@ def _bus(settings: Settings, role: str) -> NatsBus:
     keep = {
         "DECISIONS": Keep(settings.decision_age, settings.decision_bytes),
         "METERED": Keep(0, settings.metered_bytes),
+        "PARKED": Keep(0, settings.parked_bytes),
     }
     url = settings.nats_url.get_secret_value()
     return NatsBus(url, f"convergedon-{role}", {} if role == COMMAND else keep, peers.nats_options(settings))
@@ -234,6 +238,7 @@ async def readiness_of(
     for name, ask in {**asked, "issuer": verifier.ping}.items() if settings.issuer else asked.items():
         components[name] = await _state(ask)
     components["policy"] = {**components["policy"], "revision": rules.revision}
+    components["parked"] = await _parked(settings, bus)
     return all(component["state"] == "ready" for component in components.values()), components
 
 
@@ -249,6 +254,16 @@ async def _policies(bus: Bus, rules: Policy) -> None:
             closed = [one.words for one in await activation.running(bus) if one.state == "closed"]
     if closed:
         raise Unavailable("; ".join(closed))
+
+
+async def _parked(settings: Settings, bus: Bus) -> Mapping[str, Any]:
+    """How full the stream of parked messages is; of a bus that does not answer another component tells."""
+    try:
+        async with asyncio.timeout(3):
+            room = await parking.room(bus, settings.parked_bytes)
+    except (Unavailable, TimeoutError):
+        return {"state": "ready"}
+    return {"state": room.state, "bytes": room.bytes, **({"reason": room.words} if room.words else {})}
 
 
 async def _state(ask: Callable[[], Awaitable[None]]) -> Mapping[str, Any]:
@@ -708,20 +723,50 @@ async def topology_import(settings: Settings, file: Path) -> str:
     return f"{plan.tenant}: {', '.join(f'{done[what]} {what}' for what in ('added', 'changed', 'removed', 'same'))}"
 
 
-async def parked_list(settings: Settings) -> Iterable[Mapping[str, Any]]:
+async def parked_list(settings: Settings, most: int) -> Iterable[Mapping[str, Any]]:
+    """The oldest so many."""
     async with connected(settings, COMMAND) as (_, bus):
-        return [asdict(message) for message in await bus.parked()]
+        return [asdict(message) for message in await bus.parked(most)]
 
 
 async def parked_retry(settings: Settings, ids: list[str]) -> str:
     """Raises NotFound for an id that is not parked."""
-    if not all(id.isdigit() for id in ids):
-        raise Misconfigured("an id of a parked message is a number")
     async with connected(settings, COMMAND) as (_, bus):
-        wanted = [int(id) for id in ids] or [message.id for message in await bus.parked()]
+        wanted = _ids(ids) or [id async for id in _all_parked(bus)]
         for id in wanted:
             await bus.retry(id)
     return f"{len(wanted)} messages go back to where they came from"
+
+
+async def parked_drop(settings: Settings, ids: list[str], everything: bool) -> str:
+    """Raises NotFound for an id that is not parked."""
+    from convergedon.handlers.console.reading import tenant_of
+
+    if bool(ids) == everything:
+        raise Misconfigured("say which parked messages are to go for good: their ids, or --all")
+    count = 0
+    async with connected(settings, COMMAND) as (store, bus), _recording(store, bus, COMMAND) as (writer, _):
+        for id in _ids(ids) or [id async for id in _all_parked(bus)]:
+            gone = await bus.drop(id)
+            tenant, who = tenant_of(gone.body), _operator()
+            writer.record("message.dropped", tenant, who, gone.subject, "done", reason=gone.reason, parked=id)
+            count += 1
+    return f"{count} messages are gone for good"
+
+
+def _ids(given: list[str]) -> list[int]:
+    if not all(id.isdigit() for id in given):
+        raise Misconfigured("an id of a parked message is a number")
+    return [int(id) for id in given]
+
+
+async def _all_parked(bus: Bus) -> AsyncIterator[int]:
+    """The ids of what is parked now; not all of the messages are held at once."""
+    last = 0
+    while page := await bus.parked(PAGE, last):
+        for message in page:
+            yield message.id
+        last = page[-1].id
 
 
 async def hub_list(settings: Settings) -> Iterable[Mapping[str, Any]]:

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from time import time
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from nats.js.api import RetentionPolicy
 
 from convergedon.core import trace
 from convergedon.core.bus import STREAMS, Consumer, Message, Parked, Position, delay, dispose, stream_of
-from convergedon.core.errors import Conflict, Invalid, NotFound, Stale
+from convergedon.core.errors import Conflict, Invalid, NotFound, Stale, Unavailable
 from convergedon.core.matching import Where, matches, rank, values_at
 from convergedon.core.store import GONE, WALKED, Draft, Kind, Outgoing, Published, Record, Unsent, Written
 
@@ -257,7 +258,10 @@ class _Queue:
 
 
 class MemoryBus:
-    def __init__(self) -> None:
+    """``parked_bytes`` is what parked messages may have, together."""
+
+    def __init__(self, parked_bytes: int = 1 << 30) -> None:
+        self._parked_bytes = parked_bytes
         self._streams: dict[str, list[Said]] = defaultdict(list)
         self._ids: dict[str, set[str]] = defaultdict(set)
         self._queues: dict[str, _Queue] = {}
@@ -328,7 +332,7 @@ class MemoryBus:
         """Take the oldest message, or put it off."""
         said, queue.attempt = queue.waiting[0], queue.attempt + 1
         message = said.message
-        what, reason, after = await dispose(consumer, message, queue.attempt)
+        what, _, after = await dispose(consumer, message, queue.attempt, partial(self._park, consumer))
         if what == "later":
             await asyncio.sleep(delay(consumer, queue.attempt, after))
             return
@@ -337,10 +341,10 @@ class MemoryBus:
         stream = stream_of(message.subject)
         if STREAMS[stream].retention is RetentionPolicy.WORK_QUEUE:
             self._streams[stream].remove(said)
-        if what == "park":
-            self._park(consumer, message, reason)
 
-    def _park(self, consumer: Consumer, message: Message, reason: str) -> None:
+    async def _park(self, consumer: Consumer, message: Message, reason: str) -> None:
+        if await self.size("PARKED") + len(orjson.dumps(message.body)) > self._parked_bytes:
+            raise Unavailable("the stream PARKED is full: raise CONVERGEDON_PARKED_BYTES")
         id = max(self._parked, default=0) + 1
         stream = stream_of(message.subject)
         self._parked[id] = Parked(
@@ -379,15 +383,21 @@ class MemoryBus:
         return Counter(message.subject for message in self._streams[stream])
 
     async def size(self, stream: str) -> int:
+        if stream == "PARKED":
+            return sum(len(orjson.dumps(message.body)) for message in self._parked.values())
         return sum(len(message.text) for message in self._streams[stream])
 
-    async def parked(self) -> list[Parked]:
-        return list(self._parked.values())
+    async def parked(self, most: int = 0, beyond: int = 0) -> list[Parked]:
+        found = [message for id, message in self._parked.items() if id > beyond]
+        return found[:most] if most else found
 
-    async def retry(self, id: int) -> None:
+    async def drop(self, id: int) -> Parked:
         if id not in self._parked:
             raise NotFound(f"there is no parked message {id}")
-        parked = self._parked.pop(id)
+        return self._parked.pop(id)
+
+    async def retry(self, id: int) -> None:
+        parked = await self.drop(id)
         original = parked.headers.get("traceparent")
         headers = {"traceparent": original} if original else None
         await self.publish(parked.subject, parked.body, f"retry:{id}:{parked.parked}", headers)

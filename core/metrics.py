@@ -15,6 +15,13 @@ RELAYED = Counter("convergedon_outbox_relayed_total", "Messages published from t
 CONSUMED = Counter("convergedon_messages_total", "Messages taken from the bus.", ["stream", "result"])
 AUDIT_LOST = Counter("convergedon_audit_lost_total", "Records that found no place while store or bus were away.")
 PARKED = Counter("convergedon_parked_total", "Messages parked with a reason.", ["stream"])
+UNPARKED = Counter(
+    "convergedon_parked_refused_total", "Times a message found no room to be parked in, and came back.", ["stream"]
+)
+PARKED_BYTES = Gauge(
+    "convergedon_parked_bytes", "Bytes of the messages that are parked.", multiprocess_mode="livemostrecent"
+)
+PARKED_MOST = Gauge("convergedon_parked_bytes_limit", "Bytes that they may have.", multiprocess_mode="livemostrecent")
 DELIVERIES = Counter("convergedon_deliveries_total", "Events posted to hub listeners.", ["result"])
 DELIVERY_SECONDS = Histogram(
     "convergedon_delivery_seconds",

@@ -169,6 +169,11 @@ class Settings(BaseSettings):
         description="Bytes that what is added up for open intervals may have; from three quarters of it on they are "
         "closed before their time.",
     )
+    parked_bytes: int = Field(
+        1_073_741_824,
+        ge=1_048_576,
+        description="Bytes that parked messages may have; from half of it on `/readyz` says so. None goes for another.",
+    )
     audit_signing_key_file: Path | None = Field(
         None,
         description="File of the Ed25519 key (PEM) that signs audit checkpoints, the same for all workers; empty: one "

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 import structlog
 
-from convergedon.core import metrics, trace
+from convergedon.core import metrics, parking, trace
 from convergedon.core.bus import PARTITIONS, Consumer, Message
 from convergedon.core.errors import Stale, Unavailable
 from convergedon.core.policy import Decision, system
@@ -89,6 +89,7 @@ class Worker:
         await ordering.end_overdue(self._work)
         await cancellation.take_up_due(self._work)
         await self._delivery.attend()
+        await parking.watch(self._work.bus, self._work.settings.parked_bytes)
 
     async def close_intervals(self) -> None:
         await metering.ask(self._work)

@@ -72,7 +72,7 @@ class Rates:
 
     def _through(self, chain: Sequence[int]) -> Rate | None:
         found = [self.by_sampler[one] for one in chain if one in self.by_sampler]
-        return _believed(prod(map(Fraction, found))) if len(found) == len(chain) else None
+        return _believed(Fraction(prod(found))) if len(found) == len(chain) else None
 
 
 def sampler(record: Mapping[str, Any]) -> int | None:
@@ -83,13 +83,13 @@ def sampler(record: Mapping[str, Any]) -> int | None:
     return ANY
 
 
-class Templates(TemplateStore):  # type: ignore[misc]
+class Templates(TemplateStore):
     """Templates in which no field of an option takes the place of another of its name: a sequence names selectors."""
 
     def put(self, exporter: Any, domain: Any, tid: Any, fields: Any, options: bool = False) -> Any:
         if options:
             fields = _numbered(fields)
-        return super().put(exporter, domain, tid, fields, options)
+        return super().put(exporter, domain, tid, fields, options)  # type: ignore[no-untyped-call]
 
 
 def _numbered(fields: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

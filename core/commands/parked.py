@@ -15,12 +15,15 @@ def parked() -> None:
 
 
 @parked.command("list")
+@click.option(
+    "--most", type=click.IntRange(1), default=1000, show_default=True, help="So many at most, the oldest first."
+)
 @data_option
-def parked_list(data: Path | None) -> None:
+def parked_list(most: int, data: Path | None) -> None:
     """Show what is parked, and why."""
     from convergedon.core import app
 
-    show(ask(app.parked_list(connected(data))))
+    show(ask(app.parked_list(connected(data), most)))
 
 
 @parked.command("retry")
@@ -31,3 +34,14 @@ def parked_retry(ids: tuple[str, ...], data: Path | None) -> None:
     from convergedon.core import app
 
     show(ask(app.parked_retry(connected(data), list(ids))))
+
+
+@parked.command("drop")
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All that are parked now.")
+@data_option
+def parked_drop(ids: tuple[str, ...], everything: bool, data: Path | None) -> None:
+    """Let parked messages go for good; the audit record says which, and who did it."""
+    from convergedon.core import app
+
+    show(ask(app.parked_drop(connected(data), list(ids), everything)))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from time import time
 from uuid import uuid4
 
+import nats
 import pytest
+from nats.js.api import DiscardPolicy, StreamConfig
 
 from convergedon.core import embedded
 from convergedon.core.bus import Bus, Consumer, Keep, Message, NatsBus, delay
-from convergedon.core.errors import Invalid, Misconfigured, Refused, Stale, Unavailable
+from convergedon.core.errors import Invalid, Misconfigured, NotFound, Refused, Stale, Unavailable
 from convergedon.core.memory import MemoryBus
 from convergedon.core.store import Outgoing
 from convergedon.core.tasks import end
@@ -321,6 +323,77 @@ async def test_what_is_metered_is_refused_when_there_is_no_room_and_nothing_goes
 
     assert kept == {f"metered.acme.ip-traffic.{n}": 1 for n in range(4)}
     assert len(large["rows"]) < size <= 1 << 20
+
+
+@pytest.fixture(params=["memory", "nats"])
+async def narrow(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bus]:
+    """A bus that has room for four parked messages of a quarter of a megabyte."""
+    if request.param == "memory":
+        memory = MemoryBus(1 << 20)
+        yield memory
+        await memory.close()
+        return
+    with embedded.running(embedded.nats_command(tmp_path)) as server:
+        bus = await NatsBus(server.url, "test", {"PARKED": Keep(0, 1 << 20)}).open()
+        yield bus
+        await bus.close()
+
+
+async def test_what_finds_no_room_to_be_parked_comes_back_until_there_is_and_nothing_goes_for_it(
+    narrow: Bus, tenant: str
+) -> None:
+    """It is said to be parked when it is, once, and what comes after it waits."""
+    seen, told, bell = list[int](), list[int](), asyncio.Event()
+
+    async def refuse(message: Message) -> None:
+        seen.append(message.body["n"])
+        bell.set()
+        raise Invalid("no such thing")
+
+    def parked(message: Message, _: str) -> None:
+        told.append(message.body["n"])
+        bell.set()
+
+    async def until(are: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not are():
+                bell.clear()
+                await bell.wait()
+
+    large = "x" * 220_000
+    for n in range(6):
+        await narrow.publish(subject(tenant), {"n": n, "words": large}, f"{tenant}-{n}")
+    narrow.consume(Consumer(f"c-{tenant}", subject(tenant), refuse, pause=0.1, parked=parked))
+    await until(lambda: seen.count(4) == 3)
+    full = [one.body["n"] for one in await narrow.parked()], list(told), await narrow.size("PARKED")
+    first, second = await narrow.parked(2)
+    dropped = await narrow.drop(first.id)
+    await until(lambda: 4 in told)
+
+    assert full[:2] == ([0, 1, 2, 3], [0, 1, 2, 3])
+    assert full[2] <= 1 << 20
+    assert dropped.body["n"] == 0
+    assert [one.body["n"] for one in await narrow.parked()] == [1, 2, 3, 4]
+    assert [one.body["n"] for one in await narrow.parked(2, second.id)] == [2, 3]
+    assert told == [0, 1, 2, 3, 4]
+    with pytest.raises(NotFound, match=f"there is no parked message {first.id}"):
+        await narrow.drop(first.id)
+
+
+async def test_a_stream_that_let_the_oldest_go_lets_none_go_any_more(tmp_path: Path) -> None:
+    """As an earlier build made it; what it holds stays."""
+    earlier = StreamConfig(name="PARKED", subjects=["parked.>"], max_bytes=1 << 20, discard=DiscardPolicy.OLD)
+    with embedded.running(embedded.nats_command(tmp_path)) as server:
+        client = await nats.connect(server.url)
+        await client.jetstream().add_stream(earlier)
+        await client.jetstream().publish("parked.EVENTS.c", b"{}")
+        bus = await NatsBus(server.url, "test", {"PARKED": Keep(0, 1 << 20)}).open()
+        found = await client.jetstream().stream_info("PARKED")
+        await bus.close()
+        await client.close()
+
+    assert found.config.discard == DiscardPolicy.NEW
+    assert found.state.messages == 1
 
 
 def several(tenant: str, number: int, words: str = "") -> list[Outgoing]:

@@ -160,12 +160,13 @@ class PumpBus:
 
     async def _deliver(self, consumer: Consumer, message: Message) -> None:
         for attempt in range(1, 100):
-            what, reason, _ = await dispose(consumer, message, attempt)
-            if what == "park":
-                self.parked_.append((message, reason))
+            what, reason, _ = await dispose(consumer, message, attempt, self._park)
             if what != "later":
                 return
         raise AssertionError(f"{message.subject} came back for ever: {reason}")
+
+    async def _park(self, message: Message, reason: str) -> None:
+        self.parked_.append((message, reason))
 
     async def forget(self, stream: str, consumer: str, subject: str) -> None:
         self.consumers = [one for one in self.consumers if one.name != consumer]
