@@ -314,8 +314,9 @@ async def worker(settings: Settings, ready: Ready) -> None:
         await running.start()
         bus.consume(audit.taking(store, bus))
         _settle()
-        ready("")
-        await _until_cancelled(running.stop)
+        with _on_hangup(running.reload):
+            ready("")
+            await _until_cancelled(running.stop)
 
 
 async def _workflows(settings: Settings) -> tuple[Definition, ...]:

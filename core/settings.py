@@ -190,6 +190,13 @@ class Settings(BaseSettings):
     survey_days: float = Field(
         14, ge=0, le=365, description="Days for which customers can answer the survey in a message; 0: none is asked."
     )
+    telling_days: float = Field(
+        30,
+        ge=8,
+        le=3_650,
+        description="Days for which it is kept what customers know of problems that are over, and what became of each "
+        "letter, docs/notifications.md; longer than events are.",
+    )
     list_limit: int = Field(10_000, ge=1, description="Elements that one list may have; longer ones come in pages.")
     rate_limit: float = Field(
         0, ge=0, description="Requests a second of one caller that one gateway process takes; 0: any number."

@@ -1,7 +1,8 @@
 """What customers were told, our extension: one resource for each thing said to one customer.
 
 Beside it is kept what nobody is served: what a customer knows of each problem and when to decide again (``TELLING``),
-and which notification still has to leave through which channel (``DISPATCH``).
+and which notification still has to leave through which channel (``DISPATCH``). What is over of both goes after a while
+(mediation/telling/keeping.py).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ CUSTOMER_NOTIFICATION = Resource(
     views=_views,
     viewed=("surveyLink",),
 )
-TELLING = Kind("telling", ("id", "facts.owes"), swept=("facts.due",))
-DISPATCH = Kind("dispatch", ("id", "facts.lane"), swept=("facts.due",))
+TELLING = Kind("telling", ("id", "facts.owes"), swept=("facts.due", "facts.over"))
+DISPATCH = Kind("dispatch", ("id", "facts.lane"), swept=("facts.due", "facts.over"))
 
 API = Api("customer-notification-v1", "/convergedon-api/customerNotification/v1", (CUSTOMER_NOTIFICATION,))

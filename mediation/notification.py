@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from time import time
 from typing import Any, Literal, NamedTuple
 from uuid import NAMESPACE_URL, uuid5
 
@@ -14,6 +13,7 @@ from convergedon.handlers import surveys
 from convergedon.handlers.customer_notifications import CUSTOMER_NOTIFICATION, TELLING
 from convergedon.mediation.privacy import private
 from convergedon.mediation.telling import dispatch
+from convergedon.mediation.telling.keeping import clock
 from convergedon.mediation.work import Work
 
 
@@ -64,11 +64,6 @@ async def tell(
     made, record = await _made(work, about.tenant, body, facts, id)
     await dispatch.begin(work, record, customer)
     return Answer("made" if made else "there", record)
-
-
-def clock(work: Work) -> float:
-    """The time that telling goes by."""
-    return work.notifications.clock() if work.notifications else time()
 
 
 async def _made(

@@ -25,7 +25,7 @@ from convergedon.core.tasks import end
 from convergedon.mediation import cancellation, flapping, inventory, metering, ordering
 from convergedon.mediation.delivery import Delivery
 from convergedon.mediation.flows import FLOWS, IDLE, TOGETHER, Step, name_of, step_name
-from convergedon.mediation.telling import cases
+from convergedon.mediation.telling import cases, keeping, renewal
 from convergedon.mediation.telling.dispatch import Sending
 from convergedon.mediation.work import Work
 from convergedon.mediation.workflows import remediation
@@ -45,6 +45,7 @@ class Worker:
         self._work = work
         self._delivery = Delivery(work, self._parked)
         self._sending = Sending(work)
+        self._reloading = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -74,6 +75,11 @@ class Worker:
         await self._sending.stop()
         await self._delivery.stop()
 
+    async def reload(self) -> None:
+        """Read the rules for notifications again, and go on by them unless something is wrong with them."""
+        async with self._reloading:
+            await renewal.renew(self._work, self._sending)
+
     async def _again(self, pause: float, look: Callable[[], Awaitable[None]]) -> None:
         while True:
             await asyncio.sleep(pause)
@@ -90,6 +96,7 @@ class Worker:
         await cancellation.take_up_due(self._work)
         await self._delivery.attend()
         await parking.watch(self._work.bus, self._work.settings.parked_bytes)
+        await keeping.forget(self._work)
 
     async def close_intervals(self) -> None:
         await metering.ask(self._work)

@@ -74,7 +74,9 @@ async def _up(settings: Settings, lab: bool, workers: int) -> None:
 
 @contextmanager
 def _on_hangup(supervisor: Supervisor) -> Iterator[None]:
-    """Pass SIGHUP on to the adapters, which read devices and mappings again; the end of our terminal is our end."""
+    """Pass SIGHUP on to the adapters, which read devices and mappings again, and to the workers, which read the rules
+    for notifications again; the end of our terminal is our end.
+    """
     loop = asyncio.get_running_loop()
     in_terminal = _has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN  # as nohup has it
 
@@ -82,7 +84,8 @@ def _on_hangup(supervisor: Supervisor) -> Iterator[None]:
         if in_terminal and not _has_terminal():
             signal.raise_signal(signal.SIGTERM)
         else:
-            supervisor.pass_on(signal.SIGHUP, "adapters")
+            for group in ("adapters", "workers"):
+                supervisor.pass_on(signal.SIGHUP, group)
 
     loop.add_signal_handler(signal.SIGHUP, told)
     try:

@@ -29,8 +29,10 @@ from convergedon.handlers.resource import now
 from convergedon.handlers.service_inventory import SERVICE
 from convergedon.mediation import affected, aside, notification
 from convergedon.mediation.correlation import device_of, kind_of
-from convergedon.mediation.notification import clock, notification_id, wait_until_out
+from convergedon.mediation.notification import notification_id, wait_until_out
+from convergedon.mediation.telling import keeping
 from convergedon.mediation.telling.governance import Case, Kept, Told, Verdict, decide, window_over
+from convergedon.mediation.telling.keeping import clock
 from convergedon.mediation.telling.rules import Notifications, none
 from convergedon.mediation.work import Work
 
@@ -58,14 +60,32 @@ async def hear(work: Work, message: Message) -> None:
         record = await work.store.get(AFFECTED_PARTY.name, message.body["tenant"], message.body["id"])
     except NotFound:
         return
-    await consider(work, work.notifications, record)
-    await _settle(work, work.notifications, record)
+    new = message.body["event"]["eventType"].endswith("CreateEvent")
+    kept = await _kept(work, record, told_before=not new or record.body["status"] != "affected")
+    if kept.revision or not _is_long_over(work, record, message):
+        kept = await consider(work, work.notifications, record, kept)
+        await _settle(work, work.notifications, record, kept)
+
+
+def _is_long_over(work: Work, record: Record, message: Message) -> bool:
+    """Whether an event comes so late (a person had it tried again) that what was known of its problem may be gone."""
+    said = _instant(message.body["event"]["eventTime"])
+    return record.body["status"] != "affected" and keeping.is_past(work, said)
 
 
 async def look_after(work: Work) -> None:
     """Cases whose time has come: a hold-down, an interval, a window or quiet hours are over."""
     due = await work.store.find(TELLING.name, {"facts.due": {"$lt": clock(work)}}, limit=MOST)
     await aside.all_of(_in_time(work, case) for case in due)
+
+
+async def decide_anew(work: Work) -> None:
+    """Whatever waits, by rules that are new: it may wait longer by them, or no more.
+
+    What is summed up at the end of a window is so still.
+    """
+    waiting = await work.store.find(TELLING.name, {"facts.due": {"$gt": 0}})
+    await aside.all_of(_in_time(work, case) for case in waiting if "entries" not in case.facts)
 
 
 async def _in_time(work: Work, case: Record) -> None:
@@ -89,31 +109,34 @@ async def _go_on(work: Work, case: Record) -> None:
     else:
         given = work.notifications or none()  # what waits when the rules are taken away is told in its time
         record = await work.store.get(AFFECTED_PARTY.name, case.tenant, case.id)
-        await consider(work, given, record)
-        await _settle(work, given, record)
+        await _settle(work, given, record, await consider(work, given, record, case))
 
 
 # one case
 
 
-async def consider(work: Work, rules: Notifications, record: Record) -> None:
-    """Decide what is to be told of a problem to its customer now, and do it. Raises Stale or Unavailable."""
-    kept = await _kept(work, record)
+async def consider(work: Work, rules: Notifications, record: Record, kept: Record | None = None) -> Record:
+    """Decide what is to be told of a problem to its customer now, and do it; returns what is kept of the case then.
+
+    Raises Stale or Unavailable.
+    """
+    kept = written = kept or await _kept(work, record)
     for _ in range(STEPS):
-        verdict = await _verdict(work, rules, record, kept)
+        case, verdict = await _verdict(work, rules, record, kept)
         if verdict.what == "tell":
-            verdict, kept = await _tell(work, rules, record, kept, verdict)
+            if kept is not written:
+                kept = written = await _write(work, kept)
+            verdict, kept = await _tell(work, rules, record, kept, case, verdict)
         if verdict.what == "tell":
-            continue
+            continue  # what was told is noted together with what is decided next
         if verdict.what == "summarise":
             await _keep_for_summary(work, record, verdict)
-        await _note(work, record, kept, verdict)
-        return
+        return await _note(work, record, written, kept, verdict)
     raise Unavailable(f"affectedParty {record.id} changes too fast")
 
 
-async def _kept(work: Work, record: Record) -> Record:
-    """What is kept of the case so far; what was told before there were rules counts."""
+async def _kept(work: Work, record: Record, told_before: bool = True) -> Record:
+    """What is kept of the case so far; what was told before there were rules counts, if anything can have been."""
     try:
         return await work.store.get(TELLING.name, record.tenant, record.id)
     except NotFound:
@@ -121,7 +144,7 @@ async def _kept(work: Work, record: Record) -> Record:
     customer = _customer(record)
     facts = {"customer": customer, "number": 0, "seen": clock(work), "believed": {}, "carrier": trace.headers()}
     new = Record(TELLING.name, record.id, record.tenant, {}, facts)
-    said = await _said(work, record, customer, "serviceAffected")
+    said = await _said(work, record, customer, "serviceAffected") if told_before else None
     if said is None:
         return new
     over = await _said(work, record, customer, "serviceRestored")
@@ -136,15 +159,13 @@ async def _said(work: Work, record: Record, customer: str, type_: str) -> Record
     return None
 
 
-async def _verdict(
-    work: Work, rules: Notifications, record: Record, kept: Record, quiet: Kept | None = None
-) -> Verdict:
+async def _verdict(work: Work, rules: Notifications, record: Record, kept: Record) -> tuple[Case, Verdict]:
     """What would be told is only told if no window keeps it back: those are looked for last, as they take looking."""
     case, ways, moment = await _case(work, record, kept), rules.of(record.tenant, _customer(record)), rules.clock()
-    verdict = decide(case, ways.rules, moment, None, quiet)
-    if verdict.what == "tell" and case.going_on:
-        verdict = decide(case, ways.rules, moment, await _window(work, rules, record, moment), quiet)
-    return verdict
+    verdict = decide(case, ways.rules, moment)
+    if verdict.what == "tell" and case.going_on and (window := await _window(work, rules, record, moment)):
+        verdict = decide(case, ways.rules, moment, window)
+    return case, verdict
 
 
 async def _case(work: Work, record: Record, kept: Record) -> Case:
@@ -181,22 +202,25 @@ async def _suffering_elsewhere(work: Work, record: Record) -> set[str]:
     return {id for other in others if other.id != record.id for id in _services(other.body)}
 
 
-async def _note(work: Work, record: Record, kept: Record, verdict: Verdict) -> None:
-    """Keep what was decided, and when to decide again. Raises Stale when somebody else was first."""
+async def _note(work: Work, record: Record, written: Record, kept: Record, verdict: Verdict) -> Record:
+    """Keep what was told and decided, and when to decide again. Raises Stale when somebody else was first."""
     facts: dict[str, Any] = {
         "verdict": verdict.what,
         "why": verdict.why,
         "due": _due(record, kept, verdict, clock(work)),
     }
+    if facts["due"] is None and record.body["status"] != "affected":
+        facts["over"] = kept.facts.get("over", clock(work))
     if verdict.kept and "told" not in kept.facts:
         facts["kept"] = {"by": verdict.kept.by, "until": verdict.kept.until}
     changed = _set(kept, facts)
-    if changed == kept:
-        return
-    await _write(work, changed)
+    if changed == written:
+        return written
+    changed = await _write(work, changed)
     if record.body["status"] == "restored" and "told" not in kept.facts:
         on = f"{AFFECTED_PARTY.name}/{record.id}"
         work.audit.record("customer.spared", record.tenant, "convergedon", on, "done", reason=verdict.why)
+    return changed
 
 
 def _due(record: Record, kept: Record, verdict: Verdict, moment: float) -> float | None:
@@ -213,26 +237,31 @@ def _due(record: Record, kept: Record, verdict: Verdict, moment: float) -> float
 
 
 async def _tell(
-    work: Work, rules: Notifications, record: Record, kept: Record, verdict: Verdict
+    work: Work, rules: Notifications, record: Record, kept: Record, case: Case, verdict: Verdict
 ) -> tuple[Verdict, Record]:
     """Tell it; the verdict is another when the policy keeps it back or refuses it. Raises Stale or Unavailable."""
-    case, customer = await _case(work, record, kept), _customer(record)
-    if last := kept.facts.get("last"):
-        await wait_until_out(work, record.tenant, last)
-    number = kept.facts["number"]
-    again = "" if verdict.type == "serviceAffected" else f"{number}"
+    customer, facts = _customer(record), kept.facts
+    if "last" in facts and not _is_out(work, facts):
+        await wait_until_out(work, record.tenant, facts["last"])
+    again = "" if verdict.type == "serviceAffected" else f"{facts['number']}"
     about = replace(record, facts={"trace": _trace(kept), "line": customer})
     body = await _notification(work, record, kept, case, verdict.type)
     answer = await notification.tell(work, about, customer, body, again, case.severity)
     if answer.what == "later":
-        return await _verdict(work, rules, record, kept, Kept("quiet hours", answer.until)), kept
+        ways = rules.of(record.tenant, customer).rules
+        return decide(case, ways, rules.clock(), None, Kept("quiet hours", answer.until)), kept
     if answer.record is None:
         return Verdict("wait", "the policy refuses it", until=rules.clock() + REFUSED), kept
     if answer.what == "made" and verdict.type == "serviceAffected":
         seconds = round(rules.clock() - _instant(record.body["affectedSince"]), 3)
         on = f"alarm/{record.body['alarm']['id']}"
         work.audit.record("customer.told", record.tenant, "convergedon", on, "done", seconds=seconds)
-    return verdict, await _write(work, _as_told(kept, answer.record))
+    return verdict, _as_told(kept, answer.record)
+
+
+def _is_out(work: Work, facts: Mapping[str, Any]) -> bool:
+    """Whether this process has put the last message on the bus itself: then it need not be read to be known."""
+    return bool(facts.get("events")) and all(map(work.published, facts["events"]))
 
 
 def _as_told(kept: Record, said: Record) -> Record:
@@ -246,6 +275,7 @@ def _as_told(kept: Record, said: Record) -> Record:
     facts = {
         "number": kept.facts["number"] + 1,
         "last": said.id,
+        "events": [message.id for message in said.unsent],
         "believed": believed,
         "owes": _owes(kept.facts["customer"], believed),
         "cleared": {**kept.facts.get("cleared", {}), **dict.fromkeys(restored, at)},
@@ -295,25 +325,27 @@ async def _restored_since(work: Work, record: Record, well: Collection[str]) -> 
     return max((one.body["restoredAt"] for one in others if well & _services(one.body).keys()), default=now())
 
 
-async def _settle(work: Work, rules: Notifications, record: Record) -> None:
+async def _settle(work: Work, rules: Notifications, record: Record, mine: Record) -> None:
     """What this record says may concern others by which its customer was told of the same services.
 
     One that goes on as part of another passes on that it was told; of a service that works again each customer hears
-    once, by whichever it suffered from last.
+    once, by whichever it suffered from last. What only goes on ends nothing for anybody.
     """
-    mine, customer = await _kept(work, record), _customer(record)
+    customer, cleared = _customer(record), mine.facts.get("cleared", {})
     if "continuedBy" in record.body and "told" in mine.facts:
         await _pass_on(work, rules, mine, record.body["continuedBy"]["id"])
-    cleared = mine.facts.get("cleared", {})
-    services = {*_services(record.body), *cleared, *(one["id"] for one in record.body.get("restoredService") or [])}
+    ended = record.body.get("restoredService") or []
+    if record.body["status"] == "affected" and not (cleared or ended):
+        return
+    services = {*_services(record.body), *cleared, *(one["id"] for one in ended)}
     where = {"tenant": record.tenant, "facts.owes": {"$in": _owes(customer, services)}}
     for other in await work.store.find(TELLING.name, where):
         if other.id == record.id:
             continue
         about = await work.store.get(AFFECTED_PARTY.name, record.tenant, other.id)
         if said := {id for id, at in cleared.items() if at >= other.facts["told"]["at"]} - _suffering(about):
-            await _write(work, _relieved(other, said))
-        await consider(work, rules, about)
+            other = await _write(work, _relieved(other, said))
+        await consider(work, rules, about, other)
 
 
 def _suffering(record: Record) -> set[str]:
@@ -335,8 +367,8 @@ async def _pass_on(work: Work, rules: Notifications, kept: Record, heir: str) ->
     if "told" in its.facts or not believed:
         return
     owes = _owes(kept.facts["customer"], believed)
-    await _write(work, _set(its, {"told": kept.facts["told"], "believed": believed, "owes": owes}))
-    await consider(work, rules, record)
+    passed = await _write(work, _set(its, {"told": kept.facts["told"], "believed": believed, "owes": owes}))
+    await consider(work, rules, record, passed)
 
 
 # windows
@@ -412,7 +444,8 @@ async def _keep_for_summary(work: Work, record: Record, verdict: Verdict) -> Non
     entry = {name: body[name] for name in ("service", "affectedSince", "cause")}
     entry |= {"id": record.id, "restoredAt": body.get("restoredAt") or now()}
     entries = [*summary.facts["entries"], entry]
-    await _write(work, _set(summary, {"entries": entries, "due": verdict.until, "party": body["relatedParty"]}))
+    changed = {"entries": entries, "due": verdict.until, "over": None, "party": body["relatedParty"]}
+    await _write(work, _set(summary, changed))
 
 
 async def _sum_up(work: Work, summary: Record) -> None:
@@ -438,8 +471,8 @@ async def _sum_up(work: Work, summary: Record) -> None:
     said = (answer.record.body if answer.record else body).get("disturbance") or []
     left = [entry for entry, one in zip(entries, told, strict=True) if one not in said]
     done = [*facts["done"], *(entry["id"] for entry in entries if entry not in left)]
-    due = clock(work) if left else None
-    await _write(work, _set(summary, {"entries": left, "done": done, "number": facts["number"] + 1, "due": due}))
+    when = {"due": clock(work), "over": None} if left else {"due": None, "over": clock(work)}
+    await _write(work, _set(summary, {"entries": left, "done": done, "number": facts["number"] + 1, **when}))
 
 
 def _summary(by: str, entries: Collection[Mapping[str, Any]]) -> str:

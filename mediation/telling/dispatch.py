@@ -1,19 +1,22 @@
 """From a notification to the channels of its customer: each kept until it is handed over, in order for each customer.
 
-begin -> (due) -> claim -> ask the policy -> write -> send -> end, or try again later, or hand over to a person. What is
-to be sent is a record; who sends it claims it for a time, so a worker that dies leaves it to another, and the far side
-may get it once more under the same id. Only what is told by the same channel to the same customer waits for another.
+begin -> ask the policy -> write -> send -> end, or try again later, or hand over to a person. What is to be sent is a
+record; who sends it claims it for a time, so a worker that dies leaves it to another, and the far side may get it once
+more under the same id. Whoever makes a letter has claimed it, and sends it at once. Only what is told by the same
+channel to the same customer waits for another.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from random import random
-from time import time
+from time import monotonic, time
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -27,20 +30,23 @@ from convergedon.core.store import Outgoing, Record
 from convergedon.core.tasks import end
 from convergedon.handlers.customer_notifications import CUSTOMER_NOTIFICATION, DISPATCH
 from convergedon.handlers.product_ordering import PRODUCT_ORDER
-from convergedon.handlers.resource import narrowed
+from convergedon.handlers.resource import narrowed, without
 from convergedon.mediation.privacy import private
+from convergedon.mediation.telling import keeping
 from convergedon.mediation.telling.channels.contract import Channel, Letter
 from convergedon.mediation.telling.rules import Notifications, Recipient
 from convergedon.mediation.work import Work
 
 log = structlog.get_logger()
 
-AT_ONCE, EVERY = 0.02, 1.0
-"""Seconds between two looks at what is due: when something was just made, and when nothing was."""
+EVERY = 1.0
+"""Seconds between two looks at what is due."""
 LEASE = 2.0
 """A letter is claimed for its channel's patience times this, so that two workers do not send it at once."""
 FIRST, LONGEST = 5.0, 900.0
 """Seconds until what failed is tried again: by chance up to the first, twice that, and so on to the longest."""
+NEWER = 600.0
+"""Seconds for which a letter waits where the rules do not name its channel: another worker's may be newer."""
 MOST = 200
 """Letters beside those under way that are looked at in one go."""
 IN_LINE = 50
@@ -48,29 +54,48 @@ IN_LINE = 50
 
 
 async def begin(work: Work, notification: Record, customer: str) -> None:
-    """Keep a letter for each channel that the customer hears this by. Doing it twice is doing it once."""
-    if work.notifications is None:
+    """Keep a letter for each channel that the customer hears this by. Doing it twice is doing it once.
+
+    Of what was told so long ago that its letters are gone by now, none is made again.
+    """
+    if work.notifications is None or keeping.is_past(work, _told_at(notification)):
         return
-    for recipient in work.notifications.of(notification.tenant, customer).recipients:
+    rules = work.notifications
+    for recipient in rules.of(notification.tenant, customer).recipients:
         if recipient.hears(notification.body["notificationType"]):
-            await _begin(work, notification, customer, recipient.channel)
-    work.notifications.waiting.set()
+            patience = rules.channels[recipient.channel].patience
+            letter = _letter(notification, customer, recipient.channel, patience)
+            with suppress(Conflict):
+                rules.fresh.append((await work.store.create(letter), notification))
+    rules.waiting.set()
 
 
-async def _begin(work: Work, notification: Record, customer: str, channel: str) -> None:
+def _letter(notification: Record, customer: str, channel: str, patience: float) -> Record:
+    """A letter that is claimed by who makes it."""
     facts = {
         "customer": customer,
         "channel": channel,
         "notification": notification.id,
-        "lane": f"{channel}|{customer}",
-        "order": datetime.fromisoformat(notification.body["notificationTime"]).timestamp(),
+        "lane": _lane(channel, customer),
+        "order": _told_at(notification),
         "begun": time(),
-        "due": time(),
         "carrier": trace.headers(),
+        **_claim(patience),
     }
     id = str(uuid5(NAMESPACE_URL, f"{notification.id}|{channel}"))
-    with suppress(Conflict):
-        await work.store.create(Record(DISPATCH.name, id, notification.tenant, {"state": "waiting", "tries": 0}, facts))
+    return Record(DISPATCH.name, id, notification.tenant, {"state": "waiting", "tries": 1}, facts)
+
+
+def _lane(channel: str, customer: str) -> str:
+    return f"{channel}|{customer}"
+
+
+def _claim(patience: float) -> dict[str, Any]:
+    return {"due": time() + patience * LEASE, "claimed": True}
+
+
+def _told_at(notification: Record) -> float:
+    return datetime.fromisoformat(notification.body["notificationTime"]).timestamp()
 
 
 async def hand_over(work: Work, message: Message) -> None:
@@ -79,12 +104,16 @@ async def hand_over(work: Work, message: Message) -> None:
     Raises Refused with the reason, which parks the message.
     """
     about = message.body["about"]
-    letter = await work.store.get(DISPATCH.name, about["tenant"], about["id"])
+    try:
+        letter = await work.store.get(DISPATCH.name, about["tenant"], about["id"])
+    except NotFound as error:
+        raise Refused(f"{message.body['undelivered']}; that is too long ago for it to be sent again") from error
     if not message.id.startswith("retry:"):
         raise Refused(message.body["undelivered"])
     if letter.body["state"] == "undelivered":
-        due = {"due": time(), "begun": time(), "lane": f"{letter.facts['channel']}|{letter.facts['customer']}"}
-        await work.store.replace(letter.with_({"state": "waiting", "tries": 0, "reason": ""}, due))
+        due = {"due": time(), "begun": time(), "lane": _lane(letter.facts["channel"], letter.facts["customer"])}
+        waiting = letter.with_({"state": "waiting", "tries": 0, "reason": ""}, due)
+        await work.store.replace(replace(waiting, facts=without(waiting.facts, ("over",))))
 
 
 class Sending:
@@ -96,26 +125,41 @@ class Sending:
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._places: dict[str, asyncio.Semaphore] = {}
         self._line: Counter[str] = Counter()
+        self._last: dict[str, asyncio.Task[None]] = {}
+        self._looked = 0.0
+        self._parting: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         if rules := self._work.notifications:
-            self._places = {name: asyncio.Semaphore(channel.connections) for name, channel in rules.channels.items()}
+            self._places = _places(rules)
             self._tasks = [asyncio.create_task(self._run(rules))]
+
+    def go_on_by(self, rules: Notifications, former: Sequence[Channel]) -> None:
+        """Other channels are in force: the former are closed when what they have under way is sent."""
+        self._places = _places(rules)
+        task = asyncio.create_task(_close(former, list(self._under_way.values())))
+        self._parting.add(task)
+        task.add_done_callback(self._parting.discard)
+        rules.waiting.set()
 
     async def stop(self) -> None:
         """What is under way may be sent again by another, under the same id."""
         await end([*self._tasks, *self._under_way.values()])
+        await asyncio.gather(*self._parting)
         if self._work.notifications:
             await self._work.notifications.close()
 
     async def _run(self, rules: Notifications) -> None:
         while True:
-            await asyncio.sleep(AT_ONCE)
             with suppress(TimeoutError):
                 await asyncio.wait_for(rules.waiting.wait(), EVERY)
             rules.waiting.clear()
             try:
-                await self._take_up_due(rules)
+                while rules.fresh:
+                    await self._take_up(rules, *rules.fresh.popleft())
+                if monotonic() - self._looked >= EVERY:
+                    self._looked = monotonic()
+                    await self._take_up_due(rules)
             except Unavailable as error:
                 log.info("letters wait", reason=str(error))
             except Exception:
@@ -124,55 +168,82 @@ class Sending:
     async def _take_up_due(self, rules: Notifications) -> None:
         where, most = {"facts.due": {"$lte": time()}}, MOST + len(self._under_way)
         for letter in await self._work.store.find(DISPATCH.name, where, sort=[("facts.due", 1)], limit=most):
-            channel = letter.facts["channel"]
-            if letter.id in self._under_way:
-                continue
-            if channel in rules.channels and self._line[channel] >= IN_LINE * rules.channels[channel].connections:
-                await self._step_back(letter)
-                continue
-            task = asyncio.create_task(self._send(rules, letter))
-            self._under_way[letter.id] = task
-            self._line[channel] += 1
-            task.add_done_callback(partial(self._ended, rules, letter))
+            await self._take_up(rules, letter)
+
+    async def _take_up(self, rules: Notifications, letter: Record, notification: Record | None = None) -> None:
+        """Begin to send a letter: when those before it that go the same way are sent or put off."""
+        channel, lane = letter.facts["channel"], letter.facts["lane"]
+        if letter.id in self._under_way:
+            return
+        if channel in rules.channels and self._line[channel] >= IN_LINE * rules.channels[channel].connections:
+            await self._step_back(letter)
+            return
+        task = asyncio.create_task(self._send(rules, letter, notification, self._last.get(lane)))
+        self._under_way[letter.id] = self._last[lane] = task
+        self._line[channel] += 1
+        task.add_done_callback(partial(self._ended, letter))
 
     async def _step_back(self, letter: Record) -> None:
         """More than a channel can take wait for it: each time twice as long, so that they are not in others' way."""
         stepped = letter.facts.get("stepped", 0) + 1
         pause = random() * min(FIRST * 2 ** min(stepped, 20), LONGEST)
         with suppress(Stale):
-            await self._work.store.replace(letter.with_(facts={"stepped": stepped, "due": time() + pause}))
+            await self._work.store.replace(
+                letter.with_(facts={"stepped": stepped, "due": time() + pause, "claimed": False})
+            )
 
-    def _ended(self, rules: Notifications, letter: Record, _: asyncio.Task[None]) -> None:
-        """The next for this customer may go, if it has waited."""
+    def _ended(self, letter: Record, task: asyncio.Task[None]) -> None:
         self._under_way.pop(letter.id, None)
         self._line[letter.facts["channel"]] -= 1
-        rules.waiting.set()
+        if self._last.get(letter.facts["lane"]) is task:
+            del self._last[letter.facts["lane"]]
 
-    async def _send(self, rules: Notifications, letter: Record) -> None:
+    async def _send(
+        self, rules: Notifications, letter: Record, notification: Record | None, before: asyncio.Task[None] | None
+    ) -> None:
+        if before:
+            await asyncio.wait([before])
         try:
             with trace.span("notification.send", letter.facts["carrier"]):
                 async with self._places.get(letter.facts["channel"], asyncio.Semaphore()):
-                    await send(self._work, rules, letter)
+                    await send(self._work, rules, letter, notification)
         except (Stale, Unavailable) as error:  # somebody else has it, or the store is away: it is still there
             log.info("letter comes back", id=letter.id, reason=str(error))
         except Exception:
             log.exception("letter comes back", id=letter.id)
 
 
-async def send(work: Work, rules: Notifications, letter: Record) -> None:
-    """Send one letter that is due. Raises Stale when somebody else does, Unavailable when it cannot be kept."""
+def _places(rules: Notifications) -> dict[str, asyncio.Semaphore]:
+    return {name: asyncio.Semaphore(channel.connections) for name, channel in rules.channels.items()}
+
+
+async def _close(channels: Sequence[Channel], under_way: Sequence[asyncio.Task[None]]) -> None:
+    await asyncio.gather(*under_way, return_exceptions=True)
+    for channel in channels:
+        await channel.close()
+
+
+async def send(work: Work, rules: Notifications, letter: Record, notification: Record | None = None) -> None:
+    """Send one letter that is due, or that this process has made: then its notification is known.
+
+    Raises Stale when somebody else does, Unavailable when it cannot be kept.
+    """
     facts = letter.facts
     channel = rules.channels.get(facts["channel"])
     if channel is None or (recipient := _recipient(rules, letter)) is None:
+        if time() - facts["begun"] < NEWER:
+            await _put_off(work, letter, time() + FIRST)
+            return
         await _finish(work, letter, "withdrawn", "the rules name no such channel for this customer any more")
         return
-    if before := await _before(work, letter):
-        await work.store.replace(letter.with_(facts={"due": max(before, time() + EVERY)}))
+    if (before := await _before(work, letter)) is not None:
+        await _put_off(work, letter, max(before, time() + EVERY))
         return
-    tries = letter.body["tries"] + 1
-    letter = await work.store.replace(letter.with_({"tries": tries}, {"due": time() + channel.patience * LEASE}))
+    if notification is None or facts["due"] - time() < channel.patience:
+        claimed = letter.with_({"tries": letter.body["tries"] + 1}, _claim(channel.patience))
+        letter = await work.store.replace(claimed)
     try:
-        decision = await _deliver(work, rules, channel, recipient, letter)
+        decision = await _deliver(work, rules, channel, recipient, letter, notification)
     except (Unavailable, TimeoutError) as error:
         await _again(work, letter, error)
     except (Refused, NotFound) as error:
@@ -189,17 +260,23 @@ async def send(work: Work, rules: Notifications, letter: Record) -> None:
             await _finish(work, letter, "withheld", "; ".join(decision.reasons), decision)
 
 
+async def _put_off(work: Work, letter: Record, until: float) -> None:
+    await work.store.replace(letter.with_(facts={"due": until, "claimed": False}))
+
+
 def _recipient(rules: Notifications, letter: Record) -> Recipient | None:
     listed = rules.of(letter.tenant, letter.facts["customer"]).recipients
     return next((one for one in listed if one.channel == letter.facts["channel"]), None)
 
 
 async def _before(work: Work, letter: Record) -> float | None:
-    """When an earlier letter to the same customer by the same channel is tried, if there is one."""
+    """When an earlier letter to the same customer by the same channel is tried, if there is one; one that is claimed is
+    being sent now.
+    """
     where = {"tenant": letter.tenant, "facts.lane": letter.facts["lane"]}
     mine = (letter.facts["order"], letter.id)
     earlier = [
-        one.facts["due"]
+        0.0 if one.facts.get("claimed") else one.facts["due"]
         for one in await work.store.find(DISPATCH.name, where)
         if (one.facts["order"], one.id) < mine and "due" in one.facts
     ]
@@ -207,11 +284,18 @@ async def _before(work: Work, letter: Record) -> float | None:
 
 
 async def _deliver(
-    work: Work, rules: Notifications, channel: Channel, recipient: Recipient, letter: Record
+    work: Work,
+    rules: Notifications,
+    channel: Channel,
+    recipient: Recipient,
+    letter: Record,
+    notification: Record | None,
 ) -> Decision:
     """Hand it over, if the policy lets it go by this channel, with what of it may. Raises Unavailable or Refused."""
     facts = letter.facts
-    notification = await work.store.get(CUSTOMER_NOTIFICATION.name, letter.tenant, facts["notification"])
+    notification = notification or await work.store.get(
+        CUSTOMER_NOTIFICATION.name, letter.tenant, facts["notification"]
+    )
     body = work.resources.present(notification)
     resource = {
         "kind": CUSTOMER_NOTIFICATION.name,
@@ -255,7 +339,7 @@ async def _again(work: Work, letter: Record, error: BaseException) -> None:
     pause = min(FIRST * 2 ** min(letter.body["tries"] - 1, 20), LONGEST)
     wait = wished if wished is not None else random() * pause
     metrics.LETTERS.labels(letter.facts["channel"], "later").inc()
-    await work.store.replace(letter.with_({"reason": reason}, {"due": time() + wait}))
+    await work.store.replace(letter.with_({"reason": reason}, {"due": time() + wait, "claimed": False}))
 
 
 async def _give_up(work: Work, letter: Record, reason: str) -> None:
@@ -271,7 +355,7 @@ async def _give_up(work: Work, letter: Record, reason: str) -> None:
 async def _finish(
     work: Work, letter: Record, state: str, reason: str, decision: Decision | None = None, also: Outgoing | None = None
 ) -> None:
-    kept = {name: value for name, value in letter.facts.items() if name not in ("due", "lane")}
+    kept = {**without(letter.facts, ("due", "lane", "claimed")), "over": time()}
     ended = Record(
         letter.kind, letter.id, letter.tenant, {**letter.body, "state": state, "reason": reason}, kept, letter.revision
     )

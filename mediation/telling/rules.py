@@ -6,6 +6,7 @@ What stands at a customer goes before what stands at its tenant, and that before
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, time
@@ -20,6 +21,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from convergedon.core import strict
 from convergedon.core.errors import Misconfigured
 from convergedon.core.settings import Settings
+from convergedon.core.store import Record
 from convergedon.mediation.telling import wording
 from convergedon.mediation.telling.channels import discovery
 from convergedon.mediation.telling.channels.contract import Channel, Section, referred
@@ -188,7 +190,7 @@ class Ways:
 @dataclass
 class Notifications:
     """The rules that are in force. ``kinds`` are those of the channels; ``waiting`` is set when there is something to
-    send.
+    send, and ``fresh`` are letters that this process has made and claimed, each with its notification.
     """
 
     windows: Sequence[Window]
@@ -198,12 +200,20 @@ class Notifications:
     kinds: Mapping[str, str]
     _ways: Mapping[tuple[str, str], Ways]
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
+    fresh: deque[tuple[Record, Record]] = field(default_factory=deque)
     clock: Callable[[], float] = now
 
     def of(self, tenant: str, customer: str) -> Ways:
         """What holds for a customer: its own, else its tenant's, else what holds for all."""
         ways = self._ways
         return ways.get((tenant, customer)) or ways.get((tenant, "")) or ways["", ""]
+
+    def become(self, fresh: Notifications) -> Sequence[Channel]:
+        """Go on by other rules, all at once; returns the channels that are not used for anything new from now on."""
+        former = [*self.channels.values()]
+        self.windows, self.order_windows, self.wording = fresh.windows, fresh.order_windows, fresh.wording
+        self.channels, self.kinds, self._ways = fresh.channels, fresh.kinds, fresh._ways
+        return former
 
     async def close(self) -> None:
         for channel in self.channels.values():

@@ -284,7 +284,7 @@ while True: time.sleep(60)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="closes a terminal of its own")
-@pytest.mark.parametrize(("closed", "said"), [(False, b"HUP adapters"), (True, b"")])
+@pytest.mark.parametrize(("closed", "said"), [(False, b"HUP adapters\r\nHUP workers"), (True, b"")])
 def test_the_end_of_its_terminal_is_the_end_of_up_and_any_other_hangup_is_passed_on(closed: bool, said: bytes) -> None:
     code = """
 import asyncio, signal, sys
