@@ -190,7 +190,7 @@ async def _is_asked_again(
     In a storm that is the rule, and a look at half of it would be taken back by the next.
     """
     tenant, further = message.body["about"]["tenant"], newest.position.sequence > message.position.sequence
-    if not further or reconsidered(newest.body["look"], topology) != near:
+    if not further or "look" not in newest.body or reconsidered(newest.body["look"], topology) != near:
         return False
     return work.known.put_off(tenant, near) < PUT_OFF
 
