@@ -28,7 +28,8 @@ RECORDINGS, RECORDED, MOST_RECORDED = "recordings", "acme", 250
 """The folder of recorded devices in the lab's, their tenant, and how many there are at most."""
 SLOW = 0.5
 """Seconds that a slow element takes for each call."""
-FLAPS = 3
+FLAPS, MOST_FLAPS = 6, 100
+"""Times that a port goes down and up where nothing is said, more than make an alarm flap as shipped; and at most."""
 EXPORTS = 15.0
 """Seconds between two exports of what the accesses of the elements carried."""
 SAMPLING = {"pe2": 100}
@@ -116,14 +117,21 @@ class Lab:
         self._agents |= agents
         return agents
 
-    async def fault(self, device: str, kind: str, interface: str = "") -> str:
-        """Have something go wrong, or end it; what was done, in words. Raises Invalid, NotFound or Unavailable."""
+    async def fault(self, device: str, kind: str, interface: str = "", turns: int = FLAPS) -> str:
+        """Have something go wrong, or end it; what was done, in words. Raises Invalid, NotFound or Unavailable.
+
+        ``turns`` is how often an interface flaps.
+        """
         if kind not in FAULTS:
             raise Invalid(f"there is no fault {kind}; there are {', '.join(FAULTS)}")
         if kind in ON_INTERFACES and not interface:
             raise Invalid(f"{kind} needs an interface: {', '.join(INTERFACES)}")
         if interface and kind not in ON_INTERFACES:
             raise Invalid(f"{kind} is of the whole element: name no interface")
+        if not 1 <= turns <= MOST_FLAPS:
+            raise Invalid(f"an interface flaps 1 to {MOST_FLAPS} times, not {turns}")
+        if kind == "flap":
+            return await self._flap(self._element(device), interface, turns)
         return await FAULTS[kind](self, self._element(device), interface)
 
     def quiet(self, seconds: float) -> str:
@@ -192,13 +200,13 @@ class Lab:
         self._link(element, interface, up=False, hung=True)
         return f"{interface} of {element.name} hangs: it is down until it was switched off and on"
 
-    async def _flap(self, element: Element, interface: str) -> str:
-        for _ in range(FLAPS):
+    async def _flap(self, element: Element, interface: str, turns: int = FLAPS) -> str:
+        for _ in range(turns):
             self._link(element, interface, up=False)
             await asyncio.sleep(0.2)
             self._link(element, interface, up=True)
             await asyncio.sleep(0.2)
-        return f"{interface} of {element.name} went down and up {FLAPS} times, and is up"
+        return f"{interface} of {element.name} went down and up {turns} times, and is up"
 
     async def _refuse_commit(self, element: Element, interface: str) -> str:
         element.faults.append(Fault("refuse", "commit-confirmed", words="the element was told to refuse this commit"))

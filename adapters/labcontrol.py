@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from convergedon.adapters.lab import Lab
+from convergedon.adapters.lab import FLAPS, Lab
 from convergedon.core.errors import ConvergedonError, Invalid, Unavailable
 
 FILE = "control.json"
@@ -53,7 +53,8 @@ class Control:
             return self._lab.traffic(str(asked["device"]), float(asked["seconds"]))
         if asked["command"] == "quiet":
             return self._lab.quiet(float(asked["seconds"]))
-        return await self._lab.fault(str(asked["device"]), str(asked["kind"]), str(asked["interface"]))
+        turns = int(asked.get("turns", FLAPS))
+        return await self._lab.fault(str(asked["device"]), str(asked["kind"]), str(asked["interface"]), turns)
 
 
 def _write(file: Path, text: str) -> None:

@@ -26,12 +26,16 @@ def lab(ctx: click.Context, data: Path | None) -> None:
 @click.argument("device")
 @click.argument("kind", type=click.Choice(LAB_FAULTS))
 @click.argument("interface", default="")
+@click.option("--turns", type=click.IntRange(1, 100), help="How often it flaps, 6 times where nothing is said.")
 @data_option
-def lab_fault(device: str, kind: str, interface: str, data: Path | None) -> None:
+def lab_fault(device: str, kind: str, interface: str, turns: int | None, data: Path | None) -> None:
     """Have something go wrong on an element, or end it (ifup, mend)."""
     from convergedon.core import app
 
-    asked = {"command": "fault", "device": device, "kind": kind, "interface": interface}
+    if turns is not None and kind != "flap":
+        raise click.UsageError(f"--turns is of flap: {kind} happens once")
+    asked: dict[str, object] = {"command": "fault", "device": device, "kind": kind, "interface": interface}
+    asked |= {"turns": turns} if turns else {}
     click.echo(ask(app.lab_asked(settings_of(data), **asked)))
 
 

@@ -149,7 +149,7 @@ def test_a_link_that_flaps_is_one_alarm_that_is_cleared(operator: Operator) -> N
     port = BERLIN["berlin-2"]
     before = len(of_port(operator, port, "cleared"))
 
-    said = operator.lab("fault", "pe1", "flap", port)
+    said = operator.lab("fault", "pe1", "flap", port, "--turns", "3")  # one more, and the alarm would stay open
     operator.until(lambda: len(of_port(operator, port, "cleared")) > before and not of_port(operator, port, "raised"))
 
     assert said.startswith(f"{port} of pe1 went down and up 3 times")
@@ -238,6 +238,8 @@ def test_a_hangup_has_all_adapters_read_devices_and_mappings_again(operator: Ope
         (["fault", "pe1", "ifdown", "eth0"], "pe1 has no interface eth0"),
         (["fault", "pe1", "reboot", "ge-0/0/1"], "reboot is of the whole element"),
         (["fault", "pe1", "burn"], "'burn' is not one of"),
+        (["fault", "pe1", "flap", "ge-0/0/1", "--turns", "0"], "0 is not in the range 1<=x<=100"),
+        (["fault", "pe1", "reboot", "--turns", "2"], "--turns is of flap: reboot happens once"),
     ],
 )
 def test_what_the_lab_cannot_do_is_refused_in_a_sentence(arguments: list[str], words: str, operator: Operator) -> None:
