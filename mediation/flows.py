@@ -67,7 +67,7 @@ TOGETHER: Mapping[Step, Callable[[Work, Sequence[Message]], Awaitable[None]]] = 
 """How steps are done for many observations that came in one message."""
 IDLE: Mapping[Step, Callable[[Work, Message], bool]] = {
     problems.take_up: lambda _, message: problems.is_known(message),
-    remediation.begin: lambda work, _: not work.workflows,
+    remediation.begin: lambda work, message: not remediation.meant(work, message),
 }
 """When steps have nothing to do: then nobody is asked whether they may, and there is nothing to record."""
 

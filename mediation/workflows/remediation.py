@@ -53,18 +53,19 @@ LATELY, A_DAY = 3_600.0, 86_400.0
 
 async def begin(work: Work, message: Message) -> None:
     """An AlarmCreateEvent or AlarmAttributeValueChangeEvent: begin the workflows that it is for, each once."""
-    event = message.body["event"]
-    meant = [definition for definition in work.workflows if definition.begins_with(event)]
-    if not meant:
-        return
     try:
         alarm = await work.store.get(ALARM.name, message.body["tenant"], message.body["id"])
     except NotFound:
         return
     given = await incident(work.resources, alarm)
-    for definition in meant:
+    for definition in meant(work, message):
         if triggered(definition, given):
-            await _begin(work, alarm, definition, given, run_id(alarm, definition, event))
+            await _begin(work, alarm, definition, given, run_id(alarm, definition, message.body["event"]))
+
+
+def meant(work: Work, message: Message) -> list[Definition]:
+    """The workflows that events like this one may begin: of most changes of alarms there are none."""
+    return [definition for definition in work.workflows if definition.begins_with(message.body["event"])]
 
 
 async def incident(resources: Resources, alarm: Record) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from scene import BERLIN, STORE_KINDS, Scene, item, pumped, twice
 from test_workflow_line import ASK, HEAR, MEND, answer, asked, definition, press, run_of, say
+from test_workflow_requests import audited
 
 from convergedon.core import policy
 from convergedon.core.memory import MemoryStore
@@ -232,6 +233,25 @@ async def test_a_change_of_an_alarm_begins_a_workflow_once_each_time(tmp_path: P
     assert len(first) == len(still) == 1
     assert first[0].facts["input"]["earlier"] == 0
     assert asked(scene) == [("remediation", {"via": "ge-2"})]
+
+
+async def test_a_change_that_can_begin_nothing_is_no_step(tmp_path: Path) -> None:
+    """Nobody is asked whether it may, and nothing is recorded: a fibre cut changes each of its alarms several times."""
+    async with within(tmp_path, bounds(), throttle(MEND, HEAR), flap_clears=2, flap_quiet=60) as scene:
+        recorded = audited(scene)
+        await scene.say("fault")
+        await scene.pump()
+        (alarm,) = await scene.find("alarm")
+        await scene.resources.change(ALARM, alarm, {"alarmDetails": "seen"})
+        await scene.pump()
+        before = [detail.get("step") for _, detail in recorded]
+        await scene.say("clear")
+        await flap(scene, 1)
+        after = [detail.get("step") for _, detail in recorded]
+
+    assert "assurance.hear" in before
+    assert "remediation.begin" not in before
+    assert after.count("remediation.begin") == 1
 
 
 async def test_an_alarm_that_flaps_again_begins_another_run_that_knows_of_the_first(tmp_path: Path) -> None:
