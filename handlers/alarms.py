@@ -4,6 +4,10 @@ The rules of an alarm hold whoever changes it. To give it the severity ``cleared
 has that severity and a time; neither is taken back. That it is acknowledged, commented or grouped is the operator's
 mark on it and says nothing of its state, as in the samples of the standard: ``updated`` is said by who reports the
 alarm, by the network when it reports again or by a client in so many words.
+
+What the network said of an alarm that it reported is not a client's to change: where it is, what it is, and that the
+device itself has cleared it. How grave it is, what it follows from and that it is over anybody may say who may patch
+it, in a name of its own.
 """
 
 from __future__ import annotations
@@ -13,9 +17,15 @@ from typing import Any
 
 from convergedon.core.errors import Conflict, Invalid
 from convergedon.core.lifecycle import LIFECYCLES
+from convergedon.core.store import Record
 from convergedon.handlers.resource import Api, Body, Resource, now
 
 ACK_STATES = ("acknowledged", "unacknowledged")
+REPORTED = (
+    *("alarmedObject", "alarmedObjectType", "probableCause", "specificProblem", "alarmDetails"),
+    *("reportingSystemId", "alarmReportingTime", "externalAlarmId", "crossedThresholdInformation"),
+)
+"""What the network says of its alarms, beside what no client may patch: the document's Alarm_Update has not got it."""
 
 
 def _new_alarm(body: Body) -> dict[str, Any]:
@@ -56,6 +66,14 @@ def _alarm_rule(before: Body | None, after: Body) -> None:
         raise Conflict("alarmClearedTime of a cleared alarm cannot be removed; another time is allowed")
 
 
+def _reported(alarm: Record, after: Body) -> tuple[str, ...]:
+    """Of an alarm of the network what it said, and that its device has cleared it: by that it is seen to flap."""
+    if "key" not in alarm.facts:
+        return ()
+    by_device = alarm.body["sourceSystemId"] in (alarm.body.get("clearSystemId"), after.get("clearSystemId"))
+    return (*REPORTED, "clearSystemId", "alarmClearedTime") if by_device else REPORTED
+
+
 def _views(facts: Body) -> dict[str, Body]:
     """A customer sees its own services among the affected ones."""
     return {customer: {"affectedService": services} for customer, services in facts.get("touches", {}).items()}
@@ -80,6 +98,7 @@ ALARM = Resource(
     swept=("facts.quietAt",),
     changed=_changed,
     rule=_alarm_rule,
+    reported=_reported,
     views=_views,
     viewed=("affectedService",),
 )

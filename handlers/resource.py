@@ -48,7 +48,8 @@ class Resource:
     who sees a part cannot ask by them. ``untold`` are members that are too large for an event.
     ``states`` are the lifecycles of further members that are states too (X.731 has several).
     ``ours`` are, from the facts, the members that only the gateway's own work changes; while there are any, no client
-    deletes the resource. ``told_of_persons`` says that it holds references to persons (core/persons.py), which are read
+    deletes the resource. ``reported`` are, of a record and what a client would make of it, the members that only the
+    network writes. ``told_of_persons`` says that it holds references to persons (core/persons.py), which are read
     and asked for by name. ``dated`` are date-times that only another version than the one of the records declares.
     ``computed`` tells of a resource that is not kept what there is of a tenant's now.
     """
@@ -70,6 +71,7 @@ class Resource:
     untold: tuple[str, ...] = ()
     states: tuple[Lifecycle, ...] = ()
     ours: Callable[[Body], Collection[str]] = lambda _: ()
+    reported: Callable[[Record, Body], Collection[str]] = lambda *_: ()
     dated: tuple[str, ...] = ()
     computed: Callable[[Store, str], Awaitable[Sequence[Record]]] | None = None
     told_of_persons: bool = False
@@ -86,6 +88,11 @@ class Resource:
             raise Conflict(f"{self.name} {record.id} cannot be deleted: an order made it and it is in use")
         if kept := sorted(set(ours) & set(_differing(record.body, after or record.body))):
             raise Conflict(f"{', '.join(kept)} of {self.name} {record.id} follows from orders: order the change")
+        reported = set(self.reported(record, after)) if after is not None else set()
+        if said := sorted(reported & set(_differing(record.body, after or record.body))):
+            raise Conflict(
+                f"{', '.join(said)} of {self.name} {record.id} is what the network said: it alone changes it"
+            )
 
     @property
     def kind(self) -> Kind:

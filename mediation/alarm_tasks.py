@@ -279,6 +279,7 @@ async def _write(work: Work, task: Record, alarm: Record, change: Body) -> None:
     if change.get("state") != "cleared":
         await work.resources.change(ALARM, alarm, change)
         return
+    ALARM.admit(alarm, {**alarm.body, **change})
     # the all-clear belongs to the trace that the fault began; the same fault may come again
     with trace.span("alarm.clear", alarm.facts.get("carrier")):
         await work.resources.change(ALARM, alarm, change, {"openKey": None})

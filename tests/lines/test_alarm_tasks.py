@@ -344,6 +344,20 @@ async def test_an_alarm_that_a_task_clears_ends_like_others(still: Scene) -> Non
     assert await still.bus.parked() == []
 
 
+async def test_nobody_clears_in_the_name_of_the_device(still: Scene) -> None:
+    """What it cleared itself is what its alarms are seen to flap by."""
+    await still.say("fault")
+    await still.pump()
+    (raised,) = await still.find("alarm")
+
+    id = await ask(still, CLEAR_ALARMS, alarmPattern=[{"id": raised.id}], clearSystemId="pe1")
+    await still.pump()
+
+    task = await still.store.get(CLEAR_ALARMS.name, "acme", id)
+    assert task.body["state"] == "terminatedWithError"
+    assert (await still.find("alarm"))[0].body["state"] == "raised"
+
+
 async def test_customers_see_no_tasks(still: Scene) -> None:
     """Not by reading, nor in events."""
     customer = Subject("northwind", "acme", ("customer",), "northwind")
