@@ -38,6 +38,7 @@ from nats.js.errors import BadRequestError, NotFoundError, ServerError
 from convergedon.core import encryption, metrics, trace
 from convergedon.core.errors import ConvergedonError, Misconfigured, NotFound, Stale, Unavailable
 from convergedon.core.peers import NatsClient
+from convergedon.core.pulling import Pull
 from convergedon.core.tasks import end
 
 if TYPE_CHECKING:  # processes without a store need none of what that imports
@@ -481,26 +482,20 @@ class NatsBus:
             max_ack_pending=1,
             max_deliver=-1,
         )
-        pull = None
-        while True:
-            try:
-                if pull is None:
-                    pull = await self._stream.pull_subscribe(
-                        consumer.subject, durable=consumer.name, stream=stream, config=config
-                    )
-                    epoch = await self._epoch(stream)
-                # short: a pull that a restarted server forgot is made again after this long
-                for received in await pull.fetch(1, timeout=5):
-                    await self._handle(consumer, received, epoch)
-            except (NatsTimeout, TimeoutError):
-                continue
-            except NotFoundError:
-                pull = None
-                self._epochs.pop(stream, None)
-                await asyncio.sleep(0.5)
-            except (NatsError, OSError) as error:
-                log.info("bus away", consumer=consumer.name, reason=str(error) or type(error).__name__)
-                await asyncio.sleep(0.5)
+        pull = Pull(self._client, self._stream, stream, config)
+        try:
+            while True:
+                try:
+                    await self._handle(consumer, await pull.next(), await self._epoch(stream))
+                except (NatsTimeout, TimeoutError):
+                    continue
+                except (NatsError, OSError) as error:
+                    log.info("bus away", consumer=consumer.name, reason=str(error) or type(error).__name__)
+                    await pull.close()
+                    self._epochs.pop(stream, None)
+                    await asyncio.sleep(0.5)
+        finally:
+            await pull.close()
 
     async def _handle(self, consumer: Consumer, received: Msg, epoch: str) -> None:
         data = received.metadata
@@ -509,7 +504,7 @@ class NatsBus:
         except orjson.JSONDecodeError:
             await self._park_unread(consumer, received)
             return
-        async with _kept_alive(received, consumer.ack_wait / 3):
+        with _KeptAlive(received, consumer.ack_wait / 3):
             sequence, reached = self._reached.pop(consumer.name, (0, 0))
             for part in unpacked(message)[reached if sequence == message.position.sequence else 0 :]:
                 what, _, after = await dispose(consumer, part, data.num_delivered, partial(self._park_part, consumer))
@@ -749,20 +744,29 @@ def _message(received: Msg, epoch: str) -> Message:
     return Message(id, received.subject, body, headers, position, data.timestamp.timestamp())
 
 
-@contextlib.asynccontextmanager
-async def _kept_alive(received: Msg, every: float) -> AsyncIterator[None]:
+class _KeptAlive:
     """While a handler works, tell the server so: a slow device must not bring its intent to a second worker."""
 
-    async def tell() -> None:
-        while True:
-            await asyncio.sleep(every)
-            with contextlib.suppress(NatsError, OSError):
-                await received.in_progress()
+    def __init__(self, received: Msg, every: float) -> None:
+        self._received, self._every = received, every
+        self._loop = asyncio.get_running_loop()
+        self._telling: asyncio.Task[None] | None = None
+        self._works = True
 
-    task = asyncio.create_task(tell())
-    try:
-        yield
-    finally:
-        task.cancel()
-        # wait, not await: who cancels the consumer just here must not be taken for the end of this task
-        await asyncio.wait([task])
+    def __enter__(self) -> None:
+        self._timer = self._loop.call_later(self._every, self._begin)
+
+    def __exit__(self, *_: object) -> None:
+        self._works = False
+        self._timer.cancel()
+        if self._telling:
+            self._telling.cancel()
+
+    def _begin(self) -> None:
+        self._telling = self._loop.create_task(self._tell())
+
+    async def _tell(self) -> None:
+        while self._works:
+            with contextlib.suppress(NatsError, OSError):
+                await self._received.in_progress()
+            await asyncio.sleep(self._every)

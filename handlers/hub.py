@@ -79,23 +79,25 @@ class Listeners:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._readings: dict[tuple[str, str], tuple[float, asyncio.Task[dict[str, Record]]]] = {}
+        self._readings: dict[str, tuple[float, asyncio.Task[dict[str, dict[str, Record]]]]] = {}
 
     async def of(self, tenant: str, base: str) -> Mapping[str, Record]:
-        begun, reading = self._readings.get((tenant, base), (0.0, None))
+        begun, reading = self._readings.get(tenant, (0.0, None))
         if reading is None or monotonic() - begun > LEASE or _failed(reading):
-            begun, reading = monotonic(), asyncio.create_task(self._read(tenant, base))
-            self._readings[tenant, base] = begun, reading
+            begun, reading = monotonic(), asyncio.create_task(self._read(tenant))
+            self._readings[tenant] = begun, reading
         # shielded: who gives up waiting leaves it to the others
-        return await asyncio.shield(reading)
+        return (await asyncio.shield(reading)).get(base, {})
 
-    def changed(self, tenant: str, base: str) -> None:
+    def changed(self, tenant: str) -> None:
         """Read them anew: this process has changed them."""
-        self._readings.pop((tenant, base), None)
+        self._readings.pop(tenant, None)
 
-    async def _read(self, tenant: str, base: str) -> dict[str, Record]:
-        found = await self._store.find(HUB.name, {"tenant": tenant, "facts.api": base})
-        return {record.id: record for record in found}
+    async def _read(self, tenant: str) -> dict[str, dict[str, Record]]:
+        found: dict[str, dict[str, Record]] = {}
+        for record in await self._store.find(HUB.name, {"tenant": tenant}):
+            found.setdefault(record.facts["api"], {})[record.id] = record
+        return found
 
 
 def _failed(reading: asyncio.Task[Any]) -> bool:

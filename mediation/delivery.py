@@ -164,7 +164,7 @@ class Delivery:
     async def _end(self, record: Record) -> None:
         """The listener said that it is gone: its registration ends."""
         await self._work.store.delete(record)
-        self._listeners.changed(record.tenant, record.facts["api"])
+        self._listeners.changed(record.tenant)
         self._forget(record.id)
         who = record.facts["owner"]["id"]
         self._work.audit.record("hub.ended", record.tenant, who, f"hub/{record.id}", "done", reason="it answered 410")

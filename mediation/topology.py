@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, NamedTuple, get_args
 
 from pydantic import Field, StringConstraints
 
@@ -44,6 +44,10 @@ KEPT_AS: Mapping[Kind, Resource] = {
 }
 RELATED: Mapping[Kind, str] = {"device": "dependsOn", "link": "connects", "group": "contains"}
 """How a resource is related to those in its list."""
+LEASE = 0.1
+"""Seconds for which a process may go by the topology that it read."""
+SETTLED = 1.5 * LEASE
+"""Seconds after which every process goes by a change, as only their clocks' pace must agree."""
 SHORTLY = 60.0
 """Seconds after which a process notices what clients recorded of links and groups over REST."""
 
@@ -126,7 +130,7 @@ def _wrong(file: Path, key: str, words: str) -> Misconfigured:
 
 
 async def keep(resources: Resources, plan: Plan) -> Mapping[str, int]:
-    """Record what a file says; a second time changes nothing.
+    """Record what a file says; a second time changes nothing. When it returns, every process goes by it.
 
     Returns how many parts were added, changed and removed, and how many stayed the same.
     """
@@ -138,6 +142,7 @@ async def keep(resources: Resources, plan: Plan) -> Mapping[str, int]:
             await _remove(resources, record)
             done["removed"] += 1
     await _stamp(resources.store, plan.tenant)
+    await asyncio.sleep(SETTLED)
     return done
 
 
@@ -222,25 +227,37 @@ def place_of(record: Record) -> str:
     return {"link": f"link {name}", "sharedRiskGroup": f"group {name}"}.get(str(category), name)
 
 
+class _Reading(NamedTuple):
+    """A topology with its revision, when it was read, and when it was last seen to be of that revision."""
+
+    topology: Topology
+    revision: int
+    read: float
+    seen: float
+
+
 @dataclass
 class Topologies:
-    """The topologies of the tenants, as this process knows them; read anew when they have changed, by one for all."""
+    """The topologies of the tenants, as they were at most ``LEASE`` seconds ago; read anew when they have changed, by
+    one for all.
+    """
 
-    _known: dict[str, tuple[int, float, Topology]] = field(default_factory=dict)
+    _known: dict[str, _Reading] = field(default_factory=dict)
     _turns: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
     async def of(self, store: Store, tenant: str) -> Topology:
         async with self._turns[tenant]:
-            return await self._of(store, tenant)
+            known = self._known.get(tenant)
+            if known is None or monotonic() - known.seen > LEASE:
+                known = self._known[tenant] = await self._seen(store, tenant, known)
+            return known.topology
 
-    async def _of(self, store: Store, tenant: str) -> Topology:
+    async def _seen(self, store: Store, tenant: str, known: _Reading | None) -> _Reading:
+        begun = monotonic()
         revision = await _revision(store, tenant)
-        known = self._known.get(tenant)
-        if known and known[0] == revision and monotonic() - known[1] < SHORTLY:
-            return known[2]
-        found = Topology(await relations(store, tenant))
-        self._known[tenant] = revision, monotonic(), found
-        return found
+        if known and known.revision == revision and begun - known.read < SHORTLY:
+            return known._replace(seen=begun)
+        return _Reading(Topology(await relations(store, tenant)), revision, begun, begun)
 
 
 async def _revision(store: Store, tenant: str) -> int:

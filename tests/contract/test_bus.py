@@ -10,13 +10,15 @@ from time import time
 from uuid import uuid4
 
 import nats
+import orjson
 import pytest
-from nats.js.api import DiscardPolicy, StreamConfig
+from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, StreamConfig
 
 from convergedon.core import embedded
 from convergedon.core.bus import Bus, Consumer, Keep, Message, NatsBus, delay
 from convergedon.core.errors import Invalid, Misconfigured, NotFound, Refused, Stale, Unavailable
 from convergedon.core.memory import MemoryBus
+from convergedon.core.pulling import Pull
 from convergedon.core.store import Outgoing
 from convergedon.core.tasks import end
 
@@ -168,6 +170,54 @@ async def test_several_takers_of_one_consumer_keep_the_order(bus: Bus, tenant: s
 
     assert seen == list(range(30))
     assert most == 1
+
+
+async def test_what_takes_longer_than_its_time_stays_with_its_taker(bus: Bus, tenant: str) -> None:
+    """While a handler works, no other taker is given its message."""
+    name, taken, go_on = f"taker-{tenant}", Taker(), asyncio.Event()
+
+    async def slow(message: Message) -> None:
+        await taken(message)
+        if len(taken.messages) == 1:
+            await go_on.wait()
+
+    takers = [bus.consume(Consumer(name, subject(tenant), slow, ack_wait=0.6)) for _ in range(2)]
+    await bus.publish(subject(tenant), {"n": 1}, f"{tenant}-1")
+    await taken.until(1)
+    await asyncio.sleep(1.5)  # nothing happens: that is the promise, and it takes this long to see it
+    go_on.set()
+    await bus.publish(subject(tenant), {"n": 2}, f"{tenant}-2")
+
+    assert [message.body["n"] for message in await taken.until(2)] == [1, 2]
+    await end(takers)
+
+
+async def test_what_was_given_and_not_taken_goes_back_at_once(nats_url: str, tenant: str) -> None:
+    bus = await NatsBus(nats_url, "test").open()
+    client, stream = bus._client, bus._stream
+    config = ConsumerConfig(
+        durable_name=f"pull-{tenant}",
+        filter_subject=subject(tenant),
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=60,
+        max_ack_pending=1,
+    )
+    one, other = Pull(client, stream, "EVENTS", config), Pull(client, stream, "EVENTS", config)
+    for n in range(2):
+        await bus.publish(subject(tenant), {"n": n}, f"{tenant}-{n}")
+
+    await (await one.next()).ack_sync()
+    async with asyncio.timeout(10):
+        while one.given == 0:
+            await asyncio.sleep(0.01)
+    await one.close()
+    async with asyncio.timeout(10):
+        again = await other.next()
+
+    assert orjson.loads(again.data) == {"n": 1}
+    assert again.metadata.num_delivered == 2
+    await other.close()
+    await bus.close()
 
 
 async def test_a_forgotten_consumer_leaves_nothing(bus: Bus, tenant: str) -> None:
