@@ -593,6 +593,17 @@ async def usage_sources(settings: Settings, tenant: str, id: str) -> Any:
         return await sources.made_of(store, bus, tenant, id)
 
 
+async def usage_drift(settings: Settings, tenant: str, start: datetime, end: datetime, above: float) -> list[Any]:
+    """What each source has of each service. Raises NotFound where there is no usage at all."""
+    from convergedon.mediation import drift
+
+    async with connected(settings, COMMAND) as (store, _):
+        found = await drift.between(store, tenant, start, end, above)
+        if not found and not await drift.between(store, tenant, start, end):
+            raise NotFound(f"no usage of tenant {tenant} from {start.isoformat()} to {end.isoformat()}")
+    return found
+
+
 async def workflow_record(settings: Settings, tenant: str, alarm: str) -> str:
     """Raises NotFound."""
     from convergedon.handlers.alarms import ALARM
