@@ -93,11 +93,12 @@ class NetconfAdapter:
         """Listen for the devices that call home, where there are any. Raises Misconfigured."""
         calling: dict[str, str] = {}
         for name, access in self._accesses.items():
-            if access.calls_home and (other := calling.setdefault(access.host, name)) != name:
-                raise Misconfigured(f"devices {other} and {name}: both call home from {access.host}")
+            for key in access.host_keys if access.calls_home else ():
+                if (other := calling.setdefault(key, name)) != name:
+                    raise Misconfigured(f"devices {other} and {name}: both call home with the same host key")
         if not calling:
             return ()
-        self._calls = Calls(*self._call_home, calling, self._welcome)
+        self._calls = Calls(self.name, *self._call_home, calling, self._welcome)
         for name in calling.values():
             self._accesses[name] = replace(self._accesses[name], called=partial(self._calls.link, name))
         return (self._calls.start(),)
@@ -117,7 +118,7 @@ class NetconfAdapter:
     async def stop(self) -> None:
         """Stop within five seconds; what is under way may finish in three, then the devices' timers undo it."""
         if self._calls is not None:
-            self._calls.stop()
+            await self._calls.stop()
         await end(self._welcoming)
         await asyncio.gather(
             *(peer.stop() for peer in self._peers.values()), *(listener.stop() for listener in self._listeners.values())
@@ -129,7 +130,8 @@ class NetconfAdapter:
         for name, listener in self._listeners.items():
             devices[name]["notifications"] = listener.health()
         reached = all(device["state"] != "unreachable" for device in devices.values())
-        return {"state": "ready" if reached else "degraded", "devices": devices}
+        calls = {"callHome": self._calls.health()} if self._calls is not None else {}
+        return {"state": "ready" if reached else "degraded", "devices": devices, **calls}
 
     async def capabilities(self, device: str) -> frozenset[Capability]:
         if device not in self._accesses:

@@ -15,7 +15,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
@@ -69,8 +68,8 @@ _SETTINGS = (
 class Access:
     """Where a device answers NETCONF and who we are to it.
 
-    One that ``calls_home`` is not connected to: ``called`` gives a connection that it has opened, within so many
-    seconds, or raises OSError.
+    One that ``calls_home`` is not connected to: ``called`` gives a connection that it has opened, and on which it has
+    proved to have its host key, within so many seconds, or raises OSError.
     """
 
     device: str
@@ -83,7 +82,7 @@ class Access:
     known_hosts: str | None = None
     notifications: bool = False
     calls_home: bool = False
-    called: Callable[[float], socket.socket] | None = field(default=None, repr=False, compare=False)
+    called: Callable[[float], paramiko.Transport] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, device: str, address: str, given: Mapping[str, Any]) -> Access:
@@ -134,9 +133,19 @@ class Access:
         if calls and not (host_key or known_hosts):
             raise wrong("callHome", "who calls home must prove itself: hostKey or knownHosts is needed")
         host = text("host") or address
-        if calls and not _is_address(host):
-            raise wrong("host", "must be the address from which the device calls home")
-        return cls(device, host, port, username, password, key, host_key, known_hosts, listens, calls)
+        found = cls(device, host, port, username, password, key, host_key, known_hosts, listens, calls)
+        if calls and not found.host_keys:
+            raise wrong("knownHosts", f"has no key of {device} or {host}, by which it is known when it calls home")
+        return found
+
+    @property
+    def host_keys(self) -> frozenset[str]:
+        """The keys by which it is known, in base64: the one that is given, or those of its name or host in the file."""
+        if self.host_key or not self.known_hosts:
+            return frozenset(filter(None, (self.host_key,)))
+        listed = paramiko.HostKeys(self.known_hosts)
+        names = (self.device, self.host, f"[{self.host}]:{self.port}")
+        return frozenset(key.get_base64() for name in names for key in (listed.lookup(name) or {}).values())
 
 
 class Denied(Exception):
@@ -183,6 +192,17 @@ class PromptSession(SSHSession):  # type: ignore[misc]
         if not refused:
             raise TransportError("the connection ended during the login")
         raise AuthenticationError("; ".join(refused))
+
+    def adopt(self, transport: paramiko.Transport, username: str, password: str | None, within: float) -> None:
+        """Log in and greet over a connection whose host key was proved; ncclient's ``connect`` makes its own."""
+        self._transport = transport
+        self._auth(username, password)
+        self._connected = True
+        self._closing.clear()
+        self._channel = transport.open_session()
+        self._channel.invoke_subsystem("netconf")
+        self._post_connect(within)
+        self.parser = self._device_handler.get_xml_parser(self)
 
     def send(self, message: str) -> None:
         self.write(message.encode())
@@ -365,8 +385,9 @@ def _dial(
 ) -> Connection:
     where = f"{access.device} ({access.host}:{access.port})"
     if access.calls_home:
-        where = f"{access.device} ({access.host}, which calls home)"
-    link = _link(access, where, within)
+        where = f"{access.device} (which calls home)"
+    called = _called(access, where, within)
+    link = _link(access, where, within) if called is None else called.sock
     link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     dialled(lambda: _shut(link))
     handler = make_device_handler({"name": "default"})
@@ -376,20 +397,10 @@ def _dial(
     bound.daemon = True
     bound.start()
     try:
-        if access.known_hosts:
-            session.load_known_hosts(access.known_hosts)
-        session.connect(
-            host=access.host,
-            port=access.port,
-            sock=link,
-            timeout=within,
-            username=access.username,
-            password=access.password,
-            allow_agent=False,
-            look_for_keys=False,
-            hostkey_verify=bool(access.host_key or access.known_hosts),
-            hostkey_b64=access.host_key,
-        )
+        if called is not None:
+            session.adopt(called, access.username, access.password, within)
+        else:
+            _connect(session, access, link, within)
         manager = Manager(session, handler, timeout=within, raise_mode=RaiseMode.NONE)
         return Connection(access, manager, session, link, stopping)
     except BROKEN as error:
@@ -411,16 +422,37 @@ def _dial(
         bound.cancel()
 
 
-def _link(access: Access, where: str, within: float) -> socket.socket:
-    """A connection with the device: one that it has opened, or our own."""
+def _connect(session: PromptSession, access: Access, link: socket.socket, within: float) -> None:
+    if access.known_hosts:
+        session.load_known_hosts(access.known_hosts)
+    session.connect(
+        host=access.host,
+        port=access.port,
+        sock=link,
+        timeout=within,
+        username=access.username,
+        password=access.password,
+        allow_agent=False,
+        look_for_keys=False,
+        hostkey_verify=bool(access.host_key or access.known_hosts),
+        hostkey_b64=access.host_key,
+    )
+
+
+def _called(access: Access, where: str, within: float) -> paramiko.Transport | None:
+    """A connection that the device has opened; None for one that does not call home."""
     try:
-        if access.called is not None:
-            return access.called(within)
+        return None if access.called is None else access.called(within)
+    except OSError as error:
+        words = f"has not called within {within:g} s: check that it is up, where it calls, and its host key"
+        raise Unreachable(f"{where} {words}") from error
+
+
+def _link(access: Access, where: str, within: float) -> socket.socket:
+    try:
         return socket.create_connection((access.host, access.port), timeout=within)
     except OSError as error:
         words = f"does not accept connections ({_reason(error)}): check that it is up and its port"
-        if access.calls_home:
-            words = f"has not called within {within:g} s: check that it is up, and where it calls"
         raise Unreachable(f"{where} {words}") from error
 
 
@@ -465,14 +497,6 @@ def _unreadable(known_hosts: str) -> str:
         return "" if paramiko.HostKeys(known_hosts) else "there is no host key in the file"
     except OSError as error:
         return f"the file cannot be read ({_reason(error)})"
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _is_host_key(text: str) -> bool:

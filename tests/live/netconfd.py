@@ -110,6 +110,18 @@ class Server:
             )
         _await(lambda: self._ncx.exists() and _listens(self._port), self._processes, self._folder / "log")
 
+    def call_home(self, host: str, port: int, address: str) -> subprocess.Popen[bytes]:
+        """Be called home for by an sshd that serves a connection of our own, as inetd's would (RFC 8071).
+
+        The subsystem believes nobody who came by another port than the server's.
+        """
+        with socket.socket() as link, (self._folder / "log").open("ab") as log:
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            link.bind((address, self._port))
+            link.connect((host, port))
+            sshd = [self._programs["sshd"], "-i", "-e", "-f", str(self._config)]
+            return subprocess.Popen(sshd, stdin=link, stdout=link, stderr=log, cwd=self._folder)
+
     def restart(self) -> None:
         """What a device does whose power fails: it comes back with its startup configuration."""
         for process in reversed(self._processes):

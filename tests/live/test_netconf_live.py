@@ -18,6 +18,7 @@ from convergedon.adapters import transaction
 from convergedon.adapters.contract import Device, Intent, Observation, Rpc, witness
 from convergedon.adapters.netconf import NetconfAdapter, mapping
 from convergedon.adapters.netconf.change import persist_id
+from convergedon.adapters.netconf.lab import Element
 from convergedon.adapters.netconf.listening import SILENCE
 from convergedon.adapters.netconf.mapping import Service
 from convergedon.adapters.netconf.session import Access, Connection, Denied, dial
@@ -466,3 +467,34 @@ async def test_another_mapping_moves_a_real_link(link: str, entry: dict[str, Any
     assert made.diff["description"] == (None, "to the customer")
     assert up
     assert down
+
+
+async def test_the_real_server_calls_home_from_behind_the_address_of_another(
+    tmp_path: Path, services: Services
+) -> None:
+    """OpenSSH is the server of a connection that was opened to us; it and an element are told apart by their keys."""
+    shared = "127.0.20.9"
+    element = Element("pe2", tmp_path / "pe2", {"ge-0/0/1": 1000})
+    await element.start()
+    (tmp_path / "real").mkdir()
+    with netconfd.served(tmp_path / "real") as server:
+        entries = {"real": server.entry, "pe2": element.device_entry()["netconf"]}
+        devices = {
+            name: Device(name, "acme", shared, {"netconf": {**_how(entry), "callHome": True}})
+            for name, entry in entries.items()
+        }
+        adapter = NetconfAdapter(settings.load(call_home_port=0), devices, services)
+        host, _, port = (await adapter.start(ignore))[0].rpartition(":")
+        sshd = server.call_home(host, int(port), shared)
+        await element.call_home(host, int(port), shared)
+        outcomes = [await perform(adapter, replace(intent(GOLD, key=name), device=name)) for name in entries]
+        await adapter.stop()
+        await asyncio.to_thread(sshd.wait, 20)
+    await element.stop()
+
+    assert [one.status for one in outcomes] == ["applied", "applied"], outcomes
+
+
+def _how(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """How to log in, without where."""
+    return {name: value for name, value in entry.items() if name not in ("host", "port", "notifications")}
