@@ -43,6 +43,8 @@ FLOWS: Mapping[str, tuple[Step, ...]] = {
     "AffectedPartyAttributeValueChangeEvent": (cases.hear,),
     "AffectedPartyStateChangeEvent": (cases.hear,),
     "undelivered": (dispatch.hand_over,),
+    "WorkflowRunCreateEvent": (dispatch.tell_operators,),
+    "WorkflowRunStateChangeEvent": (dispatch.tell_operators,),
     "WorkflowApprovalCreateEvent": (remediation.approve,),
     "answer": (remediation.take,),
     "request": (remediation.request,),
@@ -67,6 +69,7 @@ TOGETHER: Mapping[Step, Callable[[Work, Sequence[Message]], Awaitable[None]]] = 
 """How steps are done for many observations that came in one message."""
 IDLE: Mapping[Step, Callable[[Work, Message], bool]] = {
     problems.take_up: lambda _, message: problems.is_known(message),
+    dispatch.tell_operators: dispatch.is_for_nobody,
     remediation.begin: lambda work, message: not remediation.meant(work, message),
 }
 """When steps have nothing to do: then nobody is asked whether they may, and there is nothing to record."""

@@ -1,4 +1,5 @@
 """From a notification to the channels of its customer: each kept until it is handed over, in order for each customer.
+And from what a workflow has left to a person to the channels of operators, by the same way.
 
 begin -> ask the policy -> write -> send -> end, or try again later, or hand over to a person. What is to be sent is a
 record; who sends it claims it for a time, so a worker that dies leaves it to another, and the far side may get it once
@@ -30,9 +31,10 @@ from convergedon.core.store import Outgoing, Record
 from convergedon.core.tasks import end
 from convergedon.handlers.customer_notifications import CUSTOMER_NOTIFICATION, DISPATCH
 from convergedon.handlers.product_ordering import PRODUCT_ORDER
+from convergedon.handlers.remediation import WORKFLOW_RUN
 from convergedon.handlers.resource import narrowed, without
 from convergedon.mediation.privacy import private
-from convergedon.mediation.telling import keeping
+from convergedon.mediation.telling import escalations, keeping
 from convergedon.mediation.telling.channels.contract import Channel, Letter
 from convergedon.mediation.telling.rules import Notifications, Recipient
 from convergedon.mediation.work import Work
@@ -49,6 +51,7 @@ NEWER = 600.0
 """Seconds for which a letter waits where the rules do not name its channel: another worker's may be newer."""
 MOST = 200
 """Letters beside those under way that are looked at in one go."""
+WHAT = {CUSTOMER_NOTIFICATION.name: "notification", WORKFLOW_RUN.name: "escalation of run"}
 IN_LINE = 50
 """Letters that wait here for each connection of a channel; what comes beyond steps back, for those of others."""
 
@@ -70,20 +73,46 @@ async def begin(work: Work, notification: Record, customer: str) -> None:
     rules.waiting.set()
 
 
-def _letter(notification: Record, customer: str, channel: str, patience: float) -> Record:
-    """A letter that is claimed by who makes it."""
+def is_for_nobody(work: Work, message: Message) -> bool:
+    """Whether no operator is to be told of what has become of a run."""
+    run = message.body["event"]["event"][WORKFLOW_RUN.name]
+    rules = work.notifications
+    return rules is None or not run.get("escalated") or not rules.operators_of(message.body["tenant"])
+
+
+async def tell_operators(work: Work, message: Message) -> None:
+    """An event of a workflowRun that is left to a person: keep a letter for each channel that operators hear it by.
+
+    Doing it twice is doing it once.
+    """
+    run = await work.store.get(WORKFLOW_RUN.name, message.body["tenant"], message.body["id"])
+    rules = work.notifications
+    if rules is None or keeping.is_past(work, _told_at(run)):
+        return
+    for recipient in rules.operators_of(run.tenant):
+        if recipient.hears(run.body["state"]):
+            patience = rules.channels[recipient.channel].patience
+            letter = _letter(run, "", recipient.channel, patience, escalations.same(run))
+            with suppress(Conflict):
+                rules.fresh.append((await work.store.create(letter), run))
+    rules.waiting.set()
+
+
+def _letter(told: Record, customer: str, channel: str, patience: float, which: str = "") -> Record:
+    """A letter that is claimed by who makes it. ``which`` tells what is told apart from others, where not its id."""
     facts = {
+        "of": told.kind,
         "customer": customer,
         "channel": channel,
-        "notification": notification.id,
+        "notification": told.id,
         "lane": _lane(channel, customer),
-        "order": _told_at(notification),
+        "order": _told_at(told),
         "begun": time(),
         "carrier": trace.headers(),
         **_claim(patience),
     }
-    id = str(uuid5(NAMESPACE_URL, f"{notification.id}|{channel}"))
-    return Record(DISPATCH.name, id, notification.tenant, {"state": "waiting", "tries": 1}, facts)
+    id = str(uuid5(NAMESPACE_URL, f"{which or told.id}|{channel}"))
+    return Record(DISPATCH.name, id, told.tenant, {"state": "waiting", "tries": 1}, facts)
 
 
 def _lane(channel: str, customer: str) -> str:
@@ -94,8 +123,14 @@ def _claim(patience: float) -> dict[str, Any]:
     return {"due": time() + patience * LEASE, "claimed": True}
 
 
-def _told_at(notification: Record) -> float:
-    return datetime.fromisoformat(notification.body["notificationTime"]).timestamp()
+def _told_at(told: Record) -> float:
+    member = "endedAt" if told.kind == WORKFLOW_RUN.name else "notificationTime"
+    return datetime.fromisoformat(told.body[member]).timestamp()
+
+
+def _kind(letter: Record) -> str:
+    """What a letter tells of: a notification of a customer's, or a run that operators hear of."""
+    return str(letter.facts.get("of", CUSTOMER_NOTIFICATION.name))
 
 
 async def hand_over(work: Work, message: Message) -> None:
@@ -234,7 +269,7 @@ async def send(work: Work, rules: Notifications, letter: Record, notification: R
         if time() - facts["begun"] < NEWER:
             await _put_off(work, letter, time() + FIRST)
             return
-        await _finish(work, letter, "withdrawn", "the rules name no such channel for this customer any more")
+        await _finish(work, letter, "withdrawn", "the rules name no such channel for whom it is for any more")
         return
     if (before := await _before(work, letter)) is not None:
         await _put_off(work, letter, max(before, time() + EVERY))
@@ -265,8 +300,13 @@ async def _put_off(work: Work, letter: Record, until: float) -> None:
 
 
 def _recipient(rules: Notifications, letter: Record) -> Recipient | None:
-    listed = rules.of(letter.tenant, letter.facts["customer"]).recipients
+    of_operators = _kind(letter) == WORKFLOW_RUN.name
+    listed = rules.operators_of(letter.tenant) if of_operators else _recipients(rules, letter)
     return next((one for one in listed if one.channel == letter.facts["channel"]), None)
+
+
+def _recipients(rules: Notifications, letter: Record) -> Sequence[Recipient]:
+    return rules.of(letter.tenant, letter.facts["customer"]).recipients
 
 
 async def _before(work: Work, letter: Record) -> float | None:
@@ -293,23 +333,23 @@ async def _deliver(
 ) -> Decision:
     """Hand it over, if the policy lets it go by this channel, with what of it may. Raises Unavailable or Refused."""
     facts = letter.facts
-    notification = notification or await work.store.get(
-        CUSTOMER_NOTIFICATION.name, letter.tenant, facts["notification"]
-    )
-    body = work.resources.present(notification)
+    notification = notification or await work.store.get(_kind(letter), letter.tenant, facts["notification"])
+    body, customers = work.resources.present(notification), [facts["customer"]]
+    if notification.kind == WORKFLOW_RUN.name:
+        body, customers = escalations.told(notification, body), []
     resource = {
-        "kind": CUSTOMER_NOTIFICATION.name,
+        "kind": notification.kind,
         "tenant": letter.tenant,
         "id": notification.id,
-        "parties": [facts["customer"]],
+        "parties": customers,
         "type": body["notificationType"],
         "via": facts["channel"],
         "viaKind": rules.kinds[facts["channel"]],
     }
     decision = await work.policy.decide(system(letter.tenant), "send", resource, body, channel="notification")
     if decision.allow:
-        views = CUSTOMER_NOTIFICATION.views(notification.facts)
-        told = narrowed(private(body, decision.obligations), views, [facts["customer"]])
+        views = CUSTOMER_NOTIFICATION.views(notification.facts) if customers else {}
+        told = narrowed(private(body, decision.obligations), views, customers)
         to = await _contact(work, notification) if recipient.contact else recipient.to
         written = rules.wording.write(letter.tenant, told, rules.of(letter.tenant, facts["customer"]).zone)
         sent = datetime.fromisoformat(body["notificationTime"])
@@ -345,7 +385,7 @@ async def _again(work: Work, letter: Record, error: BaseException) -> None:
 async def _give_up(work: Work, letter: Record, reason: str) -> None:
     """It will never succeed as it stands: a person is told, by a message that is parked with the reason."""
     channel = letter.facts["channel"]
-    words = f"notification {letter.facts['notification']} cannot be sent by {channel}: {reason}"
+    words = f"{WHAT[_kind(letter)]} {letter.facts['notification']} cannot be sent by {channel}: {reason}"
     body = {"undelivered": words, "about": {"kind": DISPATCH.name, "tenant": letter.tenant, "id": letter.id}}
     subject = f"task.{partition(letter.id)}.{token(letter.tenant)}"
     told = Outgoing(f"undelivered:{letter.id}:{letter.revision}", subject, body, trace.headers())
@@ -360,7 +400,7 @@ async def _finish(
         letter.kind, letter.id, letter.tenant, {**letter.body, "state": state, "reason": reason}, kept, letter.revision
     )
     await work.store.replace(ended, [also] if also else [])
-    channel, on = letter.facts["channel"], f"{CUSTOMER_NOTIFICATION.name}/{letter.facts['notification']}"
+    channel, on = letter.facts["channel"], f"{_kind(letter)}/{letter.facts['notification']}"
     metrics.LETTERS.labels(channel, state).inc()
     outcome = {"sent": "done", "undelivered": "failed"}.get(state, "refused")
     detail: dict[str, Any] = {"channel": channel, "tries": letter.body["tries"]}

@@ -13,7 +13,7 @@ from datetime import datetime, time
 from functools import cached_property
 from pathlib import Path
 from time import time as now
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
@@ -73,6 +73,16 @@ class _Quiet(strict.Strict):
         return self
 
 
+Named = TypeVar("Named", "_Recipient", "_Operator")
+
+
+def _each_once(given: list[Named] | None) -> list[Named] | None:
+    names = [one.channel for one in given or ()]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"{twice} is named twice: two addresses are two channels")
+    return given
+
+
 class _Recipient(strict.Strict):
     """Which channel a customer is told by, at which address, and of what; of everything where nothing is said."""
 
@@ -81,6 +91,15 @@ class _Recipient(strict.Strict):
     toFile: str | None = None
     toEnv: str | None = None
     types: list[Type] | None = None
+
+
+class _Operator(strict.Strict):
+    """Which channel operators are told by of what a workflow leaves to a person, where, and of which ends of it."""
+
+    channel: Name
+    toFile: str | None = None
+    toEnv: str | None = None
+    states: list[Literal["refused", "compensated", "failed"]] | None = None
 
 
 class _Ways(strict.Strict):
@@ -95,10 +114,7 @@ class _Ways(strict.Strict):
     @field_validator("channels")
     @classmethod
     def _names_each_once(cls, given: list[_Recipient] | None) -> list[_Recipient] | None:
-        names = [one.channel for one in given or ()]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"{twice} is named twice: two addresses are two channels")
-        return given
+        return _each_once(given)
 
     @field_validator("timezone")
     @classmethod
@@ -111,7 +127,18 @@ class _Ways(strict.Strict):
             raise ValueError("there is no such timezone: Europe/Berlin, UTC") from error
 
 
-class _Tenant(_Ways):
+class _Operated(_Ways):
+    """And who is told of what customers do not hear."""
+
+    escalations: list[_Operator] | None = None
+
+    @field_validator("escalations")
+    @classmethod
+    def _names_operators_once(cls, given: list[_Operator] | None) -> list[_Operator] | None:
+        return _each_once(given)
+
+
+class _Tenant(_Operated):
     customers: dict[Name, _Ways] = Field(default_factory=dict)
 
 
@@ -150,7 +177,7 @@ class _Channel(strict.Strict):
 class _File(strict.Strict):
     """The file as a whole."""
 
-    default: _Ways = Field(default_factory=_Ways)
+    default: _Operated = Field(default_factory=_Operated)
     tenants: dict[Name, _Tenant] = Field(default_factory=dict)
     maintenance: list[_Window] = Field(default_factory=list)
     orderWindows: Seconds = 0
@@ -160,7 +187,10 @@ class _File(strict.Strict):
 
 @dataclass(frozen=True)
 class Recipient:
-    """``contact``: the address is that which the customer's orders name. ``to`` is personal data."""
+    """``contact``: the address is that which the customer's orders name. ``to`` is personal data.
+
+    ``types`` are those of notifications; of an operator the states in which a run ends.
+    """
 
     channel: str
     to: str = field(repr=False)
@@ -202,6 +232,11 @@ class Notifications:
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
     fresh: deque[tuple[Record, Record]] = field(default_factory=deque)
     clock: Callable[[], float] = now
+    operators: Mapping[str, Sequence[Recipient]] = field(default_factory=dict)
+
+    def operators_of(self, tenant: str) -> Sequence[Recipient]:
+        """Who hears of what workflows leave to a person: the tenant's own, else those for all."""
+        return self.operators.get(tenant, self.operators.get("", ()))
 
     def of(self, tenant: str, customer: str) -> Ways:
         """What holds for a customer: its own, else its tenant's, else what holds for all."""
@@ -213,6 +248,7 @@ class Notifications:
         former = [*self.channels.values()]
         self.windows, self.order_windows, self.wording = fresh.windows, fresh.order_windows, fresh.wording
         self.channels, self.kinds, self._ways = fresh.channels, fresh.kinds, fresh._ways
+        self.operators = fresh.operators
         return former
 
     async def close(self) -> None:
@@ -258,7 +294,8 @@ class _Reading:
         ]
         kinds = {name: channel.kind for name, channel in self.given.channels.items()}
         words = wording.load(folder)
-        return Notifications(windows, self.given.orderWindows, words, self.channels, kinds, self._all_ways())
+        ways, operators = self._all_ways(), self._operators()
+        return Notifications(windows, self.given.orderWindows, words, self.channels, kinds, ways, operators=operators)
 
     @cached_property
     def channels(self) -> dict[str, Channel]:
@@ -304,13 +341,28 @@ class _Reading:
             tuple(self._recipient((*place, "channels", number), one) for number, one in enumerate(recipients or ())),
         )
 
-    def _recipient(self, place: tuple[str | int, ...], given: _Recipient) -> Recipient:
+    def _operators(self) -> dict[str, Sequence[Recipient]]:
+        """By tenant, empty for all."""
+        levels: list[tuple[str, tuple[str, ...], _Operated]] = [("", ("default",), self.given.default)]
+        levels += [(name, ("tenants", name), its) for name, its in self.given.tenants.items()]
+        return {
+            tenant: tuple(
+                self._recipient((*place, "escalations", number), one) for number, one in enumerate(level.escalations)
+            )
+            for tenant, place, level in levels
+            if level.escalations is not None
+        }
+
+    def _recipient(self, place: tuple[str | int, ...], given: _Recipient | _Operator) -> Recipient:
         if given.channel not in self.channels:
             raise Misconfigured(f"{strict.where(self.file, *place, 'channel')}: there is no such channel")
         to = referred(self.file, place, given.model_dump(exclude_none=True), "to")
-        said, needed = bool(to) + (given.to is not None), self.channels[given.channel].addressed
+        contact, ways, kinds = False, "toFile and toEnv", given.states if isinstance(given, _Operator) else given.types
+        if isinstance(given, _Recipient):
+            contact, ways = given.to is not None, "to: contact, toFile and toEnv"
+        said, needed = bool(to) + contact, self.channels[given.channel].addressed
         if said != needed:
-            words = "it needs one of to: contact, toFile and toEnv" if needed else "it leads where its url says: no to"
+            words = f"it needs one of {ways}" if needed else "it leads where its url says: no to"
             raise Misconfigured(f"{strict.where(self.file, *place, 'channel')}: {words}")
-        types = None if given.types is None else frozenset(map(str, given.types))
-        return Recipient(given.channel, to, given.to == "contact", types)
+        types = None if kinds is None else frozenset(map(str, kinds))
+        return Recipient(given.channel, to, contact, types)

@@ -41,6 +41,7 @@ MESSAGES: Mapping[str, str] = {
     "orderCompleted": "order",
     "orderFailed": "order",
     "orderCancelled": "order",
+    "workflowEscalated": "escalation",
 }
 """notificationType -> the message that tells it."""
 PARTS = (".subject.txt", ".txt", ".html")
@@ -61,8 +62,12 @@ VARIABLES: Mapping[str, str] = {
     "disturbances": "of a summary: of each problem `services`, `since`, `until` and `cause`",
     "timezone": "the customer's timezone, which the filter `local` goes by",
     "survey": "a link to a survey, where there is one",
+    "run": "of an escalation: `workflow`, `device`, `state`, `reason`, `id` and `href` of the run",
 }
 """What templates are given. What is not known is an empty text or an empty list."""
+
+
+RUN = ("workflow", "device", "state", "reason", "id", "href")
 
 
 class Written(NamedTuple):
@@ -99,6 +104,7 @@ def variables(told: Mapping[str, Any], zone: ZoneInfo) -> dict[str, Any]:
         ],
         "timezone": zone.key,
         "survey": told.get("surveyLink", ""),
+        "run": {**dict.fromkeys(RUN, ""), **told.get("workflowRun", {})},
     }
 
 
@@ -253,6 +259,7 @@ def _samples(type_: str) -> Iterator[dict[str, Any]]:
     said |= {"service": service, "restoredService": service, "productOrder": [{"id": "51c0"}], "affectedSince": then}
     said |= {"expectedRestoration": then, "restoredAt": then, "keptBackBy": "maintenance core upgrade"}
     said |= {"surveyLink": "https://gateway.example/survey"}
+    said["workflowRun"] = {**dict.fromkeys(RUN, "x"), "workflow": "bounce-interface", "device": "pe1"}
     said["disturbance"] = [{"service": service, "affectedSince": then, "restoredAt": then, "cause": "a link fails"}]
     yield variables(said, ZoneInfo("UTC"))
     yield variables({"notificationType": type_}, ZoneInfo("UTC"))

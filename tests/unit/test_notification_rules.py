@@ -38,7 +38,13 @@ def test_without_a_file_there_are_no_rules(tmp_path: Path) -> None:
 async def test_the_file_of_the_docs_is_one(tmp_path: Path) -> None:
     (tmp_path / "secrets").mkdir()
     (tmp_path / "templates").mkdir()
-    for name, text in (("smtp", "s3cret"), ("desk", SECRET), ("northwind.address", "it@northwind.example")):
+    for name, text in (
+        ("smtp", "s3cret"),
+        ("desk", SECRET),
+        ("northwind.address", "it@northwind.example"),
+        ("duty.address", "duty@example.net"),
+        ("duty-acme.address", "acme@example.net"),
+    ):
         (tmp_path / "secrets" / name).write_text(text + "\n")
     example = re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     assert example
@@ -56,7 +62,11 @@ async def test_the_file_of_the_docs_is_one(tmp_path: Path) -> None:
     assert [one.channel for one in other.recipients] == ["mail", "desk"]
     assert [one.hears("orderCompleted") for one in other.recipients] == [True, False]
     assert [(one.channel, one.to) for one in northwind.recipients] == [("mail", "it@northwind.example")]
+    assert [(one.channel, one.to) for one in found.operators_of("globex")] == [("duty", "duty@example.net")]
+    assert [one.channel for one in found.operators_of("acme")] == ["duty", "desk"]
+    assert [one.hears("refused") for one in found.operators_of("acme")] == [False, True]
     assert "northwind.example" not in repr(found)
+    assert "@example.net" not in repr(found).replace("noc@example.net", "")
     await found.close()
 
 
@@ -126,6 +136,20 @@ MAIL = "channels: {mail: {kind: email, host: localhost, from: noc@example.net}}\
         (
             f"{MAIL}default:\n  channels: [{{channel: mail, to: contact, types: [all]}}]",
             "line 3: default.channels.0.types.0: ",
+        ),
+        (f"{MAIL}default:\n  escalations: [{{channel: post}}]", "line 3: default.escalations.0.channel: there is no"),
+        (
+            f"{MAIL}default:\n  escalations: [{{channel: mail}}]",
+            "line 3: default.escalations.0.channel: it needs one of toFile and toEnv",
+        ),
+        (f"{MAIL}default:\n  escalations: [{{channel: mail, to: contact}}]", "line 3: default.escalations.0.to: "),
+        (
+            f"{MAIL}default:\n  escalations: [{{channel: mail, toEnv: X, states: [completed]}}]",
+            "line 3: default.escalations.0.states.0: ",
+        ),
+        (
+            f"{MAIL}tenants:\n  acme:\n    customers: {{x: {{escalations: []}}}}",
+            "line 4: tenants.acme.customers.x.escalations: ",
         ),
     ],
 )  # fmt: skip
