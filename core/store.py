@@ -594,11 +594,11 @@ class MongoStore:
     async def _replace_some(self, drafts: Sequence[Draft]) -> list[Record | Conflict | Stale]:
         """In one statement: the embedded store takes less than half of what it takes for as many."""
         collection, ids = self._collection(drafts[0].record.kind), [draft.record.id for draft in drafts]
-        change = _replacing(drafts, self.published, time())
+        change, values = _replacing(drafts, self.published, time())
 
         def write() -> bool:
             try:
-                return collection.update_many({"_id": {"$in": ids}}, change).modified_count == len(drafts)
+                return collection.update_many({"_id": {"$in": ids}}, change, let=values).modified_count == len(drafts)
             except DuplicateKeyError:
                 return False  # those before it are replaced all the same
 
@@ -650,8 +650,12 @@ class MongoStore:
 
     def _mark(self, collection: pymongo.collection.Collection[dict[str, Any]], several: Sequence[Unsent]) -> None:
         """What was published goes; what a later revision has added stays."""
-        for some in handfuls(several):
-            collection.update_many({"_id": {"$in": [unsent.id for unsent in some]}}, _emptying(some))
+        revisions: dict[int, list[Unsent]] = {}
+        for unsent in several:
+            revisions.setdefault(unsent.revision, []).append(unsent)
+        for revision, alike in revisions.items():
+            for some in handfuls(alike):
+                _empty(collection, revision, some)
         gone = [pymongo.DeleteOne({"_id": one.id, "revision": one.revision}) for one in several if one.gone]
         if gone:
             collection.bulk_write(gone, ordered=False)
@@ -664,8 +668,11 @@ class MongoStore:
         self._pool.shutdown(wait=True)
 
 
-def _replacing(drafts: Sequence[Draft], published: Published, at: float) -> list[dict[str, Any]]:
-    """The change of all these records: of each by its id, if it is still as it was read."""
+def _replacing(drafts: Sequence[Draft], published: Published, at: float) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The change of all these records: of each by its id, if it is still as it was read; and its values.
+
+    They stand beside the change, in which the embedded store would look for operators in each of them.
+    """
     ids = [draft.record.id for draft in drafts]
     fresh = [
         {
@@ -679,17 +686,18 @@ def _replacing(drafts: Sequence[Draft], published: Published, at: float) -> list
         for record, messages in drafts
     ]
     out = [message.id for draft in drafts for message in draft.record.unsent if published(message.id)]
-    mine = {"$arrayElemAt": [{"$literal": fresh}, {"$indexOfArray": [{"$literal": ids}, "$_id"]}]}
-    same = {"$and": [{"$eq": ["$fresh.revision", "$revision"]}, {"$eq": ["$fresh.tenant", "$tenant"]}]}
+    mine = {"$arrayElemAt": ["$$all", {"$indexOfArray": ["$$ids", "$_id"]}]}
+    same = {"$and": [{"$eq": ["$$fresh.revision", "$revision"]}, {"$eq": ["$$fresh.tenant", "$tenant"]}]}
     changed = {
         "revision": {"$add": ["$revision", 1]},
-        "body": "$fresh.body",
-        "facts": "$fresh.facts",
-        "outbox": {"$concatArrays": [_without(out), "$fresh.outbox"]},
-        "waiting": {"$ifNull": [{"$arrayElemAt": ["$fresh.at", 0]}, "$waiting"]},
+        "body": "$$fresh.body",
+        "facts": "$$fresh.facts",
+        "outbox": {"$concatArrays": [_without(out), "$$fresh.outbox"]},
+        "waiting": {"$ifNull": [{"$arrayElemAt": ["$$fresh.at", 0]}, "$waiting"]},
     }
     whole = {"$cond": [same, {"$mergeObjects": ["$$ROOT", changed]}, "$$ROOT"]}
-    return [{"$set": {"fresh": mine}}, {"$replaceWith": whole}, {"$unset": "fresh"}]
+    values = {"all": {"$literal": fresh}, "ids": {"$literal": ids}}
+    return [{"$replaceWith": {"$let": {"vars": {"fresh": mine}, "in": whole}}}], values
 
 
 def _without(ids: Sequence[str]) -> dict[str, Any]:
@@ -703,6 +711,14 @@ def _is_ours(draft: Draft, document: Mapping[str, Any]) -> bool:
     if messages:
         return any(kept["id"] == messages[0].id for kept in document["outbox"])
     return bool(document["body"] == record.body and document["facts"] == record.facts)
+
+
+def _empty(collection: pymongo.collection.Collection[dict[str, Any]], revision: int, several: Sequence[Unsent]) -> None:
+    """Take what was published out of records that were at this revision: of one that still is, all there is."""
+    ids = [unsent.id for unsent in several]
+    unchanged = {"_id": {"$in": ids}, "revision": revision}
+    if collection.update_many(unchanged, {"$set": {"outbox": []}, "$unset": {"waiting": ""}}).matched_count < len(ids):
+        collection.update_many({"_id": {"$in": ids}}, _emptying(several))
 
 
 def _emptying(several: Sequence[Unsent]) -> list[dict[str, Any]]:

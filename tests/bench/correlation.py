@@ -184,10 +184,11 @@ async def _cut(work: Work, traps: int) -> tuple[dict[str, float], str]:
     for relation in network(traps // 2, traps):
         plan.setdefault(relation.of, []).append(relation.to)
         plan.setdefault(relation.to, [])
-    await topology.keep(work.resources, Plan(TENANT, plan))
     worker = Worker(work)
     await worker.start()
     try:
+        await topology.keep(work.resources, Plan(TENANT, plan))
+        await _quiet(work)
         begun, cpu = perf_counter(), process_time()
         seen = [_trap(number, place) for number, place in enumerate(places(traps))]
         for first in range(0, traps, OBSERVE_BATCH):  # as an intake takes them from a full queue
@@ -204,6 +205,16 @@ async def _cut(work: Work, traps: int) -> tuple[dict[str, float], str]:
     }
     note = f"the cut: {traps / (settled - begun):.0f} traps/s from the first until all is one problem, one worker"
     return {name: rounded(value) for name, value in figures.items()}, note
+
+
+async def _quiet(work: Work) -> None:
+    """Until what tells of the topology is out and taken: it is no part of a cut. Raises TimeoutError."""
+    stream = work.bus._stream  # type: ignore[attr-defined]
+    async with asyncio.timeout(PATIENCE):
+        while await work.store.unsent(0) or any(
+            one.num_pending or one.num_ack_pending for one in await stream.consumers_info("EVENTS")
+        ):
+            await asyncio.sleep(0.2)
 
 
 async def _send(work: Work, seen: Sequence[Observation]) -> None:

@@ -1,0 +1,107 @@
+"""The embedded store leaves work out, and nothing else: what it keeps is what SecantusDB alone would keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from secantus.storage import IndexConflict, Storage
+
+from convergedon.core.embedded_store import TRIED, LeanStorage
+
+INDEXES: list[tuple[dict[str, int], dict[str, Any]]] = [
+    ({"tenant": 1, "facts.parties": 1, "_id": 1}, {}),
+    ({"tenant": 1, "body.state": 1, "facts.at": 1}, {}),
+    ({"tenant": 1, "facts.key": 1}, {"unique": True, "partialFilterExpression": {"facts.key": {"$exists": True}}}),
+    ({"waiting": 1}, {"sparse": True}),
+    ({"body.list.id": 1}, {}),
+    ({"body.other": 1}, {"partialFilterExpression": {"waiting": {"$exists": True}}}),
+]
+VALUES = st.one_of(st.none(), st.booleans(), st.sampled_from([0, 1, 0.0, -0.0, 1.0, 2]), st.sampled_from(["", "a"]))
+PATHS = ("body.state", "facts.at", "facts.key", "waiting", "body.other", "tenant")
+LISTS = st.lists(st.sampled_from(["a", "b", "c"]), max_size=3)
+CHANGES = st.one_of(
+    st.fixed_dictionaries({"$set": st.dictionaries(st.sampled_from(PATHS), VALUES, min_size=1, max_size=3)}),
+    st.fixed_dictionaries({"$set": st.fixed_dictionaries({"facts.parties": LISTS})}),
+    st.builds(lambda ids: {"$set": {"body.list": [{"id": id} for id in ids]}}, LISTS),
+    st.sampled_from([{"$unset": {path: ""}} for path in (*PATHS, "facts.parties", "body.list")]),
+    st.builds(lambda value: [{"$set": {"facts.at": value}}], st.sampled_from([1, "x"])),
+)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("change"), st.lists(st.integers(0, 5), min_size=1, max_size=4), st.booleans(), CHANGES),
+        st.tuples(st.just("insert"), st.integers(0, 5)),
+        st.tuples(st.just("delete"), st.integers(0, 5)),
+    ),
+    max_size=8,
+)
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Storage]]:
+    opened = [kind(str(tmp_path_factory.mktemp(kind.__name__))) for kind in (Storage, LeanStorage)]
+    yield opened
+    for one in opened:
+        one.close()
+
+
+def test_it_is_the_version_that_was_tried() -> None:
+    """Another SecantusDB does all its work itself, and nobody would see how slow that is."""
+    assert version("SecantusDB") == TRIED
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS, number=st.uuids())
+def test_indexes_hold_what_they_would(stores: list[Storage], steps: list[Any], number: object) -> None:
+    """Whatever is inserted, changed and deleted: documents, index entries and answers are the same."""
+    kept = [run(store, f"things-{number}", steps) for store in stores]
+
+    assert kept[0] == kept[1]
+
+
+def run(store: Storage, collection: str, steps: list[Any]) -> list[Any]:
+    """What became of each step, and all that is kept at the end."""
+    for number, (keys, options) in enumerate(INDEXES):
+        store.create_index("db", collection, f"index {number}", keys, options)
+    for number in range(4):
+        insert(store, collection, number)
+    outcomes = [step(store, collection, *what) for what in steps]
+    found = [
+        sorted(repr(one) for one in store.find_matching("db", collection, where))
+        for where in ({}, {"waiting": "a"}, {"tenant": "a", "facts.key": "k1"}, {"tenant": "t", "body.state": 1})
+    ]
+    return [outcomes, entries(store, collection), found]
+
+
+def insert(store: Storage, collection: str, number: int) -> Any:
+    facts = {"key": f"k{number}", "at": number, "parties": ["a"][: number % 2]}
+    document = {"_id": number, "tenant": "t", "body": {"state": "raised"}, "facts": facts}
+    return store.insert("db", collection, [document])
+
+
+def step(store: Storage, collection: str, what: str, which: Any, many: bool = False, change: Any = None) -> Any:
+    if what == "insert":
+        return insert(store, collection, which)
+    if what == "delete":
+        return store.delete_matching("db", collection, {"_id": which})
+    try:
+        return store.update_matching("db", collection, {"_id": {"$in": which}}, change, multi=many)
+    except IndexConflict as error:
+        return error.key_value
+
+
+def entries(store: Storage, collection: str) -> list[Any]:
+    """All index entries of a collection, and the claims on what only one may have."""
+    found = []
+    for table in ("table:secantus_index_entries", "table:secantus_unique_keys"):
+        cursor = store._session().open_cursor(table, None)
+        while cursor.next() == 0:
+            key = cursor.get_key()
+            if key[1] == collection:
+                found.append((table, *key[2:]))
+        cursor.close()
+    return found
