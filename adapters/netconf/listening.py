@@ -17,13 +17,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import structlog
 
 from convergedon.adapters.contract import Observation, Report
 from convergedon.adapters.netconf.events import Events, event_time, moment, written
 from convergedon.adapters.netconf.session import CONNECT_SECONDS, RPC_TIMEOUT, Access, Connection, Denied, dial
+from convergedon.adapters.silence import Silence
 from convergedon.core import metrics
 from convergedon.core.errors import Unavailable
 
@@ -32,7 +33,6 @@ LOOK_UP = 5.0
 REMEMBERED = 1_000
 SILENT_AFTER = 10.0
 """Seconds without a session after which a device counts as unreachable: one session may be lost."""
-SILENCE = "netconf:unreachable"
 GAP = {
     "alarmType": "processingErrorAlarm",
     "perceivedSeverity": "warning",
@@ -62,7 +62,6 @@ class Listener:
     def __init__(
         self, access: Access, tenant: str, events: Events, report: Report, silent_after: float = SILENT_AFTER
     ) -> None:
-        self._silent_after = silent_after
         self._access, self._tenant, self._events, self._report = access, tenant, events, report
         self._keeping = report if isinstance(report, Keeping) else None
         self._loop = asyncio.get_running_loop()
@@ -77,8 +76,7 @@ class Listener:
         self._reporting: Any = None
         self._words = ""
         self._listening = False
-        self._lost: float | None = None
-        self._silent: bool | None = None  # not known: what was told before this process began is not over by itself
+        self._silence = Silence("netconf", "NETCONF", access.device, tenant, seconds=silent_after)
         self.received = 0
         self._waiting = 0
         self.unreadable = 0
@@ -116,19 +114,15 @@ class Listener:
 
     def _notice(self, error: Unavailable | Denied) -> None:
         """Tell of a device that has been away for a while; one that refuses us is there."""
-        self._lost = self._lost or time.monotonic()
-        if isinstance(error, Unavailable) and not self._silent and time.monotonic() - self._lost >= self._silent_after:
-            self._tell(_silence(self._access.device, self._tenant, "fault", "major", str(error)))
+        self._silence.lost()
+        if isinstance(error, Unavailable):
+            self._tell(self._silence.missed(str(error)))
 
-    def _reached(self) -> None:
-        self._lost = None
-        if self._silent is not False:
-            self._tell(_silence(self._access.device, self._tenant, "clear", "cleared", ""))
-
-    def _tell(self, seen: Observation) -> None:
-        with suppress(Unavailable):  # the adapter is stopping
-            self._report_safely(seen)
-            self._silent = seen.kind == "fault"
+    def _tell(self, seen: Observation | None) -> None:
+        if seen is not None:
+            with suppress(Unavailable):  # the adapter is stopping
+                self._report_safely(seen)
+                self._silence.told(seen)
 
     def _resume(self) -> bool:
         """Go on from where whoever listened before us was; true once that is known."""
@@ -144,7 +138,7 @@ class Listener:
         try:
             self._subscribe(connection)
             self._words, self._listening = "", True
-            self._reached()
+            self._tell(self._silence.answered())
             while not self._stopping.is_set():
                 notification = connection.notification(LOOK_UP)
                 self._count_waiting(connection.waiting)
@@ -280,19 +274,6 @@ def _moment(text: str) -> float:
 
 async def _awaited(what: Callable[[], Awaitable[T]]) -> T:
     return await what()
-
-
-def _silence(device: str, tenant: str, kind: Literal["fault", "clear"], severity: str, words: str) -> Observation:
-    now = time.time()
-    about = {
-        "alarmType": "communicationsAlarm",
-        "perceivedSeverity": severity,
-        "probableCause": "underlyingResourceUnavailable",
-        "specificProblem": "the device does not answer NETCONF",
-        "details": {"words": words} if words else {},
-    }
-    id = hashlib.sha256(f"{device} {kind} {now}".encode()).hexdigest()[:32]
-    return Observation(id, kind, "netconf", device, tenant, now, key=SILENCE, attributes=about)
 
 
 async def _reported(report: Report, seen: Observation) -> None:

@@ -33,6 +33,8 @@ NO_INTERFACES: Mapping[int, str] = {}
 ENGINE_FILE, MIBS_FILE = "snmp-engine.json", "snmp-mibs.json"
 # Senders whose refusals are told apart in the log, and seconds between two lines about one of them
 REFUSED_TOLD_APART, REFUSED_EVERY = 1000, 60.0
+# Seconds between two looks at whether a device does what it was told, at first and later
+FIRST_LOOK, LOOK_AGAIN = 0.05, 0.5
 UNSECURED = "{device} has a user of version 3 and is not believed by a community: snmp.acceptCommunity would have it so"
 
 log = structlog.get_logger(__name__)
@@ -57,7 +59,7 @@ class SnmpAdapter(ReadAndSet):
     """Listens for notifications on ``settings.trap_host`` and ``trap_port``, and asks devices."""
 
     name = "snmp"
-    offers: frozenset[Capability] = frozenset({"read", "rollback", "notifications"})
+    offers: frozenset[Capability] = frozenset({"read", "rollback", "verify", "notifications"})
 
     def __init__(
         self,
@@ -100,24 +102,23 @@ class SnmpAdapter(ReadAndSet):
     async def start(self, report: Report) -> Sequence[str]:
         self._admit(self._users)
         where = await self._intake.start(report)
-        self._started = True
+        self._engines, self._started = Engines(), True
         self._polling.start()
         return [where]
 
     async def stop(self) -> None:
-        await self._polling.stop()
-        await self._retire()
+        """Whatever becomes of the rest, no socket stays open."""
         self._started = False
-        self._peers.clear()
-        self._engines.close()
-        self._intake.tell(self._storms.rest(time.time()))
-        await self._intake.stop()
+        try:
+            self._peers.clear()
+            self._engines.close()
+            await asyncio.gather(self._polling.stop(), *self._retiring)
+        finally:
+            self._intake.tell(self._storms.rest(time.time()))
+            await self._intake.stop()
 
     def _say(self, observations: Iterable[Observation]) -> None:
         self._intake.tell(observations)
-
-    async def _retire(self) -> None:
-        await asyncio.gather(*self._retiring)
 
     def become(self, other: SnmpAdapter) -> None:
         """Go on with the devices and the mapping that another one has read; socket, engine and clocks stay."""
@@ -129,7 +130,8 @@ class SnmpAdapter(ReadAndSet):
         self._retiring.add(retiring)
         retiring.add_done_callback(self._retiring.discard)
         self._polling = Polling(self._named.values(), self._say)
-        self._polling.start()
+        if self._started:
+            self._polling.start()
 
     def _admit(self, users: Sequence[usm.User]) -> None:
         if users and self._usm is None:
@@ -162,7 +164,25 @@ class SnmpAdapter(ReadAndSet):
         checked = self._checked(intent)
         state = await self.observe(checked)
         wanted = None if checked.values is None else with_values(state, checked.values)
-        return state, differences(wanted, state)
+        return state, differences(wanted, state) or await self._lagging(checked, state)
+
+    async def verify(self, change: Setting) -> Sequence[Difference]:
+        """What it has, and whether it does so, as long as the mapping gives it to follow."""
+        return await super().verify(change) or await self._lagging(change.intent, change.before)
+
+    async def _lagging(self, intent: Intent, before: State) -> Sequence[Difference]:
+        """What it does not do of what it has; it is waited for."""
+        place, peer = self._place(intent), self._peer(intent.device)
+        until = time.monotonic() + min(place.service.settle, max(0.0, intent.deadline - time.time()))
+        followed, wait = await place.followed(peer, intent.values, before), FIRST_LOOK
+        while followed:
+            found = await peer.get([one.oid for one in followed])
+            wrong = [lag for one, bound in zip(followed, found, strict=True) if (lag := one.wrong(bound))]
+            if not wrong or time.monotonic() >= until:
+                return wrong
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, LOOK_AGAIN)
+        return []
 
     async def observe(self, intent: Intent) -> State:
         return await self._place(intent).observe(self._peer(intent.device))
@@ -234,6 +254,7 @@ class SnmpAdapter(ReadAndSet):
             "storms": storms,
             "stormsBegun": self._storms.begun,
             "withheld": self._storms.withheld,
+            "unreadableAnswers": self._engines.dropped.total() + self._polling.unreadable,
             "polling": {**self._polling.counts, "unreachable": sorted(self._polling.silent)},
         }
 

@@ -7,22 +7,29 @@ when it was told something and no answer came.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from pysnmp.error import PySnmpError
 from pysnmp.hlapi.v3arch import asyncio as hlapi
-from pysnmp.proto import rfc1902
+from pysnmp.proto import rfc1902, rfc3412
 
 from convergedon.adapters.contract import Device, Rpc, tell
-from convergedon.adapters.snmp import ber, discovery
-from convergedon.core.errors import CredentialsRefused, Misconfigured, OutcomeUnknown, Refused, Unreachable
+from convergedon.adapters.snmp import answers, ber, discovery
+from convergedon.core.errors import CredentialsRefused, Invalid, Misconfigured, OutcomeUnknown, Refused, Unreachable
 
 # Values in one answer: what a datagram holds of a device that fills it, and what is worth asking one that is not known
 VALUES, FIRST_ROWS, LARGEST_TABLE = 100, 5, 100_000
+MOST_ANSWERS = 5_000
+"""In one walk of a table: as many interfaces of a device that tells one row at a time."""
 PATIENCE, RETRIES = 2.0, 2
+TICK = 1.0
+"""Seconds by which pysnmp may be late in noticing that nothing came."""
 AUTH = {
     "MD5": hlapi.USM_AUTH_HMAC96_MD5,
     "SHA": hlapi.USM_AUTH_HMAC96_SHA,
@@ -89,27 +96,87 @@ class NoCompiler:
         return dict.fromkeys(modules, "missing")
 
 
+class Dispatcher(rfc3412.MsgAndPduDispatcher):  # type: ignore[misc]  # pysnmp says nothing of its types
+    """Gives pysnmp what may be an answer, and nothing else: what strangers send breaks its decoder.
+
+    ``dropped`` counts what it was not given, and what it could not take.
+    """
+
+    def __init__(self, dropped: Counter[str]) -> None:
+        super().__init__()
+        self._dropped = dropped
+
+    def receive_message(self, engine: Any, domain: Any, address: Any, datagram: bytes) -> Any:
+        try:
+            answers.check(datagram)
+        except Invalid:
+            self._dropped["malformed"] += 1
+            return b""
+        try:
+            return super().receive_message(engine, domain, address, datagram)
+        except (
+            Exception
+        ):  # whatever pysnmp raises of what a device encrypted; who waits for it is not let wait for ever
+            self._dropped["unreadable"] += 1
+            return b""
+
+
 class Engines:
-    """pysnmp's engines: one for all devices, and more where a device has become another one."""
+    """pysnmp's engines: one for all devices, and more where a device has become another one.
+
+    Once they are closed nobody asks by them any more, and who waits for an answer is told so: an engine that is used
+    after its end opens a socket that nobody closes.
+    """
 
     def __init__(self) -> None:
         self._open: list[Any] = []
+        self._waiting: set[asyncio.Timeout] = set()
+        self._closed = False
+        self.dropped: Counter[str] = Counter()
 
     @property
     def shared(self) -> Any:
         return self._open[0] if self._open else self.new()
 
     def new(self) -> Any:
-        engine = hlapi.SnmpEngine()
+        """Raises Unreachable once they are closed."""
+        self._require_open()
+        engine = hlapi.SnmpEngine(msgAndPduDsp=Dispatcher(self.dropped))
         engine.get_mib_builder().set_mib_compiler(NoCompiler(), os.devnull)
         self._open.append(engine)
         return engine
 
-    def close(self, *engines: Any) -> None:
-        """These, or all there are."""
-        for engine in engines or tuple(self._open):
-            engine.close_dispatcher()
-            self._open.remove(engine)
+    @asynccontextmanager
+    async def waiting(self, device: str, seconds: float) -> AsyncIterator[None]:
+        """While a device's answer is waited for: so long at most, and not beyond our end. Raises Unreachable."""
+        self._require_open()
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                self._waiting.add(limit)
+                try:
+                    yield
+                finally:
+                    self._waiting.discard(limit)
+        except TimeoutError:
+            self._require_open()
+            raise Unreachable(f"{device} does not answer SNMP: nothing came that can be read") from None
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise Unreachable("devices are not asked any more: this was stopped")
+
+    def retire(self, engine: Any) -> None:
+        """Close one that nobody asks by any more."""
+        engine.close_dispatcher()
+        self._open.remove(engine)
+
+    def close(self) -> None:
+        """All there are, and for good."""
+        self._closed = True
+        for limit in self._waiting:
+            limit.reschedule(0)
+        while self._open:
+            self._open.pop().close_dispatcher()
 
 
 class Peer:
@@ -119,6 +186,7 @@ class Peer:
         self._engines, self._device = engines, device
         self._patience = device.settings.get("snmp", {}).get("timeout", PATIENCE)
         self._rows: dict[str, int] = {}
+        self.most_answers = MOST_ANSWERS
         self._auth = credentials(device)
         self._engine = engines.shared
         self._target: Any = None
@@ -132,14 +200,20 @@ class Peer:
             found = {name: (name, tag, value) for name, tag, value in (await self.get(rest) if rest else ())}
             return [found.get(oid, (oid, ber.NO_OBJECT, None)) for oid in oids]
         self._require(word)
-        return [_bound(bound) for bound in told]
+        values = [_bound(bound) for bound in told]
+        if [name for name, _, _ in values] != list(oids):
+            raise Unreachable(f"{self._device.name} cannot be read: it answers something else than it was asked")
+        return values
 
     async def bulk(self, oids: Sequence[str], rows: int) -> list[ber.Varbind]:
         """Up to so many rows of what comes after each."""
         objects = [hlapi.ObjectType(hlapi.ObjectIdentity(oid)) for oid in oids]
-        (word, _), told = await self._call("bulk", hlapi.bulk_cmd, 0, rows, *objects)
-        if word == NO_SUCH_NAME:  # version 1, at the end of everything
-            return []
+        (word, index), told = await self._call("bulk", hlapi.bulk_cmd, 0, rows, *objects)
+        if word == NO_SUCH_NAME:  # version 1 says so of all where one is at the end of everything: ask for the others
+            ended = min(max(index, 1), len(oids)) - 1
+            rest = [*oids[:ended], *oids[ended + 1 :]]
+            others = (await self.bulk(rest, 1))[: len(rest)] if rest else []
+            return [*others[:ended], (oids[ended], ber.END_OF_VIEW, None), *others[ended:]]
         self._require(word)
         return [_bound(bound) for bound in told]
 
@@ -151,9 +225,10 @@ class Peer:
             raise Unreachable(f"{self._device.name} cannot be read: it answers {word}")
 
     async def columns(self, table: str, wanted: Sequence[int]) -> dict[int, Column]:
-        """Columns of a table side by side, by bulk requests, until each is over."""
+        """Columns of a table side by side, by bulk requests, until each is over. Raises Unreachable where none ends."""
         found: dict[int, Column] = {column: {} for column in wanted}
         last = {column: f"{table}.{column}" for column in wanted}
+        answers = 0
         while last:
             asked = list(last)
             rows = max(1, min(self._rows.get(table, FIRST_ROWS) + 1, VALUES // len(asked)))
@@ -166,8 +241,11 @@ class Peer:
                     continue
                 found[column][oid.removeprefix(prefix)] = plain(value)
                 last[column] = oid
-            if not told or sum(map(len, found.values())) > LARGEST_TABLE:
+            if not told:
                 break
+            answers += 1
+            if answers > self.most_answers or sum(map(len, found.values())) > LARGEST_TABLE:
+                raise Unreachable(f"{self._device.name} cannot be read: its table {table} has no end")
         self._rows[table] = max(map(len, found.values()))
         return found
 
@@ -184,6 +262,8 @@ class Peer:
         said = f"{self._device.name} answers {word}{about}"
         if word in NO_RIGHT:
             raise CredentialsRefused(f"{said}: its user or community may not write")
+        if word == NO_SUCH_NAME:  # version 1 has no other word for either
+            raise Refused(f"{said}: it cannot be written, or not by this community")
         raise OutcomeUnknown(said) if word == UNDO_FAILED else Refused(said)
 
     async def _call(self, name: str, command: Any, *arguments: Any) -> tuple[tuple[str, int], list[Any]]:
@@ -191,12 +271,12 @@ class Peer:
         begun, outcome = time.perf_counter(), "failed"
         try:
             failed, status, index, told = await self._try(command, arguments)
-            if type(failed).__name__ == TIMED_OUT and await self._has_become_another():
+            if _word(failed) == TIMED_OUT and await self._has_become_another():
                 failed, status, index, told = await self._try(command, arguments)
             if failed:
-                raise self._failure(type(failed).__name__)
+                raise self._failure(_word(failed))
             outcome = "refused" if int(status) else "done"
-        except OSError as error:
+        except (OSError, PySnmpError) as error:
             raise Unreachable(f"{self._device.name} cannot be reached: {error}") from error
         finally:
             tell(Rpc(self._device.name, name, outcome, time.perf_counter() - begun))  # type: ignore[arg-type]
@@ -209,11 +289,13 @@ class Peer:
         return Unreachable(f"{self._device.name} does not answer SNMP: {word}")
 
     async def _try(self, command: Any, arguments: Sequence[Any]) -> Any:
-        if self._target is None:
-            kind = hlapi.Udp6TransportTarget if ":" in self._where[0] else hlapi.UdpTransportTarget
-            self._target = await kind.create(self._where, self._patience, RETRIES)
-        context = hlapi.ContextData()
-        return await command(self._engine, self._auth, self._target, context, *arguments, lookupMib=False)
+        """What pysnmp made of it; it keeps the time itself, unless an answer has broken it."""
+        async with self._engines.waiting(self._device.name, 2 * (1 + RETRIES) * (self._patience + TICK)):
+            if self._target is None:
+                kind = hlapi.Udp6TransportTarget if ":" in self._where[0] else hlapi.UdpTransportTarget
+                self._target = await kind.create(self._where, self._patience, RETRIES)
+            context = hlapi.ContextData()
+            return await command(self._engine, self._auth, self._target, context, *arguments, lookupMib=False)
 
     @property
     def _where(self) -> tuple[str, int]:
@@ -227,9 +309,9 @@ class Peer:
         """
         if "user" not in self._device.settings["snmp"] or not await discovery.engine(self._where, self._patience):
             return False
-        if self._engine is not self._engines.shared:
-            self._engines.close(self._engine)
-        self._engine, self._target = self._engines.new(), None
+        former, self._engine, self._target = self._engine, self._engines.new(), None
+        if former is not self._engines.shared:
+            self._engines.retire(former)
         return True
 
 
@@ -243,6 +325,11 @@ def credentials(device: Device) -> Any:
     auth = AUTH[given.get("authProtocol", "SHA-256")] if "authKey" in given else hlapi.USM_AUTH_NONE
     priv = PRIV[given.get("privProtocol", "AES")] if "privKey" in given else hlapi.USM_PRIV_NONE
     return hlapi.UsmUserData(given["user"], given.get("authKey"), given.get("privKey"), auth, priv)
+
+
+def _word(failed: Any) -> str:
+    """pysnmp's word for what went wrong: mostly a class of its own, and in one place a text."""
+    return str(failed) if isinstance(failed, str) else type(failed).__name__
 
 
 def plain(value: ber.Value) -> int | bytes:

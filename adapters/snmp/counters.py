@@ -66,6 +66,8 @@ def between(before: Reading, after: Reading) -> Iterator[tuple[str, dict[str, in
 def _went(then: Interface, now: Interface, seconds: float) -> dict[str, int] | Loss:
     size = 1 << now.bits
     found = {name: (now.counts[name] - then.counts[name]) % size for name in COUNTED if name in now.counts}
+    if now.bits == 64 and any(count >= size // 2 for count in found.values()):
+        return "ambiguous"  # no line ever carried so much
     if now.bits == 32 and now.speed * seconds / 8 >= size:
         return "ambiguous"  # it may have wrapped more than once
     most = min(1.1 * now.speed * seconds / 8 + 65_536, size / 2) if now.speed else size / 2

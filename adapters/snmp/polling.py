@@ -17,8 +17,10 @@ from zlib import crc32
 import structlog
 
 from convergedon.adapters.contract import Device, Observation
+from convergedon.adapters.silence import Silence
 from convergedon.adapters.snmp.asking import Column, Engines, Peer
 from convergedon.adapters.snmp.counters import Interface, Reading, between, record
+from convergedon.adapters.snmp.mapping import LONGEST_OBJECT
 from convergedon.core import trace
 from convergedon.core.errors import Unavailable
 from convergedon.core.tasks import end
@@ -39,7 +41,8 @@ HIGH: Mapping[int, str] = {
 IF_X, IF = "1.3.6.1.2.1.31.1.1.1", "1.3.6.1.2.1.2.2.1"
 LOW: Mapping[int, str] = {10: "octetsIn", 16: "octetsOut"}
 DESCR, SPEED = 2, 5
-AT_ONCE = 64
+AT_ONCE, LONGEST_TURN = 64, 60.0
+"""Devices that are read at the same time, and seconds that each may take, unless its interval is longer."""
 SILENT_POLLS = 2
 """Polls without an answer after which a device counts as unreachable: one datagram may be lost."""
 Tell = Callable[[Iterable[Observation]], None]
@@ -58,44 +61,64 @@ class Polling:
         self.counts: Counter[str] = Counter()
         self.silent: dict[str, str] = {}
 
+    @property
+    def unreadable(self) -> int:
+        """Datagrams that came in place of answers."""
+        return self._engines.dropped.total()
+
     def start(self) -> None:
         if self._devices:
+            self._engines = Engines()
             self._tasks = [asyncio.create_task(self._attend(device)) for device in self._devices]
 
     async def stop(self) -> None:
-        await end(self._tasks)
-        self._tasks = []
-        self._engines.close()
+        """Whatever becomes of the polls, no socket stays open."""
+        tasks, self._tasks = self._tasks, []
+        try:
+            await end(tasks)
+        finally:
+            self._engines.close()
 
     async def _attend(self, device: Device) -> None:
         """Poll one device for ever, beginning at a moment of its own within the interval."""
         trace.leave()
         interval = float(device.settings["snmp"]["poll"].get("interval", 60))
-        agent, before, failed = Agent(self._engines, device), None, 0
+        agent, before = Agent(self._engines, device), None
+        silence = Silence("snmp", "SNMP", device.name, device.tenant, times=SILENT_POLLS)
         await asyncio.sleep(interval * (crc32(device.name.encode()) % 1000) / 10_000)
         while True:
             began = time.monotonic()
             try:
-                async with self._turns:
-                    after = await agent.read()
+                after = await self._turn(agent, device.name, max(interval, LONGEST_TURN))
                 self.counts["polled"] += 1
-                if self.silent.pop(device.name, None) is not None or before is None:
-                    # an earlier process may have told that it is silent, and nobody else takes that back
-                    self._tell([_reachable(device)])
-                failed = 0
+                self.silent.pop(device.name, None)
+                self._say(silence, silence.answered())
                 if before is not None:
                     self._tell(self._observe(device, before, after))
                 before = after
             except Unavailable as error:
                 self.counts["unanswered"] += 1
-                failed += 1
-                if failed == SILENT_POLLS:
+                if seen := silence.missed(str(error)):
                     self.silent[device.name] = str(error)
-                    self._tell([_unreachable(device, str(error))])
+                    self._say(silence, seen)
             except Exception:
                 self.counts["error"] += 1
                 log.exception("device not polled", device=device.name)
             await asyncio.sleep(max(0.0, interval - (time.monotonic() - began)))
+
+    async def _turn(self, agent: Agent, device: str, longest: float) -> Reading:
+        """One reading, when it is its turn; one that drags on does not keep others from theirs. Raises Unavailable."""
+        async with self._turns:
+            try:
+                async with asyncio.timeout(longest):
+                    return await agent.read()
+            except TimeoutError:
+                raise Unavailable(f"{device} is read for more than {longest:g} s and has not come to its end") from None
+
+    def _say(self, silence: Silence, seen: Observation | None) -> None:
+        if seen is not None:
+            self._tell([seen])
+            silence.told(seen)
 
     def _observe(self, device: Device, before: Reading, after: Reading) -> list[Observation]:
         records = []
@@ -112,27 +135,6 @@ class Polling:
         return [Observation(id, "counter", "snmp", device.name, device.tenant, after.time, attributes=about)]
 
 
-def _unreachable(device: Device, words: str) -> Observation:
-    return _reach(device, "fault", "major", words)
-
-
-def _reachable(device: Device) -> Observation:
-    return _reach(device, "clear", "cleared", "")
-
-
-def _reach(device: Device, kind: Literal["fault", "clear"], severity: str, words: str) -> Observation:
-    now = time.time()
-    about = {
-        "alarmType": "communicationsAlarm",
-        "perceivedSeverity": severity,
-        "probableCause": "underlyingResourceUnavailable",
-        "specificProblem": "the device does not answer SNMP",
-        "details": {"words": words} if words else {},
-    }
-    id = hashlib.sha256(f"{device.name} {kind} {now}".encode()).hexdigest()[:32]
-    return Observation(id, kind, "snmp", device.name, device.tenant, now, key="snmp:unreachable", attributes=about)
-
-
 class Agent:
     """One device as it is polled."""
 
@@ -147,15 +149,15 @@ class Agent:
         columns = await self._peer.columns(IF_X, [NAME, *HIGH, HIGH_SPEED, DISCONTINUITY])
         columns[NAME] |= self._names
         interfaces = _interfaces(columns, HIGH, 64) if columns[6] else await self._low(columns)
-        if "0" not in uptime or not interfaces:
+        if not isinstance(since := uptime.get("0"), int) or not interfaces:
             raise Unavailable(f"{self._device.name} tells no uptime or no interfaces: may the user read IF-MIB?")
-        return Reading(time.time(), int(uptime["0"]), interfaces)
+        return Reading(time.time(), since, interfaces)
 
     async def _low(self, extended: Mapping[int, Column]) -> dict[str, Interface]:
         """Of a device without counters of 64 bits."""
         columns = await self._peer.columns(IF, [DESCR, SPEED, *LOW])
         named = {NAME: extended[NAME] or columns[DESCR], **{column: columns[column] for column in LOW}}
-        named[HIGH_SPEED] = {index: int(value) // 1_000_000 for index, value in columns[SPEED].items()}
+        named[HIGH_SPEED] = {index: _number(value) // 1_000_000 for index, value in columns[SPEED].items()}
         named[DISCONTINUITY] = extended[DISCONTINUITY]
         return _interfaces(named, LOW, 32)
 
@@ -170,10 +172,13 @@ def _interfaces(
             if isinstance(value := columns[column].get(index), int):
                 counts[what] = counts.get(what, 0) + value
         if counts:
-            speed = columns.get(HIGH_SPEED, {}).get(index, 0)
-            since = columns.get(DISCONTINUITY, {}).get(index, 0)
             told = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
-            found[told] = Interface(
-                counts, bits, since if isinstance(since, int) else 0, 1_000_000 * speed if isinstance(speed, int) else 0
-            )
+            speed = 1_000_000 * _number(columns.get(HIGH_SPEED, {}).get(index))
+            since = _number(columns.get(DISCONTINUITY, {}).get(index))
+            found[told[:LONGEST_OBJECT]] = Interface(counts, bits, since, speed)
     return found
+
+
+def _number(value: int | bytes | None) -> int:
+    """0 for what is none."""
+    return value if isinstance(value, int) else 0

@@ -115,17 +115,17 @@ async def walk(peer: Peer) -> dict[str, agent.Bound]:
     """What a device has of WALKED. Raises Unavailable."""
     found: dict[str, agent.Bound] = {}
     for root in WALKED:
-        last, inside = root, True
+        last, inside, answers = root, True, 0
         while inside:
-            inside = False
+            inside, answers = False, answers + 1
             for oid, tag, value in await peer.bulk([last], ROWS):
                 inside = oid.startswith(f"{root}.") and tag in WORDS and order(oid) > order(last)
                 if not inside:
                     break
                 found[oid] = (tag, value)
                 last = oid
-            if len(found) > LARGEST:
-                raise Unavailable(f"it has more than {LARGEST:,} values, or goes round in circles")
+            if len(found) > LARGEST or answers > peer.most_answers:
+                raise Unavailable(f"it has more than {LARGEST:,} values, or they have no end")
     return found
 
 

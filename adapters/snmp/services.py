@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Protocol, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from convergedon.adapters.contract import State
+from convergedon.adapters.contract import Difference, State
 from convergedon.adapters.snmp import ber
 from convergedon.adapters.snmp.asking import Column
 from convergedon.adapters.snmp.names import Oid, Text
@@ -28,6 +28,24 @@ LEAST, MOST = {"integer": -(2**31), "gauge": 0}, {"integer": 2**31 - 1, "gauge":
 Plain = str | int
 
 
+class Follows(strict.Strict):
+    """What the device does, in an object of its own, once it was told: for each word those that are as they must be."""
+
+    object: Oid
+    name: Text
+    words: dict[Text, int]
+    becomes: dict[Text, list[Text]]
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if unknown := sorted({word for words in self.becomes.values() for word in words} - self.words.keys()):
+            raise ValueError(f"becomes: {unknown[0]} is none of its words")
+        return self
+
+    def word(self, value: ber.Value) -> str:
+        return next((word for word, number in self.words.items() if number == value), str(value))
+
+
 class Leaf(strict.Strict):
     """One object, and the characteristic's values that it takes; ``absent`` is what it has where the service is not."""
 
@@ -38,6 +56,7 @@ class Leaf(strict.Strict):
     most: int | None = None
     longest: int | None = Field(None, ge=0)
     absent: Plain | None = None
+    verify: Follows | None = None
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -48,6 +67,8 @@ class Leaf(strict.Strict):
             raise ValueError("least and most are of integer and gauge")
         if self.type != "text" and self.longest is not None:
             raise ValueError("longest is of text")
+        if self.verify and (unknown := sorted(self.verify.becomes.keys() - (self.words or {}).keys())):
+            raise ValueError(f"verify.becomes: {unknown[0]} is none of the leaf's words")
         if self.absent is not None:
             try:
                 self.written(self.absent)
@@ -113,6 +134,8 @@ class Service(strict.Strict):
 
     instance: Instance
     leaves: dict[Text, Leaf] = Field(min_length=1)
+    settle: float = Field(5.0, ge=0, le=300, strict=False)
+    """Seconds that the device may take until it does what it was told."""
 
     @model_validator(mode="after")
     def _can_be_taken_away(self) -> Self:
@@ -126,7 +149,15 @@ class Service(strict.Strict):
     def named(self, number: Callable[..., str]) -> Service:
         """The same with the names of objects as OIDs; ``number`` is given each, and where it stands."""
         leaves = {
-            name: leaf.model_copy(update={"object": number(leaf.object, "leaves", name, "object")})
+            name: leaf.model_copy(
+                update={
+                    "object": number(leaf.object, "leaves", name, "object"),
+                    "verify": leaf.verify
+                    and leaf.verify.model_copy(
+                        update={"object": number(leaf.verify.object, "leaves", name, "verify", "object")}
+                    ),
+                }
+            )
             for name, leaf in self.leaves.items()
         }
         instance = self.instance
@@ -164,6 +195,23 @@ class Asked(Protocol):
 
 
 @dataclass(frozen=True)
+class Followed:
+    """An object in which it is seen whether the device does what it was told, and what it must become."""
+
+    oid: str
+    told: str
+    follows: Follows
+
+    def wrong(self, bound: ber.Varbind) -> Difference | None:
+        """A device that does not have the object, or does not say, contradicts nothing."""
+        _, tag, value = bound
+        found = self.follows.word(value)
+        if tag != ber.INTEGER or found in self.follows.becomes[self.told]:
+            return None
+        return Difference(self.follows.name, self.told, found)
+
+
+@dataclass(frozen=True)
 class Place:
     """One instance of a service on a device. ``names`` are those that the devices file has for its interfaces."""
 
@@ -190,6 +238,27 @@ class Place:
             raise Unsupported(f"{self.instance or 'it'} of {self.device} is always there, and cannot be taken away")
         index = await self._index(peer)
         return self._varbinds(index, await self._read(peer, index), state)
+
+    async def followed(self, peer: Asked, named: Mapping[str, Any] | None, before: State) -> list[Followed]:
+        """Where it is seen whether the device does what is named; None is what there is without the service."""
+        label = self.service.instance if isinstance(self.service.instance, Labelled) else None
+        if named is None:
+            named = {name: leaf.absent for name, leaf in self.service.leaves.items()}
+        told = {
+            name: leaf.verify
+            for name, leaf in self.service.leaves.items()
+            if leaf.verify and named.get(name) in leaf.verify.becomes
+        }
+        if not told:
+            return []
+        if label is None:
+            row: str | None = await self._index(peer)
+        else:
+            where = named.get(label.at, (before or {}).get(label.at))
+            row = next((index for index, name in (await self._interfaces(peer)).items() if name == where), None)
+        if row is None:
+            return []
+        return [Followed(f"{verify.object}.{row}", named[name], verify) for name, verify in told.items()]
 
     async def _moved(self, peer: Asked, label: Labelled, state: State) -> list[ber.Varbind]:
         """Off the interface where it stands, where that is not the one it must be on; and onto that."""

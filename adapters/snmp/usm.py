@@ -404,6 +404,11 @@ def engine_in(data: bytes, message: int) -> bytes:
     return header.engine if header.message == message else b""
 
 
+def payload(data: bytes) -> tuple[int, int]:
+    """Where what a message protects begins and ends. Raises Unreadable, Refused and IndexError."""
+    return _header(data)[1:]
+
+
 def _header(data: bytes) -> tuple[Header, int, int]:
     """The header of a message, and where its payload begins and ends. Raises Unreadable, Refused and IndexError."""
     at, end = ber.enter(data, 0, len(data), ber.SEQUENCE, "message")

@@ -98,7 +98,7 @@ class Reached:
     """Which lines of ours, and of the decoders that we use, were reached."""
 
     ROOTS = (str(ROOT), *(f"{Path(sys.prefix)}/lib/python3.{sys.version_info.minor}/site-packages/{name}/"
-                          for name in ("netflume", "ncclient")))  # fmt: skip
+                          for name in ("netflume", "ncclient", "pysnmp/proto", "pyasn1/codec")))  # fmt: skip
 
     def __init__(self) -> None:
         self.lines: set[tuple[CodeType, int]] = set()

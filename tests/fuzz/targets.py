@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 import yaml
+from fuzz import answers
 from fuzz.guided import Survive, Target
 from lxml import etree
 from ncclient.manager import make_device_handler
@@ -570,6 +571,10 @@ TARGETS = (
     ),
     Target("trap-capture", [*captured(TRAPS[0]), *captured(TRAPS[-1])], a_capture),
     Target("snmp-agent", [*requests(), usm.question(7)], agent_port),
+    Target("snmp-answers", answers.ANSWERS, answers.device(community="public"), answers.WORDS),
+    Target("snmp-answers-1", answers.FIRST, answers.device(community="public", version="1"), answers.WORDS),
+    Target("snmp-answers-3", answers.SECURED, answers.device((*answers.ASKED, answers.discover), **answers.KEYS),
+           answers.WORDS),
     Target("flow-port", flows(), flow_port, tables=TABLES),
     Target("flow-templates", [b"seed"], made_flows, tables=TABLES),
     Target("call-csv", [CSV], call_file(VOICE), [b'"', b",", b"\r", b"\n", b"\xef\xbb\xbf", b"\0", b"1e999", b"NaN"]),

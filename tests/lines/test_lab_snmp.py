@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,11 +142,29 @@ async def test_an_interface_that_is_switched_off_over_snmp_is_down_over_netconf_
 
 
 async def test_a_line_that_is_cut_is_not_mended_by_switching_on(scene: Scene) -> None:
+    """Switched off, it does as it was told; on it does not, and what was there before is brought back."""
     await scene.lab.fault("pe1", "ifdown", PORT)
-    await perform(scene.snmp, scene.intent("port", PORT, {"state": "down"}))
-    await perform(scene.snmp, scene.intent("port", PORT, {"state": "up"}))
+    off = await perform(scene.snmp, scene.intent("port", PORT, {"state": "down"}))
+    soon = replace(scene.intent("port", PORT, {"state": "up"}), deadline=time.time() + 2)
+    on = await perform(scene.snmp, soon)
+    found = await scene.get(ADMIN, OPER)
+    await scene.lab.fault("pe1", "ifup", PORT)
+    mended = await perform(scene.snmp, scene.intent("port", PORT, {"state": "up"}))
 
-    assert await scene.get(ADMIN, OPER) == [1, 2]
+    assert off.status == "applied"
+    assert (on.status, on.reason) == ("rolledBack", "verification")
+    assert "operStatus" in on.words
+    assert found == [2, 2]
+    assert mended.status == "applied"
+    assert await scene.get(ADMIN, OPER) == [1, 1]
+
+
+async def test_what_an_intent_does_not_name_is_not_verified(scene: Scene) -> None:
+    """A label on a port that nothing is plugged into."""
+    await scene.lab.fault("pe1", "ifdown", PORT)
+    outcome = await perform(scene.snmp, scene.intent("port", PORT, {"description": "spare"}))
+
+    assert outcome.status == "applied"
 
 
 async def test_a_restart_begins_uptime_and_counters_anew(scene: Scene) -> None:

@@ -15,14 +15,15 @@ from prometheus_client import REGISTRY
 from convergedon.adapters.contract import Device, Observation
 from convergedon.adapters.netconf import NetconfAdapter, adapter, create, mapping
 from convergedon.adapters.netconf.lab import ACCESS, NOTIFICATION, Element
-from convergedon.adapters.netconf.listening import SILENCE
 from convergedon.adapters.reporting import Reporting
+from convergedon.adapters.silence import key
 from convergedon.adapters.testing.trial import ignore
 from convergedon.core import metrics, settings
 from convergedon.core.errors import CredentialsRefused, Misconfigured, Unavailable
 from convergedon.core.memory import MemoryBus
 
 PORT = "ge-0/0/1"
+SILENCE = key("netconf")
 
 
 class Reported:

@@ -19,10 +19,10 @@ from convergedon.adapters.contract import Device, Intent, Observation, Rpc, witn
 from convergedon.adapters.netconf import NetconfAdapter, mapping
 from convergedon.adapters.netconf.change import persist_id
 from convergedon.adapters.netconf.lab import Element
-from convergedon.adapters.netconf.listening import SILENCE
 from convergedon.adapters.netconf.mapping import Service
 from convergedon.adapters.netconf.session import Access, Connection, Denied, dial
 from convergedon.adapters.reporting import Reporting
+from convergedon.adapters.silence import key
 from convergedon.adapters.testing.trial import ignore
 from convergedon.adapters.testing.turns import BreakingProxy, How
 from convergedon.adapters.transaction import perform
@@ -33,6 +33,7 @@ pytestmark = pytest.mark.live
 
 GOLD = {"interface": "ge-0/0/1", "vlan": 100, "bandwidth": 200}
 CONFIRM_TIMEOUT = 3
+SILENCE = key("netconf")
 
 Services = Mapping[str, Service]
 

@@ -27,6 +27,7 @@ DEVICES = (
     device("pe1", "north", **PRIVATE),
     device("edge", "south", authProtocol="SHA-512", privProtocol="AES-256", privKey="another phrase"),
     device("core12", "plain", authProtocol="SHA", tenant="acme"),
+    Device("bare-device", "globex", "127.0.10.99", {"snmp": {"user": "bare"}}),
     # one name and two keys: two devices
     device("twin-one", "twin", authKey="the first phrase", **PRIVATE),
     device("twin-two2", "twin", authKey="the second phrase", **PRIVATE),
@@ -160,6 +161,24 @@ async def test_who_may_not_send_is_counted_and_told_why(heard, run, reason, chan
     assert counted == {reason: 1}
     assert code == 1
     assert words in told
+    assert heard.found.empty()
+
+
+PLAIN = ("-u", "plain", "-l", "noAuthNoPriv", "-a", "SHA", "-A", "plain-auth-phrase")
+
+
+@pytest.mark.parametrize(
+    ("reason", "sender"), [("level", PLAIN), ("user", ("-u", "bare", "-l", "noAuthNoPriv"))], ids=["below", "nobody's"]
+)
+async def test_who_does_not_say_who_it_is_is_refused_and_counted(heard, run, reason, sender):
+    """A user of authNoPriv below its level; and one that has no key at all, whom nobody can know."""
+    await run("snmptrap", "-e", ENGINE, *sender)
+    counted = await dropped(heard, reason)
+    code, told = await run("snmpinform", "-r", "0", "-t", "1", *sender)
+
+    assert counted == {reason: 1}
+    assert code == 1
+    assert ("Unsupported security level" if reason == "level" else "Unknown user name") in told
     assert heard.found.empty()
 
 

@@ -42,7 +42,7 @@ class Agent(asyncio.DatagramProtocol):
     def __init__(self, values: Mapping[str, Bound], more: int = 1000) -> None:
         self.values = dict(values)
         self.order = sorted(values, key=key)
-        self.more, self.silent, self.circles, self.asked = more, False, False, 0
+        self.more, self.silent, self.circles, self.onward, self.asked = more, False, False, False, 0
         self.change: Callable[[], None] = lambda: None
 
     async def start(self) -> int:
@@ -85,9 +85,11 @@ class Agent(asyncio.DatagramProtocol):
     def _next(self, oid: str) -> str:
         if self.circles:
             return self.order[0]
+        if self.onward:
+            return f"{oid}.1" if oid.count(".") < 12 else f"{oid.rpartition('.')[0]}.{key(oid)[-1] + 1}"
         wanted = key(oid)
         return next((each for each in self.order if key(each) > wanted), "1.3.9")
 
     def _bound(self, oid: str) -> bytes:
-        tag, value = self.values.get(oid, (ber.END_OF_VIEW, None))
+        tag, value = self.values.get(oid, (ber.INTEGER, 1) if self.onward else (ber.END_OF_VIEW, None))
         return ber.tlv(ber.SEQUENCE, ber.write(ber.OID, oid) + ber.write(tag, value))

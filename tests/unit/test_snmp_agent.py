@@ -1,5 +1,6 @@
 """The agent that simulated devices have: it answers as it must, goes on, and takes what real ones take."""
 
+import asyncio
 import time
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -180,6 +181,37 @@ async def test_a_device_that_was_restarted_or_replaced_is_asked_on(engine):
         await other.stop()
 
     assert before == after
+
+
+async def test_who_waits_for_an_answer_when_asking_ends_is_told_at_once():
+    """And nobody asks any more: a socket that is opened after the end would be closed by nobody."""
+    async with asked(WAYS["2c"], timeout=60) as (peer, answering):
+        answering.silent = True
+        waits = asyncio.create_task(peer.get([ADMIN]))
+        async with asyncio.timeout(10):
+            while not peer._engine.transport_dispatcher:
+                await asyncio.sleep(0)
+        peer._engines.close()
+        with pytest.raises(Unreachable, match="stopped"):
+            await waits
+        with pytest.raises(Unreachable, match="stopped"):
+            await peer.get([ADMIN])
+
+        assert not peer._engine.transport_dispatcher
+
+
+@pytest.mark.parametrize("version", ["2c", "3"])
+async def test_what_is_no_answer_is_dropped_and_counted_and_the_answer_is_waited_for(version):
+    async with asked(WAYS[version]) as (peer, answering):
+        await peer.get([ADMIN])
+        [(transport, _)] = peer._engine.get_user_context("CommandGeneratorLcdConfigurator")["tran"].values()
+        where = ("127.0.0.1", transport.transport.get_extra_info("socket").getsockname()[1])
+        for noise in (b"ic", bytes(2000), b"\x30\x80" * 700, usm.question(7)):
+            answering._transport.sendto(noise, where)
+        found = await peer.get([ADMIN])
+
+    assert found == [(ADMIN, ber.INTEGER, 1)]
+    assert peer._engines.dropped == {"malformed": 4}
 
 
 def test_counters_and_uptime_go_on_as_they_did():

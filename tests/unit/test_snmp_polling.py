@@ -7,8 +7,10 @@ import pytest
 from simulated import UPTIME, Agent, capture
 
 from convergedon.adapters.contract import Device
-from convergedon.adapters.snmp import ber
+from convergedon.adapters.snmp import ber, polling
+from convergedon.adapters.snmp.asking import Engines
 from convergedon.adapters.snmp.polling import Polling
+from convergedon.core.errors import Unavailable
 
 HIGH = capture("snmpd")
 # as an old switch has it: no table of 64 bits
@@ -129,3 +131,16 @@ async def test_a_device_that_tells_nonsense_is_no_endless_walk(values):
         await scene.until(lambda: scene.of("pe1", "fault"))
 
     assert not scene.of("pe1")
+
+
+async def test_a_device_that_tells_on_and_on_is_no_endless_walk():
+    """Each answer has a name that was not there yet."""
+    agent, engines = Agent(HIGH), Engines()
+    agent.onward = True
+    snmp = {"host": "127.0.0.1", "port": await agent.start(), "community": "public"}
+    asking = polling.Agent(engines, Device("pe1", "acme", "127.0.0.9", {"snmp": snmp}))
+    asking._peer.most_answers = 20
+    with pytest.raises(Unavailable, match=r"pe1 cannot be read: its table .* has no end"):
+        await asking.read()
+    engines.close()
+    agent.transport.close()
