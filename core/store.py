@@ -8,8 +8,9 @@ any two lines loses nothing. ``MongoStore`` and ``memory.MemoryStore`` pass the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -31,6 +32,7 @@ from pymongo.errors import (
 )
 
 from convergedon.core import encryption
+from convergedon.core.combining import Combined
 from convergedon.core.errors import Conflict, Invalid, NotFound, Stale, Unavailable
 from convergedon.core.matching import Where as Where
 from convergedon.core.matching import conjunction, conjuncts, matches
@@ -364,8 +366,9 @@ Not a condition on a field of its own: the embedded store uses an index of two f
 class MongoStore:
     """The store on MongoDB's wire protocol.
 
-    mongoengine is synchronous, so calls run in threads. No findAndModify and no sorted scans where a point lookup
-    does: the embedded store reads every match for them.
+    mongoengine is synchronous, so calls run in threads. What is written while something of the same kind is being
+    written goes together next. No findAndModify and no sorted scans where a point lookup does: the embedded store
+    reads every match for them.
     """
 
     def __init__(
@@ -381,6 +384,12 @@ class MongoStore:
         self._alias = f"{database}-{id(self)}"
         self._kinds = {kind.name: kind for kind in kinds}
         self._documents = {name: _declare(kind, self._alias) for name, kind in self._kinds.items()}
+        self._creates: Mapping[str, Combined[Draft, Record]] = {
+            name: Combined(self._create_some) for name in self._kinds
+        }
+        self._changes: Mapping[str, Combined[Draft, Record]] = {
+            name: Combined(self._replace_together) for name in self._kinds
+        }
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="store")
         self._url, self._database, self._options = url, database, options or {}
 
@@ -425,9 +434,19 @@ class MongoStore:
             raise Unavailable(f"the store refused: {type(error).__name__}") from error
 
     async def create(self, record: Record, messages: Sequence[Outgoing] = ()) -> Record:
-        document = _document(Draft(record, messages), time())
-        await self._call(lambda: self._collection(record.kind).insert_one(document))
-        return self._tell(replace(record, revision=1), messages)
+        return await self._creates[record.kind](Draft(record, messages))
+
+    async def _create_some(self, drafts: Sequence[Draft]) -> Sequence[Record | Exception]:
+        """New ones of one kind that came together. One that cannot be stored at all is the others' no harm."""
+        if len(drafts) > 1:
+            with suppress(Invalid):
+                return await self.create_all(drafts)
+        return await _each(self._create, drafts)
+
+    async def _create(self, draft: Draft) -> Record:
+        document = _document(draft, time())
+        await self._call(lambda: self._collection(draft.record.kind).insert_one(document))
+        return self._tell(replace(draft.record, revision=1), draft.messages)
 
     async def create_all(self, drafts: Sequence[Draft]) -> list[Record | Conflict]:
         kind = drafts[0].record.kind if drafts else ""
@@ -566,8 +585,18 @@ class MongoStore:
         return self._collection(kind).aggregate(stages, maxTimeMS=int(PATIENCE * 1000))
 
     async def replace(self, record: Record, messages: Sequence[Outgoing] = ()) -> Record:
-        change: dict[str, Any] = {"body": record.body, "facts": record.facts}
-        return await self._guarded(record, change, messages)
+        return await self._changes[record.kind](Draft(record, messages))
+
+    async def _replace_together(self, drafts: Sequence[Draft]) -> Sequence[Record | Exception]:
+        """Changes of one kind that came together. Of several of one record at most one finds it as it was read."""
+        if len({draft.record.id for draft in drafts}) == len(drafts) > 1:
+            with suppress(Invalid):
+                return await self.replace_all(drafts)
+        return await _each(self._replace, drafts)
+
+    async def _replace(self, draft: Draft) -> Record:
+        record, messages = draft
+        return await self._guarded(record, {"body": record.body, "facts": record.facts}, messages)
 
     async def delete(self, record: Record, messages: Sequence[Outgoing] = ()) -> None:
         await self._guarded(record, {"tenant": GONE + record.tenant}, messages, gone=True)
@@ -613,11 +642,11 @@ class MongoStore:
 
     async def _replaced(self, draft: Draft, document: Mapping[str, Any]) -> Record | Conflict | Stale:
         """What became of one where not all were replaced; the others come again, one at a time."""
-        record, messages = draft
+        record = draft.record
         if document.get("revision") == record.revision + 1 and _is_ours(draft, document):
             return self._told(draft)
         try:
-            return await self.replace(record, messages)
+            return await self._replace(draft)
         except (Conflict, Stale) as error:
             return error
 
@@ -666,6 +695,18 @@ class MongoStore:
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._pool, mongoengine.disconnect, self._alias)
         self._pool.shutdown(wait=True)
+
+
+async def _each(write: Callable[[Draft], Awaitable[Record]], drafts: Sequence[Draft]) -> list[Record | Exception]:
+    """One by one: of each the record, or what went wrong."""
+
+    async def outcome(draft: Draft) -> Record | Exception:
+        try:
+            return await write(draft)
+        except Exception as error:
+            return error
+
+    return list(await asyncio.gather(*map(outcome, drafts)))
 
 
 def _replacing(drafts: Sequence[Draft], published: Published, at: float) -> tuple[list[dict[str, Any]], dict[str, Any]]:
