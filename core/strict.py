@@ -112,8 +112,17 @@ def _words(kind: str, words: str) -> str:
     return known.get(kind, words.removeprefix("Value error, "))
 
 
+DEEPEST = 100
+"""Brackets within brackets that a file may have: of thousands the reader takes minutes, and all of its stack."""
+
+
 class _Loader(yaml.SafeLoader):
     """YAML's safe subset in which a key that is given twice is an error instead of the last one winning."""
+
+    def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
+        if self.flow_level >= DEEPEST:
+            raise yaml.scanner.ScannerError(None, None, "it is nested too deep", self.get_mark())
+        super().fetch_flow_collection_start(token)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """What stands there; a 31st of February, a number of thousands of digits and a wrong tag are no YAML."""

@@ -33,6 +33,8 @@ MOST_GROWTH = 48 << 20
 """Bytes that may be kept once caches are full: after a quarter of the time."""
 KEPT, LONGEST_KEPT = 500, 16_384
 TRACED_EVERY = 8
+WATCHED = 10.0
+"""How many times as long an example may take of which each line is watched."""
 FINDINGS = 10
 SHRINKING_SECONDS = 10.0
 
@@ -173,7 +175,7 @@ def fuzz(target: Target, folder: Path, seconds: float, seed: int = 0) -> Report:
             example = changed(chance, chance.choice(corpus), corpus, target.words)
             report.examples += 1
             traced = report.examples % TRACED_EVERY == 0
-            what = tried(survive, example, reached if traced else contextlib.nullcontext())
+            what = tried(survive, example, *((reached, WATCHED) if traced else ()))
             if what and what not in {finding.what for finding in report.findings}:
                 report.findings.append(shortest(target, folder, what, example))
                 if len(report.findings) == FINDINGS:
@@ -188,9 +190,14 @@ def fuzz(target: Target, folder: Path, seconds: float, seed: int = 0) -> Report:
     return report
 
 
-def tried(survive: Survive, example: bytes, watching: contextlib.AbstractContextManager[Any]) -> str:
-    """What came of an example that should not have; nothing where it was survived."""
-    signal.setitimer(signal.ITIMER_VIRTUAL, LONGEST_SECONDS)
+def tried(
+    survive: Survive,
+    example: bytes,
+    watching: contextlib.AbstractContextManager[Any] = contextlib.nullcontext(),  # noqa: B008 it keeps nothing
+    slower: float = 1.0,
+) -> str:
+    """What came of an example that should not have; nothing where it was survived, in time."""
+    signal.setitimer(signal.ITIMER_VIRTUAL, LONGEST_SECONDS * slower)
     try:
         with watching:
             survive(example)
