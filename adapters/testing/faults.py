@@ -25,7 +25,12 @@ CUTS = 8
 """Places in the device's answers at which the connection is cut, spread evenly."""
 CUTS_OF_DATAGRAMS = 3
 """The same where a datagram is there or is not."""
-OFTEN = {1: "once", 1_000_000: "always"}
+OFTEN: Mapping[str, Mapping[str, Any]] = {"once": {"times": 1, "once": True}, "always": {"reset": True}}
+"""How a connection is gone: closed once, wherever that is in all that is said; or broken off each time."""
+BEGUN = 2
+"""Bytes of what a device says that has begun to speak, and no more."""
+HELD = 0.05
+"""Seconds until the other half of an answer comes."""
 SLOW = 0.03
 """Seconds that each piece of a slow connection takes."""
 STAGES = ("prepare", "commit", "verify", "confirm")
@@ -40,6 +45,10 @@ def reached(bench: Bench) -> str:
     if why := performers(bench):
         return why
     return "" if bench.trial.place and bench.trial.moved else "its trial does not say where a device is (place, moved)"
+
+
+def streams(bench: Bench) -> str:
+    return reached(bench) or ("a datagram has no halves" if bench.trial.datagrams else "")
 
 
 @dataclass
@@ -116,13 +125,19 @@ async def a_slow_device(bench: Bench) -> None:
 
 @case("faults", reached)
 async def a_silent_device(bench: Bench) -> None:
-    """It takes the connection and never says a word: given up before long, and done when it speaks."""
+    """It takes the connection and says nothing, or no more than half a word: given up before long."""
     new, *_ = await new_state(bench)
-    async with between(bench) as network:
-        async with asyncio.timeout(bench.trial.patience / 2):
-            outcome = await suffered(network, Fault(silent=True), new, "it says nothing:")
 
-    require(not outcome.done and outcome.retriable, "it is to be tried again:", outcome)
+    async def silent(fault: Fault, words: str) -> None:
+        async with between(bench) as network:
+            async with asyncio.timeout(bench.trial.patience / 2):
+                outcome = await suffered(network, fault, new, words)
+        require(not outcome.done and outcome.retriable, words, "it is to be tried again:", outcome)
+
+    faults = {"it says nothing:": Fault(silent=True)}
+    if not bench.trial.datagrams:
+        faults["it begins to speak:"] = Fault(held_after=BEGUN)
+    await asyncio.gather(*(silent(fault, words) for words, fault in faults.items()))
 
 
 @case("faults", reached)
@@ -130,12 +145,26 @@ async def answers_cut_in_the_middle(bench: Bench) -> None:
     """At several places of what the device says, once and then always: never half a change."""
     new, _, length = await new_state(bench)
 
-    async def cut(place: int, times: int, often: str) -> None:
+    async def cut(place: int, often: str) -> None:
         async with between(bench) as network:
             words = f"answers cut after {place} of {length} bytes, {often}:"
-            await suffered(network, Fault(times=times, cut_after=place), new, words)
+            await suffered(network, Fault(cut_after=place, **OFTEN[often]), new, words)
 
     await everywhere(bench, length, cut)
+
+
+@case("faults", streams)
+async def answers_that_come_in_halves(bench: Bench) -> None:
+    """The second half of what the device says comes a moment later, wherever it is parted: it is waited for."""
+    new, _, length = await new_state(bench)
+
+    async def halve(place: int) -> None:
+        async with between(bench) as network:
+            words = f"answers parted after {place} of {length} bytes:"
+            outcome = await suffered(network, Fault(held_after=place, held=HELD, once=True), new, words)
+        require(outcome.done, words, outcome)
+
+    await asyncio.gather(*map(halve, places(length, CUTS + 1)[:-1]))
 
 
 @case("faults", reached)
@@ -143,24 +172,24 @@ async def questions_lost_on_the_way(bench: Bench) -> None:
     """At several places of what the device is told, once and then always: what it never heard is not taken for done."""
     new, length, _ = await new_state(bench)
 
-    async def lose(place: int, times: int, often: str) -> None:
+    async def lose(place: int, often: str) -> None:
         async with between(bench) as network:
             words = f"questions lost after {place} of {length} bytes, {often}:"
-            await suffered(network, Fault(times=times, lost_after=place), new, words)
+            await suffered(network, Fault(lost_after=place, **OFTEN[often]), new, words)
 
     await everywhere(bench, length, lose)
 
 
-async def everywhere(bench: Bench, length: int, suffer: Callable[[int, int, str], Awaitable[None]]) -> None:
+async def everywhere(bench: Bench, length: int, suffer: Callable[[int, str], Awaitable[None]]) -> None:
     """At each place, once and always. Who loses a datagram waits long for its answer: they are tried side by side."""
     cuts = CUTS_OF_DATAGRAMS if bench.trial.datagrams else CUTS
     turns = asyncio.Semaphore(len(OFTEN) * cuts if bench.trial.datagrams else 1)
 
-    async def in_turn(place: int, times: int, often: str) -> None:
+    async def in_turn(place: int, often: str) -> None:
         async with turns:
-            await suffer(place, times, often)
+            await suffer(place, often)
 
-    await asyncio.gather(*(in_turn(place, *times) for place in places(length, cuts) for times in OFTEN.items()))
+    await asyncio.gather(*(in_turn(place, often) for place in places(length, cuts) for often in OFTEN))
 
 
 def places(length: int, cuts: int) -> list[int]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 from typing import Any
 
 CHUNK = 65_536
@@ -24,7 +26,9 @@ class Fault:
 
     ``refused``: closed at once. ``silent``: nothing comes back. ``delay``: seconds for each piece. ``cut_after``:
     bytes of answers after which the connection is gone, in the middle of whatever is being said; ``lost_after``: the
-    same of what is asked.
+    same of what is asked. Then it is closed as if all were said, or, with ``reset``, broken off. ``held_after``: bytes
+    of answers after which the next ones take ``held`` seconds, so that half a message arrives by itself.
+    With ``once`` the bytes are those of all connections together, and the fault is over when it has happened.
     """
 
     times: int = 1_000_000
@@ -33,6 +37,10 @@ class Fault:
     delay: float = 0.0
     cut_after: int | None = None
     lost_after: int | None = None
+    reset: bool = False
+    held_after: int | None = None
+    held: float = inf
+    once: bool = False
 
 
 class Proxy:
@@ -41,6 +49,7 @@ class Proxy:
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
         self._fault, self._left = Fault(), 0
+        self._passed: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self.asked = self.answered = 0
@@ -60,14 +69,15 @@ class Proxy:
 
     def suffer(self, fault: Fault) -> None:
         """From the next connection on."""
-        self._fault, self._left = fault, fault.times
+        self._fault, self._left, self._passed = fault, fault.times, Counter()
 
     def recover(self) -> None:
         self._left = 0
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         fault = self._fault if self._left else Fault()
-        self._left = max(0, self._left - 1)
+        if not fault.once:
+            self._left = max(0, self._left - 1)
         task = asyncio.get_running_loop().create_task(self._serve(fault, reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -80,7 +90,7 @@ class Proxy:
             with suppress(OSError):
                 await self._join(fault, reader, writer)
         finally:
-            writer.transport.abort()
+            _part(writer, fault.reset)
             self._writers.discard(writer)
 
     async def _join(self, fault: Fault, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -95,11 +105,11 @@ class Proxy:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
         finally:
-            to_writer.transport.abort()
+            _part(to_writer, fault.reset)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: Fault) -> None:
         """What is asked."""
-        async for data in _until(reader, fault.lost_after):
+        async for data in self._until(reader, fault, "lost_after"):
             self.asked += len(data)
             await asyncio.sleep(fault.delay)
             writer.write(data)
@@ -107,13 +117,47 @@ class Proxy:
 
     async def _bring(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: Fault) -> None:
         """What is answered."""
-        async for data in _until(reader, fault.cut_after):
+        async for data in self._until(reader, fault, "cut_after"):
             if fault.silent:
                 continue
             self.answered += len(data)
             await asyncio.sleep(fault.delay)
             writer.write(data)
             await writer.drain()
+
+    async def _until(self, reader: asyncio.StreamReader, fault: Fault, limit: str) -> AsyncIterator[bytes]:
+        """What comes, until there is no more or so many bytes have; in two where the second is held up."""
+        passed, end = self._passed if fault.once else Counter[str](), getattr(fault, limit)
+        held = fault.held_after if limit == "cut_after" else None
+        while data := await reader.read(CHUNK):
+            while data:
+                if held is not None and passed[limit] >= held:
+                    held = None
+                    self._happened(fault)
+                    await asyncio.sleep(fault.held)
+                until = min((place for place in (held, end) if place is not None), default=None)
+                part = data if until is None else data[: max(0, until - passed[limit])]
+                data = data[len(part) :]
+                passed[limit] += len(part)
+                if part:
+                    yield part
+                if end is not None and passed[limit] >= end:
+                    self._happened(fault)
+                    return
+
+    def _happened(self, fault: Fault) -> None:
+        if fault.once:
+            self._left = 0
+
+
+def _part(writer: asyncio.StreamWriter, reset: bool) -> None:
+    """End a connection: in order, so that what was said arrives before the end, or not."""
+    bound = writer.get_extra_info("socket")
+    if reset and bound is not None and bound.fileno() >= 0:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+    else:
+        writer.close()
 
 
 class DatagramProxy:
@@ -226,14 +270,3 @@ class _Heard(asyncio.DatagramProtocol):
 def _send(bound: socket.socket, data: bytes, to: Any) -> None:
     with suppress(OSError):
         bound.sendto(data, to)
-
-
-async def _until(reader: asyncio.StreamReader, end: int | None) -> AsyncIterator[bytes]:
-    """What comes, until there is no more or so many bytes have."""
-    left = end
-    while data := await reader.read(CHUNK):
-        yield data if left is None else data[:left]
-        if left is not None:
-            left -= len(data)
-            if left <= 0:
-                return

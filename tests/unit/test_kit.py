@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from convergedon.adapters.contract import Capability, Device, Difference, Intent
 from convergedon.adapters.readandset import Setting
 from convergedon.adapters.testing.cases import CASES
 from convergedon.adapters.testing.checking import Findings, Verdict, strange, tried
+from convergedon.adapters.testing.proxy import Fault, Proxy
 from convergedon.adapters.testing.trial import Trial, trial_of
 from convergedon.core import settings
 from convergedon.core.errors import Misconfigured, OutcomeUnknown
@@ -98,12 +101,22 @@ class Waiting(ShelfAdapter):
     """Waits for a silent shelf for ever, or nearly."""
 
     async def _answer(self, device: str, line: str) -> str:
-        import asyncio
-
         reader, writer = await asyncio.open_connection(*self._places[device])
         try:
             writer.write(f"{line}\n".encode())
             return (await reader.readuntil(b"\n")).decode().strip()
+        finally:
+            writer.transport.abort()
+
+
+class Greedy(ShelfAdapter):
+    """Takes what has come for all there is to come."""
+
+    async def _answer(self, device: str, line: str) -> str:
+        reader, writer = await asyncio.open_connection(*self._places[device])
+        try:
+            writer.write(f"{line}\n".encode())
+            return (await reader.read(1000)).decode().strip()
         finally:
             writer.transport.abort()
 
@@ -131,6 +144,7 @@ BROKEN = {
     Stuck: "rolling-back-brings-back-what-was",
     Hopeful: "questions-lost-on-the-way",
     Waiting: "a-silent-device",
+    Greedy: "answers-that-come-in-halves",
     Fragile: "an-intent-that-nobody-would-ask-for-ends-in-an-outcome",
     Late: "what-comes-too-late-changes-nothing",
 }
@@ -202,3 +216,51 @@ def test_the_findings_are_for_people_and_for_machines() -> None:
     assert found.document["cases"][0]["promise"] == "It is so."
     assert found.words.splitlines()[0] == "shelf (convergedon-shelf 1.2.0)"
     assert found.words.splitlines()[-1] == "1 passed, 1 not applicable: it holds"
+
+
+@pytest.mark.parametrize(
+    ("fault", "reads"),
+    [
+        (Fault(held_after=4, held=0.02), [b"0123", b"456789", b""]),
+        (Fault(held_after=0, held=0.02), [b"0123456789", b""]),
+        (Fault(held_after=10, held=0.02), [b"0123456789", b""]),
+        (Fault(cut_after=4), [b"0123", b""]),
+        (Fault(cut_after=4, reset=True), [b"0123", ConnectionResetError]),
+        (Fault(cut_after=14, once=True, times=1), [b"0123456789", b""]),
+    ],
+)
+async def test_half_of_what_is_said_is_by_itself_on_the_wire(fault: Fault, reads: list[Any]) -> None:
+    """And the rest comes a moment later, or the end, or the connection is broken off."""
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"0123456789")
+        writer.close()
+
+    async def heard(proxy: Proxy) -> list[Any]:
+        loop, found = asyncio.get_running_loop(), list[Any]()
+        with socket.socket() as link:  # a stream of asyncio forgets what came before a reset
+            link.setblocking(False)
+            await loop.sock_connect(link, (proxy.host, proxy.port))
+            with suppress(ConnectionResetError):
+                while not found or found[-1]:
+                    found.append(await loop.sock_recv(link, 100))
+                return found
+        return [*found, ConnectionResetError]
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        async with Proxy(*server.sockets[0].getsockname()[:2]) as proxy:
+            proxy.suffer(fault)
+            first = await heard(proxy)
+            second, third = await heard(proxy), await heard(proxy)
+
+    assert first == reads
+    if fault.once:  # the bytes of both connections count, and then it is over
+        assert (second, third) == ([b"0123", b""], [b"0123456789", b""])
+    else:
+        assert second == third == reads
+
+
+async def test_the_sample_keeps_what_is_promised_of_halves() -> None:
+    for name in ("answers-that-come-in-halves", "answers-cut-in-the-middle", "a-silent-device"):
+        found = await verdict(ShelfAdapter, name)
+        assert found.result == "passed", found.words
