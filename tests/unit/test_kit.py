@@ -247,11 +247,10 @@ async def test_half_of_what_is_said_is_by_itself_on_the_wire(fault: Fault, reads
                 return found
         return [*found, ConnectionResetError]
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        async with Proxy(*server.sockets[0].getsockname()[:2]) as proxy:
-            proxy.suffer(fault)
-            first = await heard(proxy)
-            second, third = await heard(proxy), await heard(proxy)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server, Proxy(*server.sockets[0].getsockname()[:2]) as proxy:
+        proxy.suffer(fault)
+        first, second, third = [await heard(proxy) for _ in range(3)]
 
     assert first == reads
     if fault.once:  # the bytes of both connections count, and then it is over
