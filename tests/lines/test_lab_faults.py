@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,9 @@ from convergedon.core.settings import load
 from convergedon.core.tokens import issue
 
 BERLIN = {"berlin-1": "ge-0/0/1", "berlin-2": "ge-0/0/2"}
-PATIENCE = 30.0
+HAMBURG = ("hamburg-1", 300, 800)
+"""An access on pe2, which looks at one packet in 100; nobody does anything else to that."""
+PATIENCE = 50.0
 
 
 class Operator:
@@ -99,7 +103,9 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
         with httpx.Client(
             base_url=printed["gateway"], headers={"Authorization": f"Bearer {token.strip()}"}, timeout=30
         ) as client:
-            yield Operator(data, client)
+            operator = Operator(data, client)
+            operator.order(*HAMBURG)  # while the tests go on it is used, and the last looks at what was exported
+            yield operator
 
 
 def of_port(operator: Operator, port: str, state: str) -> list[dict[str, Any]]:
@@ -194,6 +200,37 @@ def test_a_change_that_makes_it_worse_is_an_alarm_somewhere_else(operator: Opera
     assert said == f"the next change of pe1 takes {port} down, until what is there now is there again"
     assert done["state"] == "completed"
     assert raised[0]["perceivedSeverity"] == "major"
+
+
+def test_what_an_access_carries_by_itself_is_usage_at_its_bandwidth_and_priced_once(operator: Operator) -> None:
+    """As it was started: the lab exports every 15 seconds to another process, and a third makes usage of it.
+
+    The first export is of less time than it says: the access was not there at its beginning.
+    """
+
+    def exported() -> list[dict[str, Any]]:
+        found = [one for one in operator.usage() if one["usageType"] == "ip-traffic" and one["status"] == "rated"]
+        said = [{**one, **{each["name"]: each["value"] for each in one["usageCharacteristic"]}} for one in found]
+        return sorted((one for one in said if one["address"] == "10.3.1.44"), key=lambda one: one["start"])
+
+    first, *usages = operator.until(lambda: len(found := exported()) > 1 and found)
+    asked = ["usage", "sources", "--tenant", "acme", "--data", str(operator._data)]
+    of_one, of_all = (CliRunner().invoke(cli.main, [*asked, *more]).output for more in ([usages[0]["id"]], ["--json"]))
+    spans = [[datetime.fromisoformat(one[end]).timestamp() for end in ("start", "end")] for one in (first, *usages)]
+
+    for one, (start, end) in zip(usages, spans[1:], strict=True):
+        for way in ("octetsDown", "octetsUp"):
+            assert one[way] == pytest.approx(800 * 125_000 * 0.5 * (end - start), rel=0.02)
+        priced = {part["usageRatingTag"]: part["taxExcludedRatingAmount"]["value"] for part in one["ratedProductUsage"]}
+        assert priced == {
+            "download": pytest.approx(one["octetsDown"] * 0.08 / 1e9, rel=0.001),
+            "upload": pytest.approx(one["octetsUp"] * 0.04 / 1e9, rel=0.001),
+        }
+    assert all(before[1] == after[0] for before, after in pairwise(spans)), "nothing is counted twice, nor left out"
+    assert "  pe2 (flow): 1 observation, 2 records, sampled 1 in 100\n  these come to the same\n" in of_one
+    (service,) = {one["ratedProductUsage"][0]["productRef"]["id"] for one in usages}
+    compared = {one["service"]: one for one in map(json.loads, of_all.splitlines())}
+    assert "ip-traffic" in {source["usageType"] for source in compared[service]["sources"]}
 
 
 def test_flows_match_the_bandwidth_that_is_configured(operator: Operator) -> None:
