@@ -12,45 +12,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from elements import Elements
 
-from convergedon.adapters import inventory, netconf
-from convergedon.adapters.contract import Intent
 from convergedon.adapters.flow.exports import Exports
-from convergedon.adapters.lab import SAMPLING, Lab, Receivers, domain
-from convergedon.adapters.transaction import perform
-from convergedon.core import settings
+from convergedon.adapters.lab import SAMPLING, domain
 
 EVERY = 0.2
 BANDWIDTH, HALF = 80, 80 * 125_000 * 0.5
 
 
-class Heard:
+class Heard(Elements):
     """A lab whose elements export here, and what they say."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__(folder, exports=EVERY)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
         self._socket.setblocking(False)
+        self.flows = self._socket.getsockname()
         self.dropped: Counter[str] = Counter()
         self._reader = Exports(lambda reason, count: self.dropped.update({reason: count}))
-        receivers = Receivers(("127.0.0.1", 9), self._socket.getsockname(), "public")
-        self.lab = Lab(folder, lambda: receivers, exports=EVERY)
-        self._folder = folder
-
-    async def start(self) -> None:
-        devices = inventory.load(await self.lab.start())
-        self.adapter = netconf.create(settings.load(data=self._folder), devices)
-        await self.adapter.start(_nothing)
 
     async def stop(self) -> None:
-        await self.adapter.stop()
-        await self.lab.stop()
+        await super().stop()
         self._socket.close()
-
-    async def configure(self, device: str, instance: str, **values: Any) -> None:
-        given = {"interface": "ge-0/0/1", "vlan": 100, "bandwidth": BANDWIDTH, **values}
-        asked = Intent(instance, "acme", device, "internet-access", instance, given, time.time() + 30)
-        assert (await perform(self.adapter, asked)).done
 
     async def exports(self, number: int) -> list[Any]:
         """What the next datagrams hold."""
@@ -61,9 +46,6 @@ class Heard:
                 data, (address, _) = await loop.sock_recvfrom(self._socket, 65_535)
                 found += self._reader.read(data, address) or ()
         return found
-
-
-async def _nothing(_: Any) -> None: ...
 
 
 @pytest.fixture
@@ -78,7 +60,7 @@ async def test_flows_are_half_of_the_bandwidth_in_each_direction_sampled_or_not(
     """Of an element on which nothing is configured there are none."""
     places = {"10.7.0.1": "pe1", "10.7.0.2": "pe2"}
     for address, device in places.items():
-        await heard.configure(device, f"access-{device}", address=address)
+        await heard.access(device, f"access-{device}", bandwidth=BANDWIDTH, address=address)
     octets: Counter[tuple[str, bool]] = Counter()
     spans: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
     exports = (await heard.exports(14))[4:]
@@ -101,7 +83,7 @@ async def test_flows_are_half_of_the_bandwidth_in_each_direction_sampled_or_not(
 
 
 async def test_elements_are_quiet_when_they_are_told_to_be(heard: Heard) -> None:
-    await heard.configure("pe1", "access-1", address="10.7.0.1")
+    await heard.access("pe1", "access-1", bandwidth=BANDWIDTH, address="10.7.0.1")
     await heard.exports(2)
     began = time.time()
     heard.lab.quiet(60)

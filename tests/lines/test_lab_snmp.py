@@ -11,59 +11,48 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from elements import PORT, Elements, intent
 
 from convergedon.adapters import inventory, lab
-from convergedon.adapters.contract import Intent
-from convergedon.adapters.netconf import create as netconf
 from convergedon.adapters.snmp import create, recording
 from convergedon.adapters.snmp.asking import Engines, Peer
 from convergedon.adapters.snmp.counters import between
 from convergedon.adapters.snmp.polling import Agent
 from convergedon.adapters.testing.golden import Heard
 from convergedon.adapters.transaction import perform
-from convergedon.core import settings
 from convergedon.core.errors import Misconfigured, Unreachable
 
-PORT, OTHER = "ge-0/0/1", "ge-0/0/2"
+OTHER = "ge-0/0/2"
 OPER, ADMIN, ALIAS = "1.3.6.1.2.1.2.2.1.8.1", "1.3.6.1.2.1.2.2.1.7.1", "1.3.6.1.2.1.31.1.1.1.18.1"
 IN = "1.3.6.1.2.1.31.1.1.1.6.1"
 
 
-class Scene:
+class Scene(Elements):
     """The lab, an adapter of each protocol for it, and what traps say."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.heard = folder, Heard()
-        self.lab = lab.Lab(folder / "lab", lambda: lab.Receivers(self.traps, ("127.0.0.1", 9), "public"))
-        self.traps = ("127.0.0.1", 9)
+        self.heard = Heard()
+        super().__init__(folder, self.heard)
         self.engines = Engines()
 
     async def start(self) -> None:
-        devices = inventory.load(await self.lab.start())
-        given = settings.load(trap_port=0, data=self.folder)
-        self.snmp, self.netconf = create(given, devices), netconf(given, devices)
+        await super().start()
+        self.snmp = create(self.given, self.devices)
         [where] = await self.snmp.start(self.heard)
         self.traps = ("127.0.0.1", int(where.rpartition(":")[2]))
-        await self.netconf.start(self.heard)
-        self.device = devices["pe1"]
+        self.device = self.devices["pe1"]
         self.peer = Peer(self.engines, self.device)
 
     async def stop(self) -> None:
         self.engines.close()
         await self.snmp.stop()
-        await self.netconf.stop()
-        await self.lab.stop()
+        await super().stop()
 
     async def get(self, *oids: str) -> list[Any]:
         return [value for _, _, value in await self.peer.get(oids)]
 
     async def order(self, bandwidth: int) -> None:
-        values = {"interface": PORT, "vlan": 100, "bandwidth": bandwidth, "address": "10.1.1.1/30"}
-        outcome = await perform(self.netconf, self.intent("internet-access", "acc-1", values))
-        assert outcome.done, outcome
-
-    def intent(self, service: str, instance: str, values: Any) -> Intent:
-        return Intent(f"{service}-{instance}", "acme", "pe1", service, instance, values, time.time() + 30)
+        await self.access("pe1", "acc-1", bandwidth=bandwidth, address="10.1.1.1/30")
 
     async def told(self, kind: str) -> Any:
         """The first that is told of a link; of the device itself it may be told that it is no more silent."""
@@ -128,10 +117,10 @@ async def test_a_link_that_goes_down_is_down_and_carries_nothing(scene: Scene) -
 
 async def test_an_interface_that_is_switched_off_over_snmp_is_down_over_netconf_and_says_so(scene: Scene) -> None:
     await scene.order(80)
-    off = await perform(scene.snmp, scene.intent("port", PORT, {"state": "down", "description": "broken optic"}))
+    off = await perform(scene.snmp, intent("pe1", "port", PORT, {"state": "down", "description": "broken optic"}))
     fault = await scene.told("fault")
-    state = await scene.netconf.compare(scene.intent("internet-access", "acc-1", {"bandwidth": 80}))
-    on = await perform(scene.snmp, scene.intent("port", PORT, {"state": "up"}))
+    state = await scene.netconf.compare(intent("pe1", "internet-access", "acc-1", {"bandwidth": 80}))
+    on = await perform(scene.snmp, intent("pe1", "port", PORT, {"state": "up"}))
     clear = await scene.told("clear")
 
     assert (off.status, on.status) == ("applied", "applied")
@@ -144,12 +133,12 @@ async def test_an_interface_that_is_switched_off_over_snmp_is_down_over_netconf_
 async def test_a_line_that_is_cut_is_not_mended_by_switching_on(scene: Scene) -> None:
     """Switched off, it does as it was told; on it does not, and what was there before is brought back."""
     await scene.lab.fault("pe1", "ifdown", PORT)
-    off = await perform(scene.snmp, scene.intent("port", PORT, {"state": "down"}))
-    soon = replace(scene.intent("port", PORT, {"state": "up"}), deadline=time.time() + 2)
+    off = await perform(scene.snmp, intent("pe1", "port", PORT, {"state": "down"}))
+    soon = replace(intent("pe1", "port", PORT, {"state": "up"}), deadline=time.time() + 2)
     on = await perform(scene.snmp, soon)
     found = await scene.get(ADMIN, OPER)
     await scene.lab.fault("pe1", "ifup", PORT)
-    mended = await perform(scene.snmp, scene.intent("port", PORT, {"state": "up"}))
+    mended = await perform(scene.snmp, intent("pe1", "port", PORT, {"state": "up"}))
 
     assert off.status == "applied"
     assert (on.status, on.reason) == ("rolledBack", "verification")
@@ -162,7 +151,7 @@ async def test_a_line_that_is_cut_is_not_mended_by_switching_on(scene: Scene) ->
 async def test_what_an_intent_does_not_name_is_not_verified(scene: Scene) -> None:
     """A label on a port that nothing is plugged into."""
     await scene.lab.fault("pe1", "ifdown", PORT)
-    outcome = await perform(scene.snmp, scene.intent("port", PORT, {"description": "spare"}))
+    outcome = await perform(scene.snmp, intent("pe1", "port", PORT, {"description": "spare"}))
 
     assert outcome.status == "applied"
 
