@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import islice
+from time import monotonic
 
 import structlog
 
@@ -22,7 +23,11 @@ log = structlog.get_logger()
 BATCH = 256
 REMEMBERED = 20_000
 MARK_EVERY = 0.2
-"""Seconds for which what is published may stand in its outbox: a record that changes three times is marked once."""
+MARK_AFTER = 2.0
+"""Seconds for which what is published stays in its outbox: a record that changes meanwhile takes it out by itself.
+
+Less than what a sweep waits for, so that no other process takes it for left behind.
+"""
 MARKS_PASSED = 4
 """Of these turns all but one may be passed over while there is much to publish: what changes again needs no mark."""
 PASSED = 10
@@ -42,7 +47,8 @@ class Relay:
         self._written: asyncio.Queue[Unsent] = asyncio.Queue()
         self._queued: Counter[Key] = Counter()
         self._published: OrderedDict[str, None] = OrderedDict()
-        self._done: dict[Key, Unsent] = {}
+        self._mark_after = min(MARK_AFTER, sweep_after / 2)
+        self._done: dict[Key, tuple[float, Unsent]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._relayed = cache(metrics.RELAYED.labels)
         store.written, store.published = self._take, self.published
@@ -63,6 +69,7 @@ class Relay:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._written.join(), 2)
         await end(self._tasks)
+        self._mark_after = 0
         with contextlib.suppress(Unavailable):
             await self._mark_done()
 
@@ -111,7 +118,7 @@ class Relay:
         failed: dict[Key, BaseException] = {}
         while turn := {key: left.pop(0) for key, left in ahead.items() if left and key not in failed}:
             failed |= await self._publish_each(turn)
-        self._done |= {key: unsent for key, unsent in latest.items() if key not in failed}
+        self._done |= {key: (monotonic(), unsent) for key, unsent in latest.items() if key not in failed}
         while len(self._published) > REMEMBERED:
             self._published.popitem(last=False)
         for error in failed.values():
@@ -155,17 +162,23 @@ class Relay:
     async def _mark_done(self) -> None:
         """A batch at a time: the embedded store takes milliseconds for each record, a call has twenty seconds."""
         for _ in range(-(-len(self._done) // BATCH)):
-            settled = ((key, unsent) for key, unsent in self._done.items() if key not in self._queued)
-            taken = dict(islice(settled, BATCH))
+            taken = dict(islice(self._settled(), BATCH))
             if not taken:
                 return
             for key in taken:
                 del self._done[key]
             try:
-                await self._store.sent(taken.values())
+                await self._store.sent([unsent for _, unsent in taken.values()])
             except BaseException:
                 self._done = {**taken, **self._done}
                 raise
+
+    def _settled(self) -> Iterator[tuple[Key, tuple[float, Unsent]]]:
+        """What is to be marked by now. A record that is gone keeps its id from others until then."""
+        until = monotonic() - self._mark_after
+        for key, (at, unsent) in self._done.items():
+            if key not in self._queued and (unsent.gone or at <= until):
+                yield key, (at, unsent)
 
 
 def _key(unsent: Unsent) -> Key:
