@@ -233,6 +233,18 @@ def handfuls(values: Sequence[T]) -> Iterator[Sequence[T]]:
     return (values[begin : begin + HANDFUL] for begin in range(0, len(values), HANDFUL))
 
 
+async def find_any(store: Store, kind: str, where: Where, path: str, values: Sequence[Any]) -> list[Record]:
+    """The records that satisfy a condition and have one of these values at a path: a few handfuls asked for at once."""
+    few = asyncio.Semaphore(ASKED_AT_ONCE)
+
+    async def some(wanted: Sequence[Any]) -> list[Record]:
+        async with few:
+            return await store.find(kind, {**where, path: {"$in": [*wanted]}})
+
+    found = await asyncio.gather(*map(some, handfuls(values)))
+    return [record for records in found for record in records]
+
+
 def _document(draft: Draft, at: float) -> dict[str, Any]:
     """A new record as it is kept."""
     record, messages = draft
@@ -278,8 +290,10 @@ DUPLICATE = 11000
 """How a server says that something exists that may exist once."""
 INSERTED = 100
 """Records that are inserted by one statement."""
-HANDFUL = 25
+HANDFUL = 50
 """Values that are looked up at once: the embedded store compares each record that it has found with each of them."""
+ASKED_AT_ONCE = 4
+"""Look-ups side by side, so that the server need not wait while what it found is read here."""
 WALKED = 2000
 """Ids that a walk takes at a time."""
 WALK_SILENCE = 600_000

@@ -18,7 +18,7 @@ from convergedon.adapters.contract import Observation
 from convergedon.core import trace
 from convergedon.core.bus import Message
 from convergedon.core.errors import Conflict, NotFound, Stale, Unavailable
-from convergedon.core.store import Draft, Outgoing, Record, handfuls
+from convergedon.core.store import Draft, Outgoing, Record, find_any
 from convergedon.handlers.alarms import ALARM
 from convergedon.mediation import flapping, inventory, parts
 from convergedon.mediation.correlation import Topology, fails
@@ -138,8 +138,8 @@ async def _open(work: Work, conditions: Sequence[Condition]) -> dict[Condition, 
     """The alarms that are open for these. One that a client cleared is over: it gives its key free."""
     found = []
     for tenant in {condition.tenant for condition in conditions}:
-        for keys in handfuls([condition.key for condition in conditions if condition.tenant == tenant]):
-            found += await work.store.find(ALARM.name, {"tenant": tenant, "facts.openKey": {"$in": [*keys]}})
+        keys = [condition.key for condition in conditions if condition.tenant == tenant]
+        found += await find_any(work.store, ALARM.name, {"tenant": tenant}, "facts.openKey", keys)
     for record in found:
         if record.body["state"] == "cleared":
             await work.resources.change(ALARM, record, facts=over(record))

@@ -15,7 +15,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from convergedon.core.errors import Conflict, Stale
-from convergedon.core.store import Record, Store, handfuls
+from convergedon.core.store import Record, Store, find_any
 from convergedon.handlers.product_ordering import PRODUCT_ORDER
 from convergedon.handlers.resource import Body, Resources, now
 from convergedon.handlers.service_inventory import FROM_ORDERS, SERVICE
@@ -221,13 +221,11 @@ async def on(store: Store, tenant: str, device: str, object: str) -> list[Servic
 async def standing(store: Store, tenant: str, ids: Sequence[str]) -> dict[str, list[Service]]:
     """part -> the active services that stand on it, for those of these parts on which any does."""
     found: dict[str, dict[str, Service]] = {}
-    for few in handfuls(ids):
-        some = set(few)
-        where = {"tenant": tenant, "body.supportingResource.id": {"$in": sorted(some)}}
-        for record in await store.find(SERVICE.name, where):
-            for part in record.body["supportingResource"] if record.body["state"] == "active" else ():
-                if part.get("id") in some:
-                    found.setdefault(part["id"], {})[record.id] = _service(record)
+    wanted = set(ids)
+    for record in await find_any(store, SERVICE.name, {"tenant": tenant}, "body.supportingResource.id", sorted(wanted)):
+        for part in record.body["supportingResource"] if record.body["state"] == "active" else ():
+            if part.get("id") in wanted:
+                found.setdefault(part["id"], {})[record.id] = _service(record)
     return {part: [services[id] for id in sorted(services)] for part, services in found.items()}
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from convergedon.core import trace
 from convergedon.core.bus import Message, partition, token
 from convergedon.core.errors import Conflict, NotFound, Unavailable
-from convergedon.core.store import Draft, Outgoing, Record, Store, handfuls
+from convergedon.core.store import Draft, Outgoing, Record, Store, find_any
 from convergedon.handlers.affected_parties import AFFECTED_PARTY
 from convergedon.handlers.alarms import ALARM, referred
 from convergedon.mediation import affected, inventory
@@ -166,10 +166,11 @@ async def correlate(work: Work, message: Message) -> None:
         return
     if len(near) == 1 and device_of(place) and time() - message.stored > WAITED:
         near = reconsidered(device_of(place), topology)
-    if message.body.get("changes", 1) >= MANY:
-        await asyncio.sleep(GATHERED)
     newest = await work.bus.last(message.subject)
-    if newest and await _is_asked_again(work, message, newest, near, topology):
+    if message.body.get("changes", 1) >= MANY and not _is_left_to(newest, work, message, near, topology):
+        await asyncio.sleep(GATHERED)
+        newest = await work.bus.last(message.subject)
+    if _is_left_to(newest, work, message, near, topology):
         return
     look = await _read(work, tenant, near, topology)
     if not await look.write():
@@ -182,17 +183,16 @@ async def correlate(work: Work, message: Message) -> None:
     work.known.note(tenant, near, newest.position if newest else message.position)
 
 
-async def _is_asked_again(
-    work: Work, message: Message, newest: Message, near: frozenset[str], topology: Topology
-) -> bool:
+def _is_left_to(newest: Message | None, work: Work, message: Message, near: frozenset[str], topology: Topology) -> bool:
     """Whether the newest request is for the same neighbourhood, so that its look does for this one: for a while.
 
     In a storm that is the rule, and a look at half of it would be taken back by the next.
     """
-    tenant, further = message.body["about"]["tenant"], newest.position.sequence > message.position.sequence
-    if not further or "look" not in newest.body or reconsidered(newest.body["look"], topology) != near:
+    if newest is None or newest.position.sequence <= message.position.sequence or "look" not in newest.body:
         return False
-    return work.known.put_off(tenant, near) < PUT_OFF
+    if reconsidered(newest.body["look"], topology) != near:
+        return False
+    return work.known.put_off(message.body["about"]["tenant"], near) < PUT_OFF
 
 
 async def _read(work: Work, tenant: str, near: frozenset[str], topology: Topology) -> Look:
@@ -237,22 +237,18 @@ async def _heard_of(
 
 async def _exactly_at(work: Work, tenant: str, places: Collection[str]) -> list[Record]:
     """What is open at these places alone."""
-    found = []
-    for few in handfuls(sorted(places)):
-        found += await work.store.find(ALARM.name, {"tenant": tenant, "facts.openAt": {"$in": [*few]}})
-    return found
+    return await find_any(work.store, ALARM.name, {"tenant": tenant}, "facts.openAt", sorted(places))
 
 
 async def _open_at(work: Work, kind: str, tenant: str, places: Collection[str]) -> list[Record]:
     """What is open at these places; a device stands for all that is part of it."""
     devices = {place for place in places if kind_of(place) == "device"}
     others = [place for place in places if device_of(place) not in devices]
-    found: dict[str, Record] = {}
-    for path, wanted in (("facts.openAt", others), ("facts.openOn", devices)):
-        for few in handfuls(sorted(wanted)):
-            where = {"tenant": tenant, path: {"$in": [*few]}}
-            found |= {record.id: record for record in await work.store.find(kind, where)}
-    return list(found.values())
+    there = [
+        *await find_any(work.store, kind, {"tenant": tenant}, "facts.openAt", sorted(others)),
+        *await find_any(work.store, kind, {"tenant": tenant}, "facts.openOn", sorted(devices)),
+    ]
+    return list({record.id: record for record in there}.values())
 
 
 @dataclass

@@ -21,7 +21,7 @@ from pydantic import Field, StringConstraints
 
 from convergedon.core import strict
 from convergedon.core.errors import Conflict, Misconfigured, NotFound
-from convergedon.core.store import Record, Store, handfuls
+from convergedon.core.store import Record, Store, find_any
 from convergedon.handlers.resource import Resource, Resources, now
 from convergedon.handlers.resource_inventory import LOGICAL_RESOURCE, PHYSICAL_RESOURCE, RESOURCE, TOPOLOGY
 from convergedon.mediation import parts
@@ -288,8 +288,6 @@ async def _places(store: Store, tenant: str, ids: set[str]) -> dict[str, str]:
     """id -> place, for the parts that are there."""
     found: dict[str, str] = {}
     for resource in (LOGICAL_RESOURCE, PHYSICAL_RESOURCE, RESOURCE):
-        left = sorted(ids - found.keys())
-        for few in handfuls(left):
-            some = await store.find(resource.name, {"id": {"$in": [*few]}})
-            found |= {record.id: place_of(record) for record in some if record.tenant == tenant}
+        some = await find_any(store, resource.name, {}, "id", sorted(ids - found.keys()))
+        found |= {record.id: place_of(record) for record in some if record.tenant == tenant}
     return found
