@@ -152,8 +152,8 @@ class Desk:
         return await kpis.opinion(self.store, self.operator.tenant, figures.OPINION_DAYS)
 
     async def _counted(self, *definitions: Definition) -> list[Entry]:
-        since = {"facts.at.time": {"$gte": int((time() - figures.WINDOW) * 1_000_000)}}
-        return await self._entries({**since, "$or": [dict(definition.where) for definition in definitions]})
+        tenant = self.operator.tenant
+        return await Persons(self.store).told(tenant, await kpis.counted(self.store, tenant, definitions))
 
     async def trace(self, trace: str) -> Sequence[Entry]:
         """Everything that left an audit record in one trace, in its order."""

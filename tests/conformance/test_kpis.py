@@ -5,10 +5,12 @@ from __future__ import annotations
 from time import time
 from typing import Any
 
+import pytest
 from conftest import Gateway
 
 from convergedon.core.audit import KIND
 from convergedon.core.store import Record
+from convergedon.handlers import kpis
 from convergedon.handlers.surveys import SURVEY_ANSWER
 
 FIGURES = "/convergedon-api/figure/v1/figure"
@@ -50,6 +52,24 @@ async def test_what_customers_say_is_told_by_period_with_the_number_of_answers(g
         "P90D": (20, 5),
     }
     assert found["nps", "P7D"]["note"] == "4 answers in the last 7 days"
+
+
+async def test_figures_are_of_all_there_is_however_many_pages_that_takes(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where more records are of one instant than a page has."""
+    monkeypatch.setattr(kpis, "PAGE", 2)
+    await answered(gateway, 10, 10, 10, 10, 0)
+    at = int(time() * 1_000_000)
+    for number in range(9):
+        body = {"time": "2026-02-20T09:31:06.220Z", "what": "message.parked", "outcome": "failed", "detail": {}}
+        facts = {"at": {"time": at - number // 5}}
+        entry = Record(KIND.name, f"{gateway.tenant}:{number}", gateway.tenant, {**body, "on": "event.x.Alarm"}, facts)
+        await gateway.built.store.create(entry)
+
+    found = await read(gateway)
+
+    assert (found["hand-offs", "P1D"]["value"], found["nps", "P1D"]["count"]) == (9, 5)
 
 
 async def test_there_is_no_figure_without_answers_or_incidents(gateway: Gateway) -> None:
