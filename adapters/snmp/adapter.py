@@ -22,6 +22,7 @@ from convergedon.adapters.intake import Datagram, Finding, Intake
 from convergedon.adapters.readandset import ReadAndSet, Setting, differences, with_values
 from convergedon.adapters.snmp import ber, mapping, usm
 from convergedon.adapters.snmp.asking import Engines, Peer
+from convergedon.adapters.snmp.interfaces import Interfaces
 from convergedon.adapters.snmp.polling import Polling
 from convergedon.adapters.snmp.services import Place
 from convergedon.adapters.snmp.storm import Source, Storms
@@ -30,6 +31,8 @@ from convergedon.core.errors import OutcomeUnknown, Refused, Unavailable, Unsupp
 from convergedon.core.settings import Settings
 
 NO_INTERFACES: Mapping[int, str] = {}
+BEGINNINGS = frozenset({f"{ber.STANDARD_TRAPS}.1", f"{ber.STANDARD_TRAPS}.2"})
+"""coldStart and warmStart."""
 ENGINE_FILE, MIBS_FILE = "snmp-engine.json", "snmp-mibs.json"
 # Senders whose refusals are told apart in the log, and seconds between two lines about one of them
 REFUSED_TOLD_APART, REFUSED_EVERY = 1000, 60.0
@@ -74,7 +77,8 @@ class SnmpAdapter(ReadAndSet):
         self._named = devices
         # Reversed: where two devices share an address the first of the file is meant
         self._devices = {device.address: device for device in reversed(list(devices.values()))}
-        self._interfaces = {
+        self._interfaces = Interfaces()
+        self._named_interfaces = {
             device.name: mapping.interfaces(device.settings.get("snmp", {}), device.name) for device in devices.values()
         }
         self._users = usm.users(devices.values())
@@ -84,7 +88,7 @@ class SnmpAdapter(ReadAndSet):
         self._storms = Storms(settings.trap_storm_high, settings.trap_storm_low)
         self._refused = Refusals()
         self._retiring: set[asyncio.Task[None]] = set()
-        self._polling = Polling(devices.values(), self._say)
+        self._polling = Polling(devices.values(), self._say, self._learn)
         self._started = False
         self._engines = Engines()
         self._peers: dict[str, Peer] = {}
@@ -123,13 +127,14 @@ class SnmpAdapter(ReadAndSet):
     def become(self, other: SnmpAdapter) -> None:
         """Go on with the devices and the mapping that another one has read; socket, engine and clocks stay."""
         self._admit(other._users)
-        self._named, self._devices, self._interfaces = other._named, other._devices, other._interfaces
+        self._named, self._devices = other._named, other._devices
+        self._named_interfaces = other._named_interfaces
         self._mapping, self._secured = other._mapping, other._secured
         self._peers.clear()
         retiring = asyncio.create_task(self._polling.stop())
         self._retiring.add(retiring)
         retiring.add_done_callback(self._retiring.discard)
-        self._polling = Polling(self._named.values(), self._say)
+        self._polling = Polling(self._named.values(), self._say, self._learn)
         if self._started:
             self._polling.start()
 
@@ -228,7 +233,7 @@ class SnmpAdapter(ReadAndSet):
             raise Refused(f"the mapping has no service {intent.service}; it has {known}")
         if not self._is_set(intent.device):
             raise Unsupported(f"{intent.device} is not to be set over SNMP: the devices file has no snmp.set for it")
-        return Place(intent.device, service, intent.instance, self._interfaces[intent.device])
+        return Place(intent.device, service, intent.instance, self._named_interfaces[intent.device])
 
     def _is_set(self, device: str) -> bool:
         return device in self._named and bool(self._named[device].settings.get("snmp", {}).get("set"))
@@ -329,18 +334,32 @@ class SnmpAdapter(ReadAndSet):
 
     def _observe(self, datagram: Datagram, notification: ber.Notification, speaker: tuple[str, str]) -> Observation:
         name, tenant = speaker
-        interfaces = self._interfaces.get(name, NO_INTERFACES)
-        meaning = mapping.interpret(notification, self._mapping.notifications, interfaces, datagram.address)
-        return Observation(
+        uptime = notification.first(ber.UPTIME)
+        uptime = uptime if isinstance(uptime, int) else None
+        self._interfaces.heard(name, uptime, notification.oid in BEGINNINGS)
+        named, known = self._named_interfaces.get(name, NO_INTERFACES), self._interfaces.names(name)
+        meaning = mapping.interpret(notification, self._mapping.notifications, named, datagram.address, known)
+        part = self._interfaces.object(name, meaning, uptime)
+        seen = Observation(
             id=_retransmission(datagram, notification) if notification.inform else secrets.token_hex(16),
             kind=meaning.kind,
             adapter=self.name,
             device=name,
             tenant=tenant,
             time=datagram.time,
-            object=meaning.object,
-            key=meaning.key,
+            object=part,
+            key=meaning.key_of(part),
             attributes=meaning.attributes,
+        )
+        self._interfaces.cleared(name, meaning, seen)
+        return seen
+
+    def _learn(self, device: str, names: Mapping[int, str]) -> None:
+        """A poll has read what the interfaces are called."""
+        named = self._named_interfaces.get(device, NO_INTERFACES)
+        self._say(
+            replace(seen, id=secrets.token_hex(16), object=name, key=meaning.key_of(name))
+            for meaning, seen, name in self._interfaces.learn(device, {**names, **named})
         )
 
 

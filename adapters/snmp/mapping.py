@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -23,16 +23,21 @@ from convergedon.core.errors import Misconfigured
 
 SHIPPED = files("convergedon.adapters.snmp") / "mapping.yaml"
 LONGEST_OBJECT = 255
+IF_NAME = "1.3.6.1.2.1.31.1.1.1.1"
+LONGEST_INDEX = 10
+NONE_KNOWN: Mapping[int, str] = {}
 # sysUpTime.0 and snmpTrapOID.0 say nothing that the alarm does not; the community is a secret
 NOT_DETAILS = frozenset({ber.UPTIME, ber.TRAP_OID, ber.TRAP_COMMUNITY})
 
 
 class Index(strict.Strict):
-    """Take the index of a varbind below an OID, by the device's own names or as a text with {index}."""
+    """Take the index of a varbind below an OID: as the devices file calls it (interfaces), as the device does (known),
+    or as a text with {index}.
+    """
 
     index: Oid
     form: Text | None = Field(None, alias="as")
-    names: Literal["interfaces"] | None = None
+    names: Literal["interfaces", "known"] | None = None
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -100,8 +105,19 @@ class Meaning:
 
     kind: ObservationKind
     object: str
-    key: str
+    template: str
     attributes: Mapping[str, Any]
+    index: int | None = None
+    """The ifIndex of what it speaks of, where the entry has names for such."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """The names that it was called by, each by its column."""
+
+    @property
+    def key(self) -> str:
+        return self.key_of(self.object)
+
+    def key_of(self, part: str) -> str:
+        return self.template.replace("{object}", part)
 
 
 @dataclass(frozen=True)
@@ -164,9 +180,16 @@ def _numbered(entry: Entry, number: Number) -> Entry:
 
 
 def interpret(
-    notification: ber.Notification, mapping: Mapping[str, Entry], interfaces: Mapping[int, str], source: str
+    notification: ber.Notification,
+    mapping: Mapping[str, Entry],
+    interfaces: Mapping[int, str],
+    source: str,
+    known: Mapping[int, str] = NONE_KNOWN,
 ) -> Meaning:
-    """Say what a notification means; one that the mapping does not know is ``unmapped`` and keeps all it carried."""
+    """Say what a notification means; one that the mapping does not know is ``unmapped`` and keeps all it carried.
+
+    ``interfaces`` are the names that the devices file has, ``known`` those of the device itself, both by ifIndex.
+    """
     told = {
         "oid": notification.oid,
         "source": source,
@@ -177,7 +200,6 @@ def interpret(
     entry = mapping.get(notification.oid)
     if entry is None:
         return Meaning("unmapped", "", f"unmapped:{notification.oid}", {**UNMAPPED, **told})
-    found = _object(entry, notification.varbinds, interfaces)
     words = {
         "notification": entry.name,
         "alarmType": entry.alarmType,
@@ -185,7 +207,8 @@ def interpret(
         "probableCause": _cause(entry.probableCause, notification.varbinds),
         "specificProblem": entry.specificProblem,
     }
-    return Meaning(entry.kind, found, entry.key.replace("{object}", found), {**words, **told})
+    part = _part(entry, notification.varbinds, {"interfaces": interfaces, "known": known})
+    return Meaning(entry.kind, part.object, entry.key, {**words, **told}, part.index, part.names)
 
 
 def _cause(given: str | Carried, varbinds: tuple[ber.Varbind, ...]) -> str:
@@ -197,25 +220,60 @@ def _cause(given: str | Carried, varbinds: tuple[ber.Varbind, ...]) -> str:
     return given.otherwise
 
 
-def _object(entry: Entry, varbinds: tuple[ber.Varbind, ...], interfaces: Mapping[int, str]) -> str:
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The part of a device that a notification speaks of, as ``Meaning`` has it."""
+
+    object: str
+    index: int | None
+    names: Mapping[str, str]
+
+
+Carrying = Mapping[str, tuple[str, str]]
+"""Column -> the index and the text of the first varbind below it."""
+
+
+def _part(entry: Entry, varbinds: tuple[ber.Varbind, ...], named: Mapping[str, Mapping[int, str]]) -> Part:
+    carrying = _carrying(entry, varbinds)
+    index = _if_index(entry, carrying)
+    called = [(choice, _called(choice, carrying, index, named)) for choice in entry.object]
+    names: dict[str, str] = {}
+    if index is not None:
+        names = {choice: words for choice, words in called if isinstance(choice, str) and words}
+        names |= {IF_NAME: named["known"][index]} if index in named["known"] and IF_NAME not in names else {}
+    return Part(next((words for _, words in called if words), ""), index, names)
+
+
+def _carrying(entry: Entry, varbinds: tuple[ber.Varbind, ...]) -> Carrying:
+    found: dict[str, tuple[str, str]] = {}
     for choice in entry.object:
         column = choice if isinstance(choice, str) else choice.index
-        for name, tag, value in varbinds:
+        for name, tag, value in varbinds if column not in found else ():
             if name.startswith(column) and name[len(column) : len(column) + 1] == ".":
-                words = (
-                    ber.text(tag, value).strip()
-                    if isinstance(choice, str)
-                    else _indexed(choice, name[len(column) + 1 :], interfaces)
-                )
-                if words:
-                    return words[:LONGEST_OBJECT]
-    return ""
+                found[column] = name[len(column) + 1 :], ber.text(tag, value).strip()
+                break
+    return found
 
 
-def _indexed(choice: Index, index: str, interfaces: Mapping[int, str]) -> str:
-    if choice.names and index.isdigit() and (name := interfaces.get(int(index))):
-        return name
-    return choice.form.replace("{index}", index) if choice.form else ""
+def _if_index(entry: Entry, carrying: Carrying) -> int | None:
+    """What has names is an interface, and every varbind of it has the ifIndex as its own."""
+    if not any(isinstance(choice, Index) and choice.names for choice in entry.object):
+        return None
+    return next((int(at) for at, _ in carrying.values() if at.isdecimal() and len(at) <= LONGEST_INDEX), None)
+
+
+def _called(choice: str | Index, carrying: Carrying, index: int | None, named: Mapping[str, Mapping[int, str]]) -> str:
+    if isinstance(choice, str):
+        return carrying.get(choice, ("", ""))[1][:LONGEST_OBJECT]
+    name = named[choice.names].get(index, "") if choice.names and index is not None else ""
+    return name or _formed(choice, carrying, index)
+
+
+def _formed(choice: Index, carrying: Carrying, index: int | None) -> str:
+    if choice.form is None or choice.index not in carrying:
+        return ""
+    at = carrying[choice.index][0] if index is None else str(index)
+    return choice.form.replace("{index}", at)[:LONGEST_OBJECT]
 
 
 def _placeholders(template: str) -> set[str]:

@@ -46,15 +46,17 @@ AT_ONCE, LONGEST_TURN = 64, 60.0
 SILENT_POLLS = 2
 """Polls without an answer after which a device counts as unreachable: one datagram may be lost."""
 Tell = Callable[[Iterable[Observation]], None]
+Learn = Callable[[str, Mapping[int, str]], None]
+"""Is given what a device calls its interfaces, by ifIndex."""
 log = structlog.get_logger(__name__)
 
 
 class Polling:
-    """Asks the devices whose ``snmp.poll`` says so; ``tell`` is given what there is to say."""
+    """Asks the devices whose ``snmp.poll`` says so; ``tell`` is given what there is to say, ``learn`` their names."""
 
-    def __init__(self, devices: Iterable[Device], tell: Tell) -> None:
+    def __init__(self, devices: Iterable[Device], tell: Tell, learn: Learn = lambda *_: None) -> None:
         self._devices = [device for device in devices if "poll" in device.settings.get("snmp", {})]
-        self._tell = tell
+        self._tell, self._learn = tell, learn
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._tasks: list[asyncio.Task[None]] = []
         self._engines = Engines()
@@ -93,6 +95,7 @@ class Polling:
                 self.counts["polled"] += 1
                 self.silent.pop(device.name, None)
                 self._say(silence, silence.answered())
+                self._learn(device.name, agent.names)
                 if before is not None:
                     self._tell(self._observe(device, before, after))
                 before = after
@@ -141,25 +144,34 @@ class Agent:
     def __init__(self, engines: Engines, device: Device) -> None:
         self._peer, self._device = Peer(engines, device), device
         named = device.settings["snmp"].get("interfaces", {})
-        self._names: Column = {str(index): name.encode() for index, name in named.items()}
+        self._named: Column = {str(index): name.encode() for index, name in named.items()}
+        self.names: dict[int, str] = {}
+        """What its interfaces were called when it was last read, by ifIndex."""
 
     async def read(self) -> Reading:
         """Raises Unavailable when it does not answer, or not what it is asked."""
         uptime = (await self._peer.columns(SYSTEM_UPTIME[: -len(".3")], [3]))[3]
         columns = await self._peer.columns(IF_X, [NAME, *HIGH, HIGH_SPEED, DISCONTINUITY])
-        columns[NAME] |= self._names
-        interfaces = _interfaces(columns, HIGH, 64) if columns[6] else await self._low(columns)
+        columns[NAME] |= self._named
+        bits: Literal[32, 64] = 64 if columns[6] else 32
+        if bits == 32:
+            columns = await self._low(columns)
+        interfaces = _interfaces(columns, HIGH if bits == 64 else LOW, bits)
         if not isinstance(since := uptime.get("0"), int) or not interfaces:
             raise Unavailable(f"{self._device.name} tells no uptime or no interfaces: may the user read IF-MIB?")
+        self.names = {int(index): _text(name) for index, name in columns[NAME].items() if index.isdigit()}
         return Reading(time.time(), since, interfaces)
 
-    async def _low(self, extended: Mapping[int, Column]) -> dict[str, Interface]:
+    async def _low(self, extended: Mapping[int, Column]) -> dict[int, Column]:
         """Of a device without counters of 64 bits."""
         columns = await self._peer.columns(IF, [DESCR, SPEED, *LOW])
-        named = {NAME: extended[NAME] or columns[DESCR], **{column: columns[column] for column in LOW}}
+        named: dict[int, Column] = {
+            NAME: extended[NAME] or columns[DESCR],
+            **{column: columns[column] for column in LOW},
+        }
         named[HIGH_SPEED] = {index: _number(value) // 1_000_000 for index, value in columns[SPEED].items()}
         named[DISCONTINUITY] = extended[DISCONTINUITY]
-        return _interfaces(named, LOW, 32)
+        return named
 
 
 def _interfaces(
@@ -172,11 +184,14 @@ def _interfaces(
             if isinstance(value := columns[column].get(index), int):
                 counts[what] = counts.get(what, 0) + value
         if counts:
-            told = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
             speed = 1_000_000 * _number(columns.get(HIGH_SPEED, {}).get(index))
             since = _number(columns.get(DISCONTINUITY, {}).get(index))
-            found[told[:LONGEST_OBJECT]] = Interface(counts, bits, since, speed)
+            found[_text(name)] = Interface(counts, bits, since, speed)
     return found
+
+
+def _text(name: int | bytes) -> str:
+    return (name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name))[:LONGEST_OBJECT]
 
 
 def _number(value: int | bytes | None) -> int:

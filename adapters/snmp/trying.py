@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import socket
-import time
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import yaml
 
 from convergedon.adapters.contract import Device, Observation
-from convergedon.adapters.intake import LARGEST_DATAGRAM, Datagram, address
+from convergedon.adapters.intake import Datagram
 from convergedon.adapters.snmp import adapter, ber, capture, recording, usm
 from convergedon.adapters.snmp.asking import Engines, Peer
 from convergedon.core.errors import Invalid, Misconfigured
@@ -93,47 +92,44 @@ class Reader:
         return secured.notification, secured.user
 
 
-def heard(settings: Settings, seconds: float) -> Iterator[Packet]:
-    """What arrives at the trap port, for so long. Raises Misconfigured."""
-    with socket.socket(socket.AF_INET6 if ":" in settings.trap_host else socket.AF_INET, socket.SOCK_DGRAM) as port:
-        try:
-            port.bind((settings.trap_host, settings.trap_port))
-        except OSError as error:
-            where = f"UDP port {settings.trap_port} on {settings.trap_host}"
-            raise Misconfigured(f"{where} cannot be listened on ({error.strerror}): an adapter has it?") from error
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            port.settimeout(left)
-            try:
-                data, peer = port.recvfrom(LARGEST_DATAGRAM)
-            except TimeoutError:
-                return
-            yield Packet(data, address(peer[0]))
-
-
 def anonymous(data: bytes, notification: ber.Notification) -> bytes:
     """The same notification under the community public."""
     version = ber.write(ber.INTEGER, notification.version - 1)
     return ber.tlv(ber.SEQUENCE, version + ber.write(ber.OCTETS, COMMUNITY) + data[notification.pdu :])
 
 
-def notifications(reader: Reader, packets: Iterable[Packet]) -> Iterator[Packet]:
-    """Those that are, under the community public."""
-    for packet in packets:
-        with suppress(Invalid):
-            yield reader.anonymous(packet)
+class Case:
+    """A golden case in a new folder: what came in, and what it became."""
+
+    def __init__(self, reader: Reader, folder: Path) -> None:
+        self._reader, self._folder = reader, folder
+        self._packets: list[str] = []
+        self._observations: list[dict[str, Any]] = []
+
+    def add(self, packet: Packet) -> None:
+        """It is safe on the disk when this returns. Raises Misconfigured."""
+        if not self._packets:
+            self._begin()
+        self._observations.append(self._reader.meaning(Packet(packet.data, LOOPBACK)))
+        self._packets.append(packet.data.hex())
+        _write(self._folder / "packets.yaml", self._packets)
+        _write(self._folder / "observations.yaml", self._observations)
+
+    def _begin(self) -> None:
+        try:
+            self._folder.mkdir(parents=True)
+        except OSError as error:
+            raise Misconfigured(f"{self._folder}: cannot be made: {error.strerror}") from error
 
 
-def record(settings: Settings, devices: Mapping[str, Device], folder: Path, packets: Sequence[Packet]) -> None:
-    """Write a golden case: what came in, and what it became; the folder is a new one. Raises Misconfigured."""
+def _write(file: Path, found: object) -> None:
     try:
-        folder.mkdir(parents=True)
+        with file.open("w", encoding="utf-8") as written:
+            yaml.safe_dump(found, written, sort_keys=False, allow_unicode=True)
+            written.flush()
+            os.fsync(written.fileno())
     except OSError as error:
-        raise Misconfigured(f"{folder}: cannot be made: {error.strerror}") from error
-    reader = Reader(settings, devices)
-    observations = [reader.meaning(Packet(packet.data, LOOPBACK)) for packet in packets]
-    for name, found in (("packets", [packet.data.hex() for packet in packets]), ("observations", observations)):
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(found, sort_keys=False, allow_unicode=True))
+        raise Misconfigured(f"{file}: cannot be written: {error.strerror}") from error
 
 
 async def walked(devices: Mapping[str, Device], name: str, folder: Path, seconds: float) -> str:

@@ -125,23 +125,26 @@ def adapter_map(file: Path, source: str, ports: tuple[int, ...], data: Path | No
 def adapter_record(
     folder: Path, seconds: float, count: int, trap_port: int | None, device: str | None, data: Path | None
 ) -> None:
-    """Write traps that arrive, and what they become, to a new FOLDER: a golden case of a mapping."""
-    from itertools import islice
+    """Write traps that arrive, and what they become, to a new FOLDER: a golden case of a mapping.
 
+    Informs are answered once they are written.
+    """
     from convergedon.adapters import inventory
-    from convergedon.adapters.snmp import trying
+    from convergedon.adapters.snmp import hearing, trying
 
     settings = settings_of(data, trap_port=trap_port)
     devices = inventory.load(settings.devices)
     if device is not None:
         click.echo(ask(trying.walked(devices, device, folder, seconds)))
         return
-    reader = trying.Reader(settings, devices)
-    packets = list(islice(trying.notifications(reader, trying.heard(settings, seconds)), count))
+    case, packets = trying.Case(trying.Reader(settings, devices), folder), 0
+    with hearing.Ear(settings, devices) as ear:
+        for packet in ear.heard(seconds, count):
+            case.add(packet)
+            packets += 1
     if not packets:
         raise Misconfigured(f"nothing came to UDP port {settings.trap_port} within {seconds:g} s")
-    trying.record(settings, devices, folder, packets)
-    click.echo(f"{len(packets)} packets are in {folder}")
+    click.echo(f"{packets} packets are in {folder}")
 
 
 @adapter.command("health")

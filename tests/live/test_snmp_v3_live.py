@@ -2,8 +2,12 @@
 
 import asyncio
 import os
+import socket
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 
 import pytest
+import yaml
 from peers import peer
 
 from convergedon.adapters.contract import Device
@@ -162,6 +166,34 @@ async def test_who_may_not_send_is_counted_and_told_why(heard, run, reason, chan
     assert code == 1
     assert words in told
     assert heard.found.empty()
+
+
+@pytest.mark.parametrize("sender", [("-v", "2c", "-c", "public"), ("-v", "3", *NORTH)], ids=["2c", "3"])
+async def test_informs_are_answered_by_the_command_that_records_them(tmp_path, sender):
+    """One after another, as a sender does that waits: each is on the disk before its answer leaves, and once."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    snmp = {**PRIVATE, "user": "north", "authProtocol": "SHA-256", "authKey": "north-auth-phrase"}
+    devices = {"devices": {"pe1": {"tenant": "globex", "address": "127.0.10.3", "snmp": snmp}}}
+    (tmp_path / "devices.yaml").write_text(yaml.safe_dump(devices))
+    own = {"CONVERGEDON_DEVICES": str(tmp_path / "devices.yaml"), "CONVERGEDON_DATA": str(tmp_path)}
+    record = ("adapter", "record", str(tmp_path / "case"), "--trap-port", str(port), "--count", "2")
+    words = (sys.executable, "-P", "-m", "convergedon.core.cli", *record)
+    recording = await asyncio.create_subprocess_exec(*words, env=os.environ | own, stdout=PIPE, stderr=STDOUT)
+    theirs = os.environ | {"MIBS": "", "SNMP_PERSISTENT_DIR": str(tmp_path), "SNMPCONFPATH": str(tmp_path)}
+    written = []
+    for uptime in ("100", "200"):
+        command = (peer("snmpinform"), *sender, "-r", "60", "-t", "0.5", f"127.0.0.1:{port}", uptime, *LINK_DOWN)
+        sending = await asyncio.create_subprocess_exec(*command, env=theirs, stderr=DEVNULL)
+        assert await asyncio.wait_for(sending.wait(), 40) == 0
+        written.append(len(yaml.safe_load((tmp_path / "case" / "packets.yaml").read_text())))
+    told, _ = await recording.communicate()
+
+    assert recording.returncode == 0, told
+    assert written == [1, 2]
+    assert b"2 packets are in" in told
+    assert "phrase" not in (tmp_path / "case" / "packets.yaml").read_text()
 
 
 PLAIN = ("-u", "plain", "-l", "noAuthNoPriv", "-a", "SHA", "-A", "plain-auth-phrase")

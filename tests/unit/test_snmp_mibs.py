@@ -229,9 +229,11 @@ def test_a_recording_is_a_golden_case_without_the_community(tmp_path):
     chosen = settings.load(data=tmp_path)
     inform = lab.link("down", "127.0.10.1", "eth0", 3, "swordfish", inform=True)
     first = lab.link("up", "127.0.10.1", "eth0", 3, "swordfish", version=1)
-    sent = [trying.Packet(data, "127.0.0.1") for data in (first, b"noise", inform)]
-    packets = list(trying.notifications(trying.Reader(chosen, {}), sent))
-    trying.record(chosen, {}, tmp_path / "case", packets)
+    sent = [trying.Packet(data, "127.0.0.1") for data in (first, inform)]
+    reader = trying.Reader(chosen, {})
+    case = trying.Case(reader, tmp_path / "case")
+    for packet in sent:
+        case.add(reader.anonymous(packet))
     said = yaml.safe_load((tmp_path / "case" / "observations.yaml").read_text())
 
     assert [one["key"] for one in said] == ["link:eth0", "link:eth0"]
@@ -239,4 +241,4 @@ def test_a_recording_is_a_golden_case_without_the_community(tmp_path):
         ber.decode(bytes.fromhex(one)).community for one in yaml.safe_load((tmp_path / "case/packets.yaml").read_text())
     ] == [b"public"] * 2
     with pytest.raises(Misconfigured, match="cannot be made"):
-        trying.record(chosen, {}, tmp_path / "case", packets)
+        trying.Case(reader, tmp_path / "case").add(sent[0])
