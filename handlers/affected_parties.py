@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from convergedon.core.lifecycle import Lifecycle
 from convergedon.handlers.resource import Api, Resource
 
-STATES: Mapping[str, tuple[str, ...]] = {"affected": ("restored", "continued"), "restored": (), "continued": ()}
+ENDS = ("restored", "continued", "ended")
+STATES: Mapping[str, tuple[str, ...]] = {"affected": ENDS, **dict.fromkeys(ENDS, ())}
 
 AFFECTED_PARTY = Resource(
     "affectedParty",

@@ -2,15 +2,17 @@
 
 What is to be known of whom follows from the problems as they are now (``Wanted``). What was known before is continued:
 a record follows its problem when that turns out to be part of another, ends in that one's record where there is one
-already, and ends with the all-clear when none of its services suffers any more. Whoever tells customers (``tell``)
-reads the events of these records and nothing else, so what they can ask for is what they were told.
+already, and ends with the all-clear when none of its services suffers any more, or with its services. When the root of
+a problem is over and parts of it still fail, each by itself now, the record goes on and speaks of all of them
+(``Share``): to its customer it is one disturbance. Whoever tells customers (``tell``) reads the events of these records
+and nothing else, so what they can ask for is what they were told.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from time import time
 from typing import Any, NamedTuple
@@ -24,7 +26,8 @@ from convergedon.handlers.affected_parties import AFFECTED_PARTY
 from convergedon.handlers.alarms import ALARM
 from convergedon.handlers.customer_notifications import CUSTOMER_NOTIFICATION
 from convergedon.handlers.resource import now
-from convergedon.mediation import aside
+from convergedon.mediation import aside, inventory
+from convergedon.mediation.correlation import rank
 from convergedon.mediation.inventory import Service
 from convergedon.mediation.notification import notification_id, notify
 from convergedon.mediation.work import Work
@@ -60,81 +63,180 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Step:
-    """What becomes of a record (None: a new one): it says what is wanted of ``told``, or ends."""
+class Share:
+    """What a record says of one of its problems: as ``Wanted`` has it, in the form in which it is kept."""
 
-    record: Record | None
-    told: Told | None
+    problem: str
+    place: str
+    device: str
+    service: Sequence[Mapping[str, Any]]
+    since: str
+    began: str
+    cause: str
+    severity: str
+    estimate: str = ""
+
+
+def _share(wanted: Wanted) -> Share:
+    services = [{"id": one.id, "name": one.name, "order": one.order} for one in wanted.services]
+    body, place = wanted.alarm.body, (wanted.place, wanted.device)
+    said = (wanted.cause, body["perceivedSeverity"], body.get("expectedRestoration") or "")
+    return Share(wanted.alarm.id, *place, services, wanted.since, wanted.began, *said)
+
+
+def problems(record: Record) -> Mapping[str, str]:
+    """The problems that an open record speaks of, and the part of the network of each."""
+    facts = record.facts
+    if several := facts.get("shares"):
+        return {one["problem"]: one["place"] for one in several}
+    return {facts["problem"]: facts.get("openAt", "")}
+
+
+def places(record: Record) -> list[str]:
+    """The parts of the network at which an open record has a problem."""
+    return sorted({*problems(record).values()})
+
+
+@dataclass(frozen=True)
+class Open:
+    """An open record, and those of its problems that are decided on now; the others stay as they are."""
+
+    record: Record
+    decided: Collection[str]
+
+    @property
+    def others(self) -> list[Share]:
+        kept = (Share(**one) for one in self.record.facts.get("shares") or ())
+        return [share for share in kept if share.problem not in self.decided]
+
+    def services(self, problem: str) -> set[str]:
+        """Those of which it says that they suffer from a problem."""
+        several = {one["problem"]: one["service"] for one in self.record.facts.get("shares") or ()}
+        return {service["id"] for service in several.get(problem, self.record.body["service"])}
+
+
+@dataclass(frozen=True)
+class Step:
+    """What becomes of a record (None: a new one): it says what is wanted of all ``told``, or ends."""
+
+    open: Open | None
+    told: Sequence[Told]
 
     @property
     def customer(self) -> str:
-        return self.told.customer if self.told else str(self.record.facts["customer"]) if self.record else ""
+        return self.told[0].customer if self.told else str(self.open.record.facts["customer"]) if self.open else ""
 
 
-def steps(records: Sequence[Record], wanted: Mapping[Told, Wanted]) -> list[Step]:
-    """What becomes of the open records of a neighbourhood, and which are new. Pure."""
-    found: dict[Told, Step] = {}
+def steps(records: Sequence[Open], wanted: Mapping[Told, Wanted], over: Collection[str] = ()) -> list[Step]:
+    """What becomes of the open records of a neighbourhood, and which are new. Pure.
+
+    ``over`` are problems of which the network says that they are: their records go on with all that is left of them.
+    """
+    found: dict[str, list[Told]] = {}
+    taken: set[Told] = set()
     strays = []
-    for record in sorted(records, key=lambda one: one.id):
-        told = Told(record.facts["customer"], record.facts["problem"])
-        if told in wanted and told not in found:
-            found[told] = Step(record, told)
-        else:
-            strays.append(record)
-    ending = []
-    for record in strays:
-        sharing = (told for told in sorted(wanted) if _shares(record, told, wanted[told]))
-        free = next((told for told in sharing if told not in found), None)
-        if free:
-            found[free] = Step(record, free)
-        else:
-            ending.append(Step(record, None))
-    new = [Step(None, told) for told in sorted(wanted) if told not in found]
-    return [*found.values(), *new, *ending]
+    by_id = sorted(records, key=lambda one: one.record.id)
+    for one in by_id:
+        for problem in sorted(one.decided):
+            told = Told(one.record.facts["customer"], problem)
+            if told in wanted and told not in taken:
+                found.setdefault(one.record.id, []).append(told)
+                taken.add(told)
+            else:
+                strays.append((one, problem))
+    for one, problem in strays:
+        free = [told for told in sorted(wanted) if told not in taken and _shares(one, problem, told, wanted[told])]
+        goes_on = free if problem in over else free[:1]
+        found.setdefault(one.record.id, []).extend(goes_on)
+        taken.update(goes_on)
+    known = [Step(one, found.get(one.record.id, [])) for one in by_id]
+    new = [Step(None, [told]) for told in sorted(wanted) if told not in taken]
+    going_on = [step for step in known if step.told or (step.open and step.open.others)]
+    return [*going_on, *new, *(step for step in known if step not in going_on)]
 
 
-def _shares(record: Record, told: Told, wanted: Wanted) -> bool:
+def _shares(one: Open, problem: str, told: Told, wanted: Wanted) -> bool:
     """Whether a problem disturbs a service that a record of this customer speaks of."""
-    had = {service["id"] for service in record.body["service"]}
-    return told.customer == record.facts["customer"] and any(service.id in had for service in wanted.services)
+    had = one.services(problem)
+    return told.customer == one.record.facts["customer"] and any(service.id in had for service in wanted.services)
 
 
-async def write(work: Work, records: Sequence[Record], wanted: Mapping[Told, Wanted]) -> None:
+async def write(work: Work, records: Sequence[Open], wanted: Mapping[Told, Wanted], over: Collection[str] = ()) -> None:
     """Bring the records of a neighbourhood to what is wanted; what ends does so last. Twice is once."""
     by_customer: dict[str, list[Step]] = {}
-    for step in steps(records, wanted):
+    for step in steps(records, wanted, over):
         by_customer.setdefault(step.customer, []).append(step)
     suffering: dict[str, set[str]] = {customer: set() for customer in by_customer}
     for told, about in wanted.items():
         suffering[told.customer] |= {service.id for service in about.services}
+    ended = await _ended(work, records, wanted, over)
 
     async def for_one(customer: str) -> None:
         for step in by_customer[customer]:
-            if step.told:
-                await _say(work, step.record, step.told, wanted[step.told], suffering[customer])
-            elif step.record:
-                await _end(work, step.record, suffering[customer])
+            shares = [_share(wanted[told]) for told in step.told]
+            if step.open is None:
+                await _create(work, wanted[step.told[0]], step.told[0])
+            elif shares or step.open.others:
+                carrier = wanted[step.told[0]].alarm.facts.get("carrier") if step.told else None
+                await _say(work, step.open, shares, over, suffering[customer], ended, carrier)
+            else:
+                await _end(work, step.open, suffering[customer], ended)
 
     await aside.all_of(map(for_one, sorted(by_customer)))
 
 
-async def _say(work: Work, record: Record | None, told: Told, wanted: Wanted, suffering: Collection[str]) -> None:
+async def _ended(
+    work: Work, records: Sequence[Open], wanted: Mapping[Told, Wanted], over: Collection[str]
+) -> Mapping[str, str]:
+    """The services that have ended, and when, of those that suffer no more though the network does not say so."""
+    doubtful = [one for one in records if not set(over).issuperset(one.decided)]
+    gone = {service["id"] for one in doubtful for service in one.record.body["service"]}
+    gone -= {service.id for about in wanted.values() for service in about.services}
+    return await inventory.ended(work.store, doubtful[0].record.tenant, sorted(gone)) if gone else {}
+
+
+async def _say(
+    work: Work,
+    open_: Open,
+    shares: Sequence[Share],
+    over: Collection[str],
+    suffering: Collection[str],
+    ended: Mapping[str, str],
+    carrier: Mapping[str, str] | None,
+) -> None:
     """``suffering`` are the services of this customer that some problem of the neighbourhood disturbs."""
-    with trace.span("affected", wanted.alarm.facts.get("carrier")):
-        facts = _facts(told, wanted)
-        if record is None:
-            await _create(work, wanted, told)
-            return
-        if await _began_before(work, record, wanted):
-            wanted = replace(wanted, since=record.body["affectedSince"], began=record.facts["began"])
-            facts = _facts(told, wanted)
-        body = _body(work, wanted)
-        well = await _well_again(work, record, suffering)
+    record, whole = open_.record, sorted([*shares, *open_.others], key=_age)
+    first = next((one for one in whole if one.problem == record.facts["problem"]), whole[0])
+    whole = [first, *(one for one in whole if one is not first)]
+    since, began = min((one.since, one.began) for one in whole)
+    with trace.span("affected", carrier or record.facts.get("carrier")):
+        if await _began_before(work, record, since, over):
+            since, began = record.body["affectedSince"], record.facts["began"]
+        body = _body(work, whole, since)
+        if "furtherAlarm" in record.body:
+            body.setdefault("furtherAlarm", [])
+        well, gone = await _well_again(work, record, {*suffering, *(id for one in whole for id in _ids(one))}, ended)
         fresh = {name: value for name, value in body.items() if value != record.body.get(name)}
         if TOLD & fresh.keys():
-            said = _disturbed(body, wanted.services) + (f" {_names(well)} works again." if well else "")
+            said = _disturbed(body, whole) + (f" {_names(well)} works again." if well else "")
+            said += f" {_names(gone)} has ended." if gone else ""
             fresh |= {"activity": [*record.body["activity"], _activity(said)], "restoredService": well}
+            fresh |= _with_ended(record, gone)
+        facts = _facts(record.facts["customer"], whole, began, carrier or record.facts.get("carrier"))
         await work.resources.change(AFFECTED_PARTY, record, fresh, facts)
+
+
+def _age(share: Share) -> tuple[str, str]:
+    return share.since, share.problem
+
+
+def _ids(share: Share) -> list[str]:
+    return [one["id"] for one in share.service]
+
+
+def _with_ended(record: Record, gone: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """All services that ended while they were disturbed."""
+    return {"endedService": [*(record.body.get("endedService") or []), *gone]} if gone else {}
 
 
 async def tell_of_both(work: Work, wanted: Mapping[Told, Wanted]) -> None:
@@ -150,15 +252,17 @@ async def tell_of_both(work: Work, wanted: Mapping[Told, Wanted]) -> None:
         with suppress(NotFound):  # an open record speaks of this very alarm, and ends as others do
             record = await work.store.get(AFFECTED_PARTY.name, tenant, id)
             if record.body["status"] == "affected":
-                await _end(work, record, ())
+                await _end(work, Open(record, ()), (), {})
 
     await aside.all_of(for_one(told, about) for told, about in wanted.items())
 
 
-async def _began_before(work: Work, record: Record, wanted: Wanted) -> bool:
+async def _began_before(work: Work, record: Record, since: str, over: Collection[str]) -> bool:
     """Whether the services have suffered since an alarm that is over by now, while the problem goes on."""
-    if record.body["affectedSince"] >= wanted.since:
+    if record.body["affectedSince"] >= since:
         return False
+    if not problems(record).keys().isdisjoint(over):
+        return True
     try:
         first = await work.store.get(ALARM.name, record.tenant, record.facts["began"])
     except NotFound:
@@ -166,62 +270,77 @@ async def _began_before(work: Work, record: Record, wanted: Wanted) -> bool:
     return bool(first.body["state"] == "cleared")
 
 
-async def _well_again(work: Work, record: Record, suffering: Collection[str]) -> list[dict[str, Any]]:
-    """The services of which a record spoke that do not suffer any more, by this problem or by another."""
+async def _well_again(
+    work: Work, record: Record, suffering: Collection[str], ended: Mapping[str, str]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The services of which a record spoke that do not suffer any more, by this problem or by another: those that work
+    again, and those that have ended.
+    """
     gone = [service for service in record.body["service"] if service["id"] not in suffering]
     if not gone:
-        return []
+        return [], []
     others = {service["id"] for other in await _elsewhere(work, record) for service in other.body["service"]}
-    return [service for service in gone if service["id"] not in others]
+    well = [service for service in gone if service["id"] not in others]
+    return [one for one in well if one["id"] not in ended], [one for one in well if one["id"] in ended]
 
 
 def _names(services: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(f"{service['name']} {service['id']}" for service in services)
 
 
-def _facts(told: Told, wanted: Wanted) -> dict[str, Any]:
+def _facts(customer: str, shares: Sequence[Share], began: str, carrier: Mapping[str, str] | None) -> dict[str, Any]:
+    """Where there is one problem, its place is one; where there are several, they are looked up by each."""
+    first, *others = shares
+    at, on = {one.place: None for one in shares}, {one.device: None for one in shares if one.device}
     return {
-        "customer": told.customer,
-        "line": told.customer,
-        "problem": told.head,
-        "openKey": f"{told.customer}|{told.head}",
-        "openAt": wanted.place,
-        "openOn": wanted.device or None,
-        "openFor": told.customer,
-        "began": wanted.began,
-        "carrier": wanted.alarm.facts.get("carrier"),
+        "customer": customer,
+        "line": customer,
+        "problem": first.problem,
+        "openKey": f"{customer}|{first.problem}",
+        "openAt": [*at] if others else first.place,
+        "openOn": ([*on] if others else first.device) or None,
+        "openFor": customer,
+        "began": began,
+        "carrier": carrier,
+        "shares": [asdict(one) for one in shares] if others else None,
     }
 
 
 async def _create(work: Work, wanted: Wanted, told: Told) -> None:
-    try:
-        await _made(work, wanted, told, {})
-    except Conflict as error:
-        raise Unavailable(f"the record of {told.customer} is being written by somebody else") from error
+    with trace.span("affected", wanted.alarm.facts.get("carrier")):
+        try:
+            await _made(work, wanted, told, {})
+        except Conflict as error:
+            raise Unavailable(f"the record of {told.customer} is being written by somebody else") from error
 
 
 async def _made(work: Work, wanted: Wanted, told: Told, more: Mapping[str, Any], id: str | None = None) -> None:
     """Raises Conflict."""
+    share = _share(wanted)
     customer = {"id": told.customer, "role": "customer", "@referredType": "Organization"}
-    body = {"status": "affected", "relatedParty": [customer], **_body(work, wanted)}
-    body["activity"] = [_activity(_disturbed(body, wanted.services))]
-    facts = {name: value for name, value in {**_facts(told, wanted), **more}.items() if value is not None}
+    body = {"status": "affected", "relatedParty": [customer], **_body(work, [share], share.since)}
+    body["activity"] = [_activity(_disturbed(body, [share]))]
+    facts = {**_facts(told.customer, [share], share.began, wanted.alarm.facts.get("carrier")), **more}
+    facts = {name: value for name, value in facts.items() if value is not None}
     await work.resources.create(AFFECTED_PARTY, wanted.alarm.tenant, body, facts, id)
 
 
-def _body(work: Work, wanted: Wanted) -> dict[str, Any]:
-    href, services = work.resources.href, wanted.services
-    orders = sorted({service.order for service in services} - {""})
-    body = {
-        "service": [{"id": one.id, "href": href("service", one.id), "name": one.name} for one in services],
+def _body(work: Work, shares: Sequence[Share], since: str) -> dict[str, Any]:
+    href, first = work.resources.href, shares[0]
+    services = {one["id"]: one for share in shares for one in share.service}
+    orders = sorted({one["order"] for one in services.values()} - {""})
+    alarms = [{"id": one.problem, "href": href(ALARM.name, one.problem)} for one in shares]
+    body: dict[str, Any] = {
+        "service": [{"id": id, "href": href("service", id), "name": services[id]["name"]} for id in sorted(services)],
         "productOrder": [{"id": id, "href": href("productOrder", id)} for id in orders],
-        "alarm": {"id": wanted.alarm.id, "href": href(ALARM.name, wanted.alarm.id)},
-        "perceivedSeverity": wanted.alarm.body["perceivedSeverity"],
-        "cause": wanted.cause,
-        "affectedSince": wanted.since,
+        "alarm": alarms[0],
+        **({"furtherAlarm": alarms[1:]} if alarms[1:] else {}),
+        "perceivedSeverity": min((one.severity for one in shares), key=rank),
+        "cause": "; ".join(dict.fromkeys(one.cause for one in shares)),
+        "affectedSince": since,
     }
-    if estimate := wanted.alarm.body.get("expectedRestoration"):
-        body["expectedRestoration"] = estimate
+    if first.estimate and all(one.estimate for one in shares):
+        body["expectedRestoration"] = max((one.estimate for one in shares), key=datetime.fromisoformat)
     return body
 
 
@@ -229,30 +348,35 @@ def _activity(text: str) -> dict[str, str]:
     return {"date": now(), "text": text}
 
 
-def _disturbed(body: Mapping[str, Any], services: Sequence[Service]) -> str:
+def _disturbed(body: Mapping[str, Any], shares: Sequence[Share]) -> str:
     estimate = body.get("expectedRestoration")
     until = f" It is expected to work again at {estimate}." if estimate else ""
-    return f"{named(services)} has been disturbed since {body['affectedSince']}: {body['cause']}.{until}"
-
-
-def named(services: Sequence[Service]) -> str:
-    return ", ".join(
-        f"{service.name} {service.id}" + (f" (order {service.order})" if service.order else "") for service in services
+    services = {one["id"]: one for share in shares for one in share.service}
+    named = ", ".join(
+        f"{one['name']} {id}" + (f" (order {one['order']})" if one["order"] else "")
+        for id, one in sorted(services.items())
     )
+    return f"{named} has been disturbed since {body['affectedSince']}: {body['cause']}.{until}"
 
 
-async def _end(work: Work, record: Record, suffering: Collection[str]) -> None:
-    """The problem is over for this customer: the all-clear, or its services suffer from another one."""
-    closed: dict[str, Any] = dict.fromkeys(("openKey", "openAt", "openOn", "openFor"))
-    well = await _well_again(work, record, suffering)
+async def _end(work: Work, open_: Open, suffering: Collection[str], ended: Mapping[str, str]) -> None:
+    """The problem is over for this customer: the all-clear, or its services suffer from another one, or have ended."""
+    record = open_.record
+    closed: dict[str, Any] = dict.fromkeys(("openKey", "openAt", "openOn", "openFor", "shares"))
+    well, gone = await _well_again(work, record, suffering, ended)
     with trace.span("affected", record.facts.get("carrier")):
-        if not well:
+        if not (well or gone):
             await work.resources.change(AFFECTED_PARTY, record, await _continued(work, record), closed)
             return
-        restored = await _over_since(work, record)
-        said = _activity(f"{_names(well)} works again since {restored}.")
-        body = {"status": "restored", "restoredAt": restored, "activity": [*record.body["activity"], said]}
-        body |= {"service": well, "restoredService": []}
+        body: dict[str, Any] = {"service": [*well, *gone], "restoredService": [], **_with_ended(record, gone)}
+        if well:
+            restored = await _over_since(work, record)
+            said = f"{_names(well)} works again since {restored}." + (f" {_names(gone)} has ended." if gone else "")
+            body |= {"status": "restored", "restoredAt": restored}
+        else:
+            body |= {"status": "ended", "endedAt": max(ended[one["id"]] for one in gone)}
+            said = f"{_names(gone)} has ended, and with it the disturbance since {record.body['affectedSince']}."
+        body["activity"] = [*record.body["activity"], _activity(said)]
         await work.resources.change(AFFECTED_PARTY, record, body, closed)
 
 
@@ -274,11 +398,13 @@ async def _elsewhere(work: Work, record: Record) -> list[Record]:
 
 
 async def _over_since(work: Work, record: Record) -> str:
-    try:
-        alarm = await work.store.get(ALARM.name, record.tenant, record.facts["problem"])
-    except NotFound:
-        return now()
-    return str(alarm.body.get("alarmClearedTime") or now())
+    """When the network said of the last of its problems that it is over."""
+    said = []
+    for problem in problems(record):
+        with suppress(NotFound):
+            alarm = await work.store.get(ALARM.name, record.tenant, problem)
+            said.append(str(alarm.body.get("alarmClearedTime") or ""))
+    return max(said, default="") or now()
 
 
 # telling
@@ -297,6 +423,8 @@ async def tell(work: Work, message: Message) -> None:
         return
     if what.endswith("StateChangeEvent") and body["status"] == "restored":
         kind = "serviceRestored"
+    elif what.endswith("StateChangeEvent") and body["status"] == "ended":
+        kind = "serviceEnded"
     elif what.endswith("AttributeValueChangeEvent") and TOLD & set(event["fieldPath"].split(",")):
         kind = "serviceUpdated"
     else:
@@ -331,11 +459,13 @@ SAID = (
     "relatedParty",
     "service",
     "restoredService",
+    "endedService",
     "productOrder",
     "alarm",
     "affectedSince",
     "expectedRestoration",
     "restoredAt",
+    "endedAt",
 )
 
 

@@ -39,6 +39,8 @@ FLOWS: Mapping[str, tuple[Step, ...]] = {
     "AlarmAttributeValueChangeEvent": (problems.take_up, remediation.begin),
     "AlarmDeleteEvent": (problems.take_up,),
     "look": (problems.correlate,),
+    "ServiceStateChangeEvent": (problems.let_go,),
+    "ServiceDeleteEvent": (problems.let_go,),
     "AffectedPartyCreateEvent": (cases.hear,),
     "AffectedPartyAttributeValueChangeEvent": (cases.hear,),
     "AffectedPartyStateChangeEvent": (cases.hear,),
@@ -70,6 +72,7 @@ TOGETHER: Mapping[Step, Callable[[Work, Sequence[Message]], Awaitable[None]]] = 
 IDLE: Mapping[Step, Callable[[Work, Message], bool]] = {
     problems.take_up: lambda _, message: problems.is_known(message),
     dispatch.tell_operators: dispatch.is_for_nobody,
+    problems.let_go: lambda _, message: problems.is_going_on(message),
     remediation.begin: lambda work, message: not remediation.meant(work, message),
 }
 """When steps have nothing to do: then nobody is asked whether they may, and there is nothing to record."""

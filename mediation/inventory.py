@@ -32,7 +32,7 @@ _TAKEN_BACK = replace(SERVICE, lifecycle=replace(_LIFE, moves={**_LIFE.moves, "t
 class Service:
     """A service as the lines need it. ``customers`` are the ids of the parties it was sold to.
 
-    ``order`` is the one that made it, empty for a service that a client recorded.
+    ``order`` is the one that made it, empty for a service that a client recorded; ``ended`` says that it is no more.
     """
 
     id: str
@@ -40,13 +40,15 @@ class Service:
     name: str
     order: str
     customers: tuple[str, ...]
+    ended: bool = False
 
 
 def _service(record: Record) -> Service:
     body, facts = record.body, record.facts
     name = body.get("name") or body.get("serviceSpecification", {}).get("name") or record.id
     sold_to = facts["customers"] if "customers" in facts else customers(body)
-    return Service(record.id, record.tenant, name, facts.get("order", ""), tuple(sold_to))
+    over = body["state"] == "terminated"
+    return Service(record.id, record.tenant, name, facts.get("order", ""), tuple(sold_to), over)
 
 
 def reference(resources: Resources, service: Service) -> dict[str, str]:
@@ -234,6 +236,22 @@ async def at(store: Store, tenant: str, addresses: Iterable[str]) -> dict[str, S
     wanted = sorted(set(addresses))
     found = await store.find(SERVICE.name, {"tenant": tenant, "facts.addresses": {"$in": wanted}})
     return {address: _service(record) for record in found for address in record.facts["addresses"] if address in wanted}
+
+
+async def places(store: Store, tenant: str, id: str) -> list[str]:
+    """The parts of the network on which an active service stands that an order made."""
+    record = await find(store, tenant, id)
+    return [parts.place(one.device, one.object) for one in present(record).wanted] if record else []
+
+
+async def ended(store: Store, tenant: str, ids: Sequence[str]) -> dict[str, str]:
+    """When those of these services have ended that have; of one that was deleted, now."""
+    there: dict[str, Record] = {}
+    for few in handfuls(ids):
+        found = await store.find(SERVICE.name, {"id": {"$in": [*few]}})
+        there |= {record.id: record for record in found if record.tenant == tenant}
+    over = [id for id in ids if id not in there or there[id].body["state"] == "terminated"]
+    return {id: (there[id].body.get("endDate") if id in there else None) or now() for id in over}
 
 
 async def named(store: Store, tenant: str, ids: list[str]) -> list[Service]:

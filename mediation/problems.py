@@ -21,8 +21,9 @@ from convergedon.core.errors import Conflict, NotFound, Unavailable
 from convergedon.core.store import Draft, Outgoing, Record, Store, find_any
 from convergedon.handlers.affected_parties import AFFECTED_PARTY
 from convergedon.handlers.alarms import ALARM, referred
+from convergedon.handlers.service_inventory import SERVICE
 from convergedon.mediation import affected, inventory
-from convergedon.mediation.affected import OVER, Told, Wanted
+from convergedon.mediation.affected import OVER, Open, Told, Wanted
 from convergedon.mediation.correlation import (
     Alarm,
     Correlation,
@@ -146,11 +147,34 @@ def _is_in(place: str, near: Collection[str]) -> bool:
     return place in near or device_of(place) in near
 
 
+def is_going_on(message: Message) -> bool:
+    """Whether an event of a service says neither that it ended nor that it is there again."""
+    event = message.body["event"]
+    state = event["event"][SERVICE.name].get("state")
+    return event["eventType"] == "ServiceStateChangeEvent" and state not in ("terminated", "active")
+
+
+async def let_go(work: Work, message: Message) -> None:
+    """A service has ended: those who suffer by it hear so now, not when what disturbs it is over.
+
+    And one that is there again, because the order that ended it was taken back, may be disturbed.
+    """
+    tenant, id, event = message.body["tenant"], message.body["id"], message.body["event"]
+    customers = {*message.body.get("parties", ()), *inventory.customers(event["event"][SERVICE.name])}
+    where = {"tenant": tenant, "facts.openFor": {"$in": sorted(customers)}}
+    told = await work.store.find(AFFECTED_PARTY.name, where) if customers else []
+    mine = [record for record in told if any(service["id"] == id for service in record.body["service"])]
+    places = {place for record in mine for place in affected.places(record)}
+    for place in sorted(places | {*await inventory.places(work.store, tenant, id)}):
+        look = _look(tenant, place, event["eventId"])
+        await work.bus.publish(look.subject, look.body, look.id, look.headers)
+
+
 async def looks(store: Store, tenant: str, cause: str) -> list[Outgoing]:
     """Looks at everything that is open, for when the topology has changed."""
     kinds = (ALARM.name, AFFECTED_PARTY.name)
-    there = [await store.find(kind, {"tenant": tenant, "facts.openAt": {"$gt": ""}}) for kind in kinds]
-    places = {record.facts["openAt"] for records in there for record in records}
+    alarms, told = [await store.find(kind, {"tenant": tenant, "facts.openAt": {"$gt": ""}}) for kind in kinds]
+    places = {record.facts["openAt"] for record in alarms} | {one for record in told for one in affected.places(record)}
     return [_look(tenant, place, cause) for place in sorted(places)]
 
 
@@ -373,7 +397,8 @@ class Look:
         for key, record in self._near.items():
             if "place" not in record.facts:  # what a client reported says itself what it affects
                 listed = [referred(one) for one in record.body.get("affectedService") or []]
-                found[key] = {one.id: one for one in await inventory.named(self.work.store, self.tenant, listed)}
+                named = await inventory.named(self.work.store, self.tenant, listed)
+                found[key] = {one.id: one for one in named if not one.ended}
         return {name: [services[id] for id in sorted(services)] for name, services in found.items()}
 
     # whom it affects
@@ -382,7 +407,7 @@ class Look:
         """Alarms that were over before anybody looked: their customers hear of both, unless something that still fails
         explains them.
         """
-        told = {record.facts["problem"] for record in self.told}
+        told = {problem for record in self.told for problem in affected.problems(record)}
         unseen = [one for one in self.cleared if "head" not in one.facts and one.id not in told]
         brief = [one for one in unseen if one.facts.get("touches")]
         for record in sorted(brief, key=lambda one: str(one.body["alarmRaisedTime"])):
@@ -410,8 +435,20 @@ class Look:
         for part, record in self._inferred.items():
             if self._is_near(part) and self._correlation.root_of(part):
                 wanted |= self._wanted(record, part, f"{called(part)} fails", services)
-        settled = [record for record in self.told if not self._is_looked_at_elsewhere(record)]
-        await affected.write(self.work, settled, wanted)
+        settled = [Open(record, decided) for record in self.told if (decided := self._decided(record))]
+        await affected.write(self.work, settled, wanted, self._over(settled))
+
+    def _over(self, told: Sequence[Open]) -> set[str]:
+        """The problems of which the network says that they are over: in its own words, or by those that they were
+        inferred from. One that is found to be another, though all still fails, is not.
+        """
+        there = {one.id for one in self.open}
+        inferred = {
+            one.id
+            for part, one in self._inferred.items()
+            if not (self._correlation.root_of(part) or there.issuperset(one.facts.get("listed") or ()))
+        }
+        return {problem for one in told for problem in one.decided if problem not in there} | inferred
 
     def _wanted(
         self, record: Record, place: str, cause: str, services: Mapping[str, Sequence[Service]]
@@ -436,10 +473,13 @@ class Look:
         begun = [root, *disturbing] if root else disturbing or keys
         return self._near[min(begun, key=lambda key: (self._near[key].body["alarmRaisedTime"], key))]
 
-    def _is_looked_at_elsewhere(self, record: Record) -> bool:
-        """Whether the part that a record speaks of fails because of one outside: that one's look decides."""
-        top = self._correlation.top(record.facts["openAt"])
-        return top is not None and not self._is_near(top)
+    def _decided(self, told: Record) -> list[str]:
+        """The problems of a record on which this look decides: of no part that is, or fails because of one, outside."""
+        return [problem for problem, place in affected.problems(told).items() if self._is_decided(place)]
+
+    def _is_decided(self, place: str) -> bool:
+        top = self._correlation.top(place)
+        return self._is_near(place) and (top is None or self._is_near(top))
 
     # what is written on alarms
 

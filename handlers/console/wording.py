@@ -40,6 +40,7 @@ WORDS: Mapping[str, str] = {
     "serviceAffected": "disturbance told",
     "serviceUpdated": "change told",
     "serviceRestored": "all-clear told",
+    "serviceEnded": "end of service told",
     "serviceSummary": "summary told",
     "orderCompleted": "completion told",
     "orderFailed": "failure told",

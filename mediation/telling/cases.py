@@ -27,7 +27,7 @@ from convergedon.handlers.customer_notifications import CUSTOMER_NOTIFICATION, T
 from convergedon.handlers.product_ordering import ENDED, PRODUCT_ORDER, items
 from convergedon.handlers.resource import now
 from convergedon.handlers.service_inventory import SERVICE
-from convergedon.mediation import affected, aside, notification
+from convergedon.mediation import affected, aside, inventory, notification
 from convergedon.mediation.correlation import device_of, kind_of
 from convergedon.mediation.notification import notification_id, wait_until_out
 from convergedon.mediation.telling import keeping
@@ -173,7 +173,8 @@ async def _case(work: Work, record: Record, kept: Record) -> Case:
     going_on = body["status"] == "affected"
     since = min(_instant(body["affectedSince"]), facts["seen"])
     suffering = _services(body) if going_on else {}
-    gone = facts["believed"].keys() - suffering.keys()
+    less = facts["believed"].keys() - suffering.keys()
+    well = frozenset(less - await _suffering_elsewhere(work, record)) if less else frozenset()
     return Case(
         body.get("perceivedSeverity", "indeterminate"),
         since,
@@ -183,9 +184,19 @@ async def _case(work: Work, record: Record, kept: Record) -> Case:
         body["cause"],
         body.get("expectedRestoration", ""),
         _told(facts),
-        frozenset(gone - await _suffering_elsewhere(work, record)) if gone else frozenset(),
+        well,
+        frozenset(await _ended(work, record, well)),
         Kept(**facts["kept"]) if "kept" in facts else None,
     )
+
+
+async def _ended(work: Work, record: Record, well: Collection[str]) -> set[str]:
+    """The services that have ended, as the record says; of those that it does not speak of as they are."""
+    body = record.body
+    known = {one["id"] for one in body.get("endedService") or []}
+    told_here = {*_services(body), *(one["id"] for one in body.get("restoredService") or [])}
+    unknown = sorted(set(well) - known - told_here)
+    return known | {*await inventory.ended(work.store, record.tenant, unknown)} if unknown else known
 
 
 def _told(facts: Mapping[str, Any]) -> Told | None:
@@ -266,9 +277,10 @@ def _is_out(work: Work, facts: Mapping[str, Any]) -> bool:
 
 def _as_told(kept: Record, said: Record) -> Record:
     """The case after a notification; what it says is what its customer believes."""
-    body, well = said.body, said.body["notificationType"] == "serviceRestored"
+    body, well = said.body, said.body["notificationType"] in ("serviceRestored", "serviceEnded")
     named = {one["id"]: one for one in body.get("service") or []}
-    restored = named.keys() if well else {one["id"] for one in body.get("restoredService") or []}
+    less = [*(body.get("restoredService") or []), *(body.get("endedService") or [])]
+    restored = {one["id"] for one in less} | (named.keys() if well else set())
     believed = {**kept.facts["believed"], **({} if well else named)}
     believed = {id: one for id, one in believed.items() if id not in restored}
     at = _instant(body["notificationTime"])
@@ -296,7 +308,9 @@ def _owes(customer: str, services: Collection[str]) -> list[str]:
 
 async def _notification(work: Work, record: Record, kept: Record, case: Case, type_: str) -> dict[str, Any]:
     body, believed = record.body, kept.facts["believed"]
-    well = [believed[id] for id in sorted(case.well)]
+    well = [believed[id] for id in sorted(case.well - case.gone)]
+    gone = [believed[id] for id in sorted(case.well & case.gone)]
+    ended = {"endedService": gone} if gone else {}
     said = {
         "notificationType": type_,
         "relatedParty": body["relatedParty"],
@@ -309,12 +323,17 @@ async def _notification(work: Work, record: Record, kept: Record, case: Case, ty
     if type_ == "serviceRestored":
         restored = body.get("restoredAt") or await _restored_since(work, record, case.well)
         text = f"{_names(well)} works again since {restored}."
-        return {**said, "service": well, "restoredAt": restored, "text": text}
+        text += f" {_names(gone)} has ended." if gone else ""
+        return {**said, "service": well, "restoredAt": restored, "text": text, **ended}
+    if type_ == "serviceEnded":
+        text = f"{_names(gone)} has ended, and with it the disturbance since {body['affectedSince']}."
+        return {**said, "service": gone, "endedAt": body.get("endedAt") or now(), "text": text}
     estimate = body.get("expectedRestoration")
     until = f" It is expected to work again at {estimate}." if estimate else ""
     text = f"{_names(body['service'])} has been disturbed since {body['affectedSince']}: {body['cause']}.{until}"
     text += f" {_names(well)} works again." if well else ""
-    said |= {"service": body["service"], "text": text}
+    text += f" {_names(gone)} has ended." if gone else ""
+    said |= {"service": body["service"], "text": text, **ended}
     return said | ({"restoredService": well} if well else {}) | ({"expectedRestoration": estimate} if estimate else {})
 
 
@@ -334,7 +353,7 @@ async def _settle(work: Work, rules: Notifications, record: Record, mine: Record
     customer, cleared = _customer(record), mine.facts.get("cleared", {})
     if "continuedBy" in record.body and "told" in mine.facts:
         await _pass_on(work, rules, mine, record.body["continuedBy"]["id"])
-    ended = record.body.get("restoredService") or []
+    ended = [*(record.body.get("restoredService") or []), *(record.body.get("endedService") or [])]
     if record.body["status"] == "affected" and not (cleared or ended):
         return
     services = {*_services(record.body), *cleared, *(one["id"] for one in ended)}
@@ -390,12 +409,15 @@ async def _devices(work: Work, record: Record) -> set[str]:
 
     A shared-risk group does not fail because somebody works on one of many devices.
     """
-    place = str(record.facts.get("openAt") or "")
-    if kind_of(place) in ("device", "group"):
-        return {place}
+    found: set[str] = set()
     topology = await work.known.topologies.of(work.store, record.tenant)
-    ends = {end for link in {place, *topology.witnessed(place)} for end in topology.ends.get(link, ())}
-    return {device_of(end) for end in {*ends, place}}
+    for place in affected.places(record):
+        if kind_of(place) in ("device", "group"):
+            found.add(place)
+            continue
+        ends = {end for link in {place, *topology.witnessed(place)} for end in topology.ends.get(link, ())}
+        found |= {device_of(end) for end in {*ends, place}}
+    return found
 
 
 async def _sites(work: Work, record: Record) -> set[str]:

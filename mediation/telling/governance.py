@@ -48,8 +48,8 @@ class Case:
     """A problem and one of its customers. ``since`` is when it began, or when we heard of it if that was earlier.
 
     ``services`` suffer by it now. One that is not going on has ``ended``, or goes on as part of another. ``well`` are
-    the services of which the customer was told that they are disturbed, and which nothing disturbs any more. ``kept``
-    is what has kept it back so far.
+    the services of which the customer was told that they are disturbed, and which nothing disturbs any more; ``gone``
+    are those that have ended meanwhile, of ``well`` or not. ``kept`` is what has kept it back so far.
     """
 
     severity: str
@@ -61,6 +61,7 @@ class Case:
     estimate: str = ""
     told: Told | None = None
     well: frozenset[str] = frozenset()
+    gone: frozenset[str] = frozenset()
     kept: Kept | None = None
 
 
@@ -113,7 +114,7 @@ def _news(case: Case, told: Told) -> str:
     if case.services - told.services:
         return "more services are disturbed"
     if case.well:
-        return "some services work again"
+        return "some services work again" if case.well - case.gone else "some services have ended"
     if case.estimate != told.estimate:
         return "the estimate has changed"
     return "the cause was found to be another" if case.cause != told.cause else ""
@@ -124,11 +125,13 @@ def _over(case: Case, rules: Rules, now: float, quiet: Kept | None) -> Verdict:
     if case.well:
         if quiet:
             return Verdict("wait", quiet.by, until=quiet.until)
+        if case.well <= case.gone:
+            return Verdict("tell", "the disturbance ended with the services", "serviceEnded")
         return Verdict("tell", "the customer was told of the disturbance", "serviceRestored")
     if case.told:
         return Verdict("rest", "all that was told of it is over, or is told of elsewhere")
     if case.ended is None:
-        return Verdict("rest", "it goes on as part of another problem")
+        return Verdict("rest", "the services have ended" if case.gone else "it goes on as part of another problem")
     held = rules.hold_down.get(case.severity, 0.0)
     if case.ended - case.since < held:
         return Verdict("rest", f"over within its hold-down of {held:g} s: never told")

@@ -37,6 +37,7 @@ Type = Literal[
     "serviceAffected",
     "serviceUpdated",
     "serviceRestored",
+    "serviceEnded",
     "serviceSummary",
     "orderCompleted",
     "orderFailed",
@@ -198,7 +199,9 @@ class Recipient:
     types: frozenset[str] | None
 
     def hears(self, type_: str) -> bool:
-        return self.types is None or type_ in self.types
+        """Who hears all-clears hears, too, that a disturbance ended with its service."""
+        also = "serviceRestored" if type_ == "serviceEnded" else type_
+        return self.types is None or not self.types.isdisjoint((type_, also))
 
 
 @dataclass(frozen=True)

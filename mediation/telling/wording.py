@@ -37,6 +37,7 @@ MESSAGES: Mapping[str, str] = {
     "serviceAffected": "problem",
     "serviceUpdated": "update",
     "serviceRestored": "all-clear",
+    "serviceEnded": "ended",
     "serviceSummary": "summary",
     "orderCompleted": "order",
     "orderFailed": "order",
@@ -53,11 +54,12 @@ VARIABLES: Mapping[str, str] = {
     "customer": "the customer's name where it is known, else its id",
     "services": "what it is about: of each service `id` and `name`",
     "restored": "services that work again while others are still disturbed, likewise",
+    "ended": "services that have ended while they were disturbed, likewise",
     "orders": "ids of the orders it is about",
     "cause": "by what services are disturbed",
     "since": "since when they have been",
     "estimate": "when they are expected to work again",
-    "until": "when they worked again",
+    "until": "when they worked again, or ended",
     "reason": "of a summary: what has kept it back",
     "disturbances": "of a summary: of each problem `services`, `since`, `until` and `cause`",
     "timezone": "the customer's timezone, which the filter `local` goes by",
@@ -87,11 +89,12 @@ def variables(told: Mapping[str, Any], zone: ZoneInfo) -> dict[str, Any]:
         "customer": parties[0].get("name") or parties[0].get("id", ""),
         "services": _named(told.get("service")),
         "restored": _named(told.get("restoredService")),
+        "ended": _named(told.get("endedService")),
         "orders": [order["id"] for order in told.get("productOrder") or []],
         "cause": told.get("cause", ""),
         "since": told.get("affectedSince", ""),
         "estimate": told.get("expectedRestoration", ""),
-        "until": told.get("restoredAt", ""),
+        "until": told.get("restoredAt") or told.get("endedAt", ""),
         "reason": told.get("keptBackBy", ""),
         "disturbances": [
             {
@@ -256,7 +259,13 @@ def _samples(type_: str) -> Iterator[dict[str, Any]]:
     service = [{"id": "service-1", "name": "Internet access"}]
     said: dict[str, Any] = {"notificationType": type_, "text": "Your service is disturbed.", "cause": "a link fails"}
     said |= {"id": "7b1e", "notificationTime": then, "relatedParty": [{"id": "northwind", "name": "Northwind"}]}
-    said |= {"service": service, "restoredService": service, "productOrder": [{"id": "51c0"}], "affectedSince": then}
+    said |= {
+        "service": service,
+        "restoredService": service,
+        "endedService": service,
+        "productOrder": [{"id": "51c0"}],
+        "affectedSince": then,
+    }
     said |= {"expectedRestoration": then, "restoredAt": then, "keptBackBy": "maintenance core upgrade"}
     said |= {"surveyLink": "https://gateway.example/survey"}
     said["workflowRun"] = {**dict.fromkeys(RUN, "x"), "workflow": "bounce-interface", "device": "pe1"}

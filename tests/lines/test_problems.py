@@ -145,15 +145,17 @@ async def outcome(scene: Scene) -> dict[str, Any]:
         }
         for one in open_
     }
-    told = {
-        (one.facts["customer"], at[one.facts["problem"]]): {
-            "cause": one.body["cause"],
-            "services": [service["id"] for service in one.body["service"]],
-            "since": one.body["affectedSince"],
-            "said": one.body["activity"][-1]["text"],
-        }
-        for one in await scene.find("affectedParty", **{"body.status": "affected"})
-    }
+    told = {}
+    for one in await scene.find("affectedParty", **{"body.status": "affected"}):
+        said = one.body["activity"][-1]["text"]
+        alone = {"problem": one.facts["problem"], **one.body, "since": one.body["affectedSince"]}
+        for share in one.facts.get("shares") or [alone]:
+            told[one.facts["customer"], at[share["problem"]]] = {
+                "cause": share["cause"],
+                "services": [service["id"] for service in share["service"]],
+                "since": share["since"],
+                "said": said,
+            }
     return {"alarms": alarms, "told": told, "last word": await last_words(scene)}
 
 
@@ -165,7 +167,7 @@ async def last_words(scene: Scene) -> dict[tuple[str, str], str]:
         well = note.body["notificationType"] == "serviceRestored"
         for service in note.body["service"]:
             found[customer, service["id"]] = "works" if well else "disturbed"
-        for service in note.body.get("restoredService", []):
+        for service in [*note.body.get("restoredService", []), *note.body.get("endedService", [])]:
             found[customer, service["id"]] = "works"
     return found
 

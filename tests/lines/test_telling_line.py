@@ -245,15 +245,32 @@ async def test_the_alarm_is_deleted_while_it_is_open(told: Told) -> None:
 
 
 async def test_the_service_ends(told: Told) -> None:
-    """Its customer gave it up; what is over for it is told when the alarm is."""
+    """Its customer gave it up, and hears so at once: what is over for it is not told again when the alarm is."""
     await told.say("fault")
     await told.later(61)
     (service,) = await told.scene.find("service")
     await told.scene.ended(await told.scene.order(item("delete", product=service.id)))
+    assert await told.said() == ["Affected", "Ended"]
     await told.say("clear")
     await told.later(100)
 
-    assert await told.said() == ["Affected", "Restored"]
+    assert await told.said() == ["Affected", "Ended"]
+    (record,) = await told.scene.find("affectedParty")
+    note = (await told.notes())[-1]
+    assert (record.body["status"], record.body["endedAt"]) == ("ended", note["endedAt"])
+    assert note["text"] == record.body["activity"][-1]["text"]
+
+
+async def test_the_service_ends_before_anybody_was_told(told: Told) -> None:
+    """Then there is nothing to be told of it."""
+    await told.say("fault")
+    (service,) = await told.scene.find("service")
+    await told.scene.ended(await told.scene.order(item("delete", product=service.id)))
+    await told.later(61)
+    await told.say("clear")
+    await told.later(100)
+
+    assert await told.said() == []
 
 
 async def test_the_problem_turns_out_to_be_part_of_another(tmp_path: Path) -> None:
@@ -692,10 +709,10 @@ async def _hold(told: Told) -> None:
     word: dict[tuple[str, str], str] = {}
     for note in await told.scene.store.find("customerNotification", {}):
         body, customer = note.body, note.body["relatedParty"][0]["id"]
-        restored = {one["id"] for one in body.get("restoredService", [])}
+        restored = {one["id"] for name in ("restoredService", "endedService") for one in body.get(name, [])}
         named = {one["id"] for one in body["service"]}
-        if body["notificationType"] == "serviceRestored":
-            restored, named = named, set()
+        if body["notificationType"] in ("serviceRestored", "serviceEnded"):
+            restored, named = restored | named, set()
         elif body["notificationType"] == "serviceSummary":
             named = set()
         for id in restored:
