@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from time import time
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -38,6 +39,8 @@ from convergedon.mediation.work import Work
 
 log = structlog.get_logger()
 
+AT_ONCE = 5.0
+"""Seconds within which an event comes for the first time: what comes again was taken before, by whoever died then."""
 LOOK_AGAIN = 60.0
 """Seconds after which it is looked whether services that a customer was told of still suffer from something else."""
 REFUSED = 3_600.0
@@ -60,11 +63,28 @@ async def hear(work: Work, message: Message) -> None:
         record = await work.store.get(AFFECTED_PARTY.name, message.body["tenant"], message.body["id"])
     except NotFound:
         return
+    rules = work.notifications
+    kept = await _begun(work, rules, record, message)
+    if kept is None:
+        kept = await _kept(work, record)
+        if not kept.revision and _is_long_over(work, record, message):
+            return
+        kept = await consider(work, rules, record, kept, just_now=True)
+    await _settle(work, rules, record, kept)
+
+
+async def _begun(work: Work, rules: Notifications, record: Record, message: Message) -> Record | None:
+    """The case of a problem that was found a moment ago: nobody can have told anything of it, so nothing is looked up.
+
+    None if somebody has begun it all the same, and for what is no such problem.
+    """
     new = message.body["event"]["eventType"].endswith("CreateEvent")
-    kept = await _kept(work, record, told_before=not new or record.body["status"] != "affected")
-    if kept.revision or not _is_long_over(work, record, message):
-        kept = await consider(work, work.notifications, record, kept)
-        await _settle(work, work.notifications, record, kept)
+    if not new or record.body["status"] != "affected" or time() - message.stored > AT_ONCE:
+        return None
+    try:
+        return await consider(work, rules, record, _new(work, record))
+    except Stale:
+        return None
 
 
 def _is_long_over(work: Work, record: Record, message: Message) -> bool:
@@ -115,14 +135,17 @@ async def _go_on(work: Work, case: Record) -> None:
 # one case
 
 
-async def consider(work: Work, rules: Notifications, record: Record, kept: Record | None = None) -> Record:
+async def consider(
+    work: Work, rules: Notifications, record: Record, kept: Record | None = None, just_now: bool = False
+) -> Record:
     """Decide what is to be told of a problem to its customer now, and do it; returns what is kept of the case then.
 
+    ``just_now``: nothing that this customer suffers from can have been told since the record said what works again.
     Raises Stale or Unavailable.
     """
     kept = written = kept or await _kept(work, record)
     for _ in range(STEPS):
-        case, verdict = await _verdict(work, rules, record, kept)
+        case, verdict = await _verdict(work, rules, record, kept, just_now)
         if verdict.what == "tell":
             if kept is not written:
                 kept = written = await _write(work, kept)
@@ -135,21 +158,25 @@ async def consider(work: Work, rules: Notifications, record: Record, kept: Recor
     raise Unavailable(f"affectedParty {record.id} changes too fast")
 
 
-async def _kept(work: Work, record: Record, told_before: bool = True) -> Record:
-    """What is kept of the case so far; what was told before there were rules counts, if anything can have been."""
+async def _kept(work: Work, record: Record) -> Record:
+    """What is kept of the case so far; what was told before there were rules counts."""
     try:
         return await work.store.get(TELLING.name, record.tenant, record.id)
     except NotFound:
         pass
-    customer = _customer(record)
-    facts = {"customer": customer, "number": 0, "seen": clock(work), "believed": {}, "carrier": trace.headers()}
-    new = Record(TELLING.name, record.id, record.tenant, {}, facts)
-    said = await _said(work, record, customer, "serviceAffected") if told_before else None
+    new, customer = _new(work, record), _customer(record)
+    said = await _said(work, record, customer, "serviceAffected")
     if said is None:
         return new
     over = await _said(work, record, customer, "serviceRestored")
     new = _as_told(new, said)
     return new.with_(facts={"believed": {}, "owes": []}) if over else new
+
+
+def _new(work: Work, record: Record) -> Record:
+    """A case of which nothing was told."""
+    seen = {"customer": _customer(record), "number": 0, "seen": clock(work)}
+    return Record(TELLING.name, record.id, record.tenant, {}, {**seen, "believed": {}, "carrier": trace.headers()})
 
 
 async def _said(work: Work, record: Record, customer: str, type_: str) -> Record | None:
@@ -159,22 +186,26 @@ async def _said(work: Work, record: Record, customer: str, type_: str) -> Record
     return None
 
 
-async def _verdict(work: Work, rules: Notifications, record: Record, kept: Record) -> tuple[Case, Verdict]:
+async def _verdict(
+    work: Work, rules: Notifications, record: Record, kept: Record, just_now: bool
+) -> tuple[Case, Verdict]:
     """What would be told is only told if no window keeps it back: those are looked for last, as they take looking."""
-    case, ways, moment = await _case(work, record, kept), rules.of(record.tenant, _customer(record)), rules.clock()
+    case = await _case(work, record, kept, just_now)
+    ways, moment = rules.of(record.tenant, _customer(record)), rules.clock()
     verdict = decide(case, ways.rules, moment)
     if verdict.what == "tell" and case.going_on and (window := await _window(work, rules, record, moment)):
         verdict = decide(case, ways.rules, moment, window)
     return case, verdict
 
 
-async def _case(work: Work, record: Record, kept: Record) -> Case:
+async def _case(work: Work, record: Record, kept: Record, just_now: bool) -> Case:
     body, facts = record.body, kept.facts
     going_on = body["status"] == "affected"
     since = min(_instant(body["affectedSince"]), facts["seen"])
     suffering = _services(body) if going_on else {}
-    less = facts["believed"].keys() - suffering.keys()
-    well = frozenset(less - await _suffering_elsewhere(work, record)) if less else frozenset()
+    less = frozenset(facts["believed"].keys() - suffering.keys())
+    is_said = just_now and body["status"] == "restored" and less <= _services(body).keys()
+    well = less if is_said or not less else less - await _suffering_elsewhere(work, record)
     return Case(
         body.get("perceivedSeverity", "indeterminate"),
         since,

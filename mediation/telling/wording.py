@@ -129,6 +129,7 @@ class Wording:
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self._levels = cache(self._of)
+        self._parts = cache(self._parts_of)
 
     def write(self, tenant: str, told: Mapping[str, Any], zone: ZoneInfo) -> Written:
         """The words for a notification. Raises Refused when its template does not come to its end."""
@@ -142,17 +143,15 @@ class Wording:
             raise Refused(f"its template fails: {type(error).__name__}: {error}") from error
         return Written(" ".join(subject.split()), text, html)
 
-    def _parts(self, tenant: str, message: str) -> Iterator[tuple[Environment | None, str]]:
+    def _parts_of(self, tenant: str, message: str) -> Sequence[tuple[Environment | None, str]]:
         """Where the three parts of a message are: all in one folder. HTML may be none."""
         environment, folder = next(
             (environment, folder)
             for folder, environment in self._levels(tenant)
             if any((folder / f"{message}{part}").is_file() for part in PARTS)
         )
-        for part in PARTS:
-            name = f"{message}{part}"
-            there = part != ".html" or (folder / name).is_file()
-            yield environment if there else None, name
+        names = [f"{message}{part}" for part in PARTS]
+        return [(environment if name[-5:] != ".html" or (folder / name).is_file() else None, name) for name in names]
 
     def _of(self, tenant: str) -> list[tuple[Path, Environment]]:
         """The folders that a tenant's messages are looked for in, each with what may be included from there."""
