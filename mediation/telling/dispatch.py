@@ -63,10 +63,10 @@ async def begin(work: Work, notification: Record, customer: str) -> None:
     """
     if work.notifications is None or keeping.is_past(work, _told_at(notification)):
         return
-    rules = work.notifications
+    rules, channels = work.notifications, work.notifications.channels  # these, should others come meanwhile
     for recipient in rules.of(notification.tenant, customer).recipients:
         if recipient.hears(notification.body["notificationType"]):
-            patience = rules.channels[recipient.channel].patience
+            patience = channels[recipient.channel].patience
             letter = _letter(notification, customer, recipient.channel, patience)
             with suppress(Conflict):
                 rules.fresh.append((await work.store.create(letter), notification))
@@ -89,9 +89,10 @@ async def tell_operators(work: Work, message: Message) -> None:
     rules = work.notifications
     if rules is None or keeping.is_past(work, _told_at(run)):
         return
+    channels = rules.channels
     for recipient in rules.operators_of(run.tenant):
         if recipient.hears(run.body["state"]):
-            patience = rules.channels[recipient.channel].patience
+            patience = channels[recipient.channel].patience
             letter = _letter(run, "", recipient.channel, patience, escalations.same(run))
             with suppress(Conflict):
                 rules.fresh.append((await work.store.create(letter), run))
