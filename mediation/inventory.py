@@ -246,10 +246,8 @@ async def places(store: Store, tenant: str, id: str) -> list[str]:
 
 async def ended(store: Store, tenant: str, ids: Sequence[str]) -> dict[str, str]:
     """When those of these services have ended that have; of one that was deleted, now."""
-    there: dict[str, Record] = {}
-    for few in handfuls(ids):
-        found = await store.find(SERVICE.name, {"id": {"$in": [*few]}})
-        there |= {record.id: record for record in found if record.tenant == tenant}
+    found = await find_any(store, SERVICE.name, {}, "id", ids)
+    there = {record.id: record for record in found if record.tenant == tenant}
     over = [id for id in ids if id not in there or there[id].body["state"] == "terminated"]
     return {id: (there[id].body.get("endDate") if id in there else None) or now() for id in over}
 
