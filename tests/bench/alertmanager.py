@@ -60,15 +60,15 @@ class Alertmanager:
                     took.append(at - sent)
         return took
 
-    async def at(self, rate: int, wanted: int) -> tuple[list[float], float]:
-        """So many changes on their beat, the ports by turns: what each took that was told, and their share."""
+    async def at(self, rate: int, beats: Sequence[Port]) -> tuple[list[float], float]:
+        """A change of each of these on its beat: what each took that was told, and their share."""
         self.listener.heard.clear()
         sent: dict[tuple[Port, str], list[float]] = defaultdict(list)
         begun = perf_counter()
         async with asyncio.TaskGroup() as calls:
-            for number in range(wanted):
+            for number, port in enumerate(beats):
                 await asyncio.sleep(max(0.0, begun + number / rate - perf_counter()))
-                calls.create_task(self._count(self.ports[number % len(self.ports)], sent))
+                calls.create_task(self._count(port, sent))
         await self.listener.quiet()
         took = []
         for at, _, event in self.listener.heard:
@@ -76,7 +76,7 @@ class Alertmanager:
                 if traps := [one for one in sent[what] if one <= at]:
                     sent[what].remove(traps[-1])
                     took.append(at - traps[-1])
-        return took, len(took) / wanted
+        return took, len(took) / len(beats)
 
     async def _count(self, port: Port, sent: Mapping[tuple[Port, str], list[float]]) -> None:
         state, at = await self._toggle(port)

@@ -1,10 +1,10 @@
 """From a trap's datagram to the notification at the customer's listener.
 
 Sequentially: linkDown, wait for the notification, linkUp, wait. At a rate: traps leave on their beat whether or not
-anything was heard, linkDown and linkUp of each port in turn. Beside it, in the same rounds, what Alertmanager needs
-from the call of its API to the same sink. Nothing is taken to flap: a few ports by turns stand for many. How many of
-the traps are told stands beside how long those took: an end and a fault that follows it before anybody looked are one
-disturbance that goes on.
+anything was heard, linkDown of all ports by turns and then linkUp of all. Beside it, in the same rounds, what
+Alertmanager needs from the call of its API to the same sink. A service stands on each port, as a client has recorded
+it. Nothing is taken to flap: the same ports stand for many. How many of the traps are told stands beside how long those
+took: an end and a fault that follows it before anybody looked are one disturbance that goes on.
 """
 
 from __future__ import annotations
@@ -16,47 +16,91 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from datetime import datetime
 from time import perf_counter, time
-from typing import Any
+from typing import Any, NamedTuple
 
-from convergedon.adapters import lab
 from convergedon.adapters.snmp import lab as trapper
-from convergedon.demo.stage import NORTHWIND, NOTICES, ORDERING, VENDOR
+from convergedon.demo.stage import NORTHWIND, NOTICES, Caller
+from convergedon.mediation import parts
 from tests.bench import alertmanager
 from tests.bench.alertmanager import Alertmanager
 from tests.bench.rounds import Effort, Result, ratios, rounded, spread
-from tests.bench.scene import SITES, Scene, add, means, playing
+from tests.bench.scene import Scene, means, playing
 
 RATES = (10, 50)
+SERVICES = "/tmf-api/serviceInventory/v4"
 OTHER = "Alertmanager"
+ADMIN = Caller("admin", "acme", "admin")
 CLOCK = 0.001
 """Seconds by which a time in a notification may be earlier than it was: it is cut to the millisecond."""
 STATES: Mapping[str, trapper.State] = {"serviceAffected": "down", "serviceRestored": "up"}
 
 
-class Ports:
-    """Where services stand; each is told of by traps and found again in notifications by its order."""
+class Port(NamedTuple):
+    """Where a service stands."""
 
-    def __init__(self, scene: Scene, orders: Mapping[str, str]) -> None:
-        self._scene, self._orders = scene, orders
+    device: str
+    interface: str
+    index: int
+
+
+PORTS = [Port(f"pe{device}", f"ge-0/0/{index}", index) for index in range(1, 5) for device in range(1, 13)]
+FEW = PORTS[:4]
+"""Those that are taken one after the other."""
+
+
+def address(device: str) -> str:
+    return f"127.0.12.{device.removeprefix('pe')}"
+
+
+def devices() -> dict[str, Any]:
+    """The devices file that has these ports."""
+    found: dict[str, Any] = {}
+    for device, interface, index in PORTS:
+        entry = {"tenant": ADMIN.tenant, "address": address(device), "snmp": {"interfaces": {}}}
+        found.setdefault(device, entry)["snmp"]["interfaces"][index] = interface
+    return {"devices": found}
+
+
+class Network:
+    """The ports; each is told of by traps and found again in notifications by its service."""
+
+    def __init__(self, scene: Scene, services: Mapping[Port, str]) -> None:
+        self._services = services
         host, _, port = scene.connection.trap.rpartition(":")
         self._to = (host, int(port))
-        self._states: dict[str, trapper.State] = dict.fromkeys(SITES, "up")
+        self._states: dict[Port, trapper.State] = dict.fromkeys(services, "up")
 
-    def toggle(self, site: str) -> tuple[str, trapper.State, float]:
-        """Send the next trap of a port: its order, its state and when it was sent."""
-        state = self._states[site] = "down" if self._states[site] == "up" else "up"
-        device, interface = SITES[site]["device"], SITES[site]["interface"]
-        index = list(lab.INTERFACES).index(interface) + 1
+    def toggle(self, port: Port) -> tuple[str, trapper.State, float]:
+        """Send the next trap of a port: its service, its state and when it was sent."""
+        state = self._states[port] = "down" if self._states[port] == "up" else "up"
         sent = time()
-        trapper.trap_link(state, lab.address(device), interface, index, "public", self._to)
-        return self._orders[site], state, sent
+        trapper.trap_link(state, address(port.device), port.interface, port.index, "public", self._to)
+        return self._services[port], state, sent
+
+
+async def record(scene: Scene) -> dict[Port, str]:
+    """Record a service of a customer on each port, as a client does; port -> its id."""
+    found = {}
+    for port in PORTS:
+        place = f"{port.device}/{port.interface}"
+        body = {
+            "name": f"access at {place}",
+            "state": "active",
+            "serviceSpecification": {"id": "internet-access", "name": "Internet access"},
+            "relatedParty": [NORTHWIND.related],
+            "supportingResource": [{"id": parts.id_of(ADMIN.tenant, place), "name": place}],
+        }
+        answer = await scene.gateway.ask(ADMIN, "POST", f"{SERVICES}/service", body)
+        answer.raise_for_status()
+        found[port] = answer.json()["id"]
+    return found
 
 
 def _told(event: Mapping[str, Any]) -> tuple[str, trapper.State] | None:
-    """Of which order's port a notification says what."""
+    """Of which service a notification says what."""
     about = event["event"].get("customerNotification", {})
     state = STATES.get(about.get("notificationType", ""))
-    return (about["productOrder"][0]["id"], state) if state else None
+    return (about["service"][0]["id"], state) if state else None
 
 
 async def measure(effort: Effort) -> Result:
@@ -64,25 +108,23 @@ async def measure(effort: Effort) -> Result:
     found: dict[str, list[list[float]]] = defaultdict(list)
     told: dict[str, list[float]] = defaultdict(list)
     async with AsyncExitStack() as stack:
-        scene = await stack.enter_async_context(playing("netconf", "snmp"))
+        scene = await stack.enter_async_context(playing("snmp", devices=devices()))
         other = await _alertmanager(stack, scene, result)
-        await scene.hub(VENDOR, ORDERING)
         await scene.hub(NORTHWIND, NOTICES)
-        orders = {site: (await scene.order(add(site, 100 + n))).order["id"] for n, site in enumerate(SITES)}
-        ports = Ports(scene, orders)
-        await _in_sequence(scene, ports, 0)
+        network = Network(scene, await record(scene))
+        await _in_sequence(scene, network, 0)
         before = await scene.metrics()
         for _ in range(effort.rounds):
-            found["one by one"].append(await _in_sequence(scene, ports, effort.seconds))
+            found["one by one"].append(await _in_sequence(scene, network, effort.seconds))
             for rate in RATES:
-                took, share = await _at(rate, scene, ports, effort.seconds)
+                took, share = await _at(rate, scene, network, effort.seconds)
                 found[f"{rate}/s"].append(took)
                 told[f"{rate}/s"].append(share)
             if other is None:
                 continue
             found[f"{OTHER}, one by one"].append(await other.in_sequence(effort.seconds))
             for rate in RATES:
-                took, share = await other.at(rate, _wanted(rate, effort.seconds))
+                took, share = await other.at(rate, [port[:2] for port in _beats(rate, effort.seconds)])
                 found[f"{OTHER}, {rate}/s"].append(took)
                 told[f"{OTHER}, {rate}/s"].append(share)
         after = await scene.metrics()
@@ -97,38 +139,38 @@ async def measure(effort: Effort) -> Result:
         result.ratios |= ratios(medians, *((name, f"{OTHER}, {name}") for name in names))
     steps = means(before, after, "convergedon_flow_step_seconds", "step")
     result.notes += [
-        "ports of two devices, linkDown and linkUp in turn; nothing was told twice, and no end without its fault",
+        f"{len(PORTS)} ports, four of each device; nothing was told twice, and no end without its fault",
         "steps of the worker, mean ms: " + ", ".join(f"{step} {1000 * took:.1f}" for step, took in steps.items()),
     ]
     return result
 
 
-async def _in_sequence(scene: Scene, ports: Ports, seconds: float) -> list[float]:
+async def _in_sequence(scene: Scene, network: Network, seconds: float) -> list[float]:
     took: list[float] = []
     end = perf_counter() + seconds
     while not took or perf_counter() < end:
-        for site in SITES:
+        for port in FEW:
             for _ in STATES:
                 scene.listener.heard.clear()
-                order, state, sent = ports.toggle(site)
-                at, _ = await scene.listener.until(lambda _, event, told=(order, state): _told(event) == told)
+                service, state, sent = network.toggle(port)
+                at, _ = await scene.listener.until(lambda _, event, told=(service, state): _told(event) == told)
                 took.append(at - sent)
     return took
 
 
-async def _at(rate: int, scene: Scene, ports: Ports, seconds: float) -> tuple[list[float], float]:
+async def _at(rate: int, scene: Scene, network: Network, seconds: float) -> tuple[list[float], float]:
     """Traps on their beat; all that was to be told is out when nothing comes any more.
 
     Returns what each took that was told, and their share of the traps.
     """
     scene.listener.heard.clear()
     sent: dict[tuple[str, trapper.State], list[float]] = defaultdict(list)
-    sites, begun = list(SITES), perf_counter()
-    wanted = _wanted(rate, seconds)
-    for number in range(wanted):
+    begun = perf_counter()
+    beats = _beats(rate, seconds)
+    for number, port in enumerate(beats):
         await asyncio.sleep(max(0.0, begun + number / rate - perf_counter()))
-        order, state, at = ports.toggle(sites[number % len(sites)])
-        sent[order, state].append(at)
+        service, state, at = network.toggle(port)
+        sent[service, state].append(at)
     await scene.listener.quiet()
     heard = dict(reversed([(event["eventId"], (at, event)) for at, _, event in scene.listener.heard]))
     took = []
@@ -136,12 +178,13 @@ async def _at(rate: int, scene: Scene, ports: Ports, seconds: float) -> tuple[li
         if (what := _told(event)) and (traps := [one for one in sent[what] if one <= _when(event) + CLOCK]):
             sent[what].remove(traps[-1])
             took.append(at - traps[-1])
-    return took, len(took) / wanted
+    return took, len(took) / len(beats)
 
 
-def _wanted(rate: int, seconds: float) -> int:
-    """Whole turns: all ports are up again."""
-    return max(1, round(rate * seconds / (2 * len(SITES)))) * 2 * len(SITES)
+def _beats(rate: int, seconds: float) -> list[Port]:
+    """Whose turn it is at each beat: at the end all ports are up again."""
+    some = PORTS[: max(1, min(len(PORTS), round(rate * seconds / 2)))]
+    return some * (2 * max(1, round(rate * seconds / (2 * len(some)))))
 
 
 async def _alertmanager(stack: AsyncExitStack, scene: Scene, result: Result) -> Alertmanager | None:
@@ -150,7 +193,7 @@ async def _alertmanager(stack: AsyncExitStack, scene: Scene, result: Result) -> 
     if binary is None:
         result.notes.append("no Prometheus Alertmanager is installed: it was not measured")
         return None
-    ports = [(about["device"], about["interface"]) for about in SITES.values()]
+    ports = [port[:2] for port in FEW]
     return await stack.enter_async_context(alertmanager.running(binary, scene.listener, ports))
 
 

@@ -150,14 +150,22 @@ def means(before: Mapping[str, float], after: Mapping[str, float], name: str, la
 
 
 @asynccontextmanager
-async def playing(*adapters: str) -> AsyncIterator[Scene]:
-    """The system as `convergedon up --lab` starts it, on a folder of its own and free ports."""
+async def playing(*adapters: str, devices: Mapping[str, Any] | None = None) -> AsyncIterator[Scene]:
+    """The system as `convergedon up --lab` starts it, on a folder of its own and free ports; without a lab where what
+    the devices file holds is given.
+    """
     with tempfile.TemporaryDirectory(prefix="convergedon-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         products = yaml.safe_load((Path(up.__file__).parents[1] / "mediation" / "products.yaml").read_text())
         (folder / "products.yaml").write_text(yaml.safe_dump({**products, "sites": {"acme": SITES}}))
+        file = folder / "lab" / "devices.yaml"
+        if devices is not None:
+            file = folder / "devices.yaml"
+            file.write_text(yaml.safe_dump(devices))
+            file.chmod(0o600)
         given = settings.load(
             data=folder,
+            devices=file if devices is not None else None,
             port=0,
             trap_port=0,
             flow_port=0,
@@ -165,14 +173,14 @@ async def playing(*adapters: str) -> AsyncIterator[Scene]:
             log_level="warning",
             flap_clears=0,  # a few ports by turns stand for many
         )
-        async with up.system(given, lab=True, adapters=adapters) as system:
-            devices = inventory.load(folder / "lab" / "devices.yaml")
+        async with up.system(given, lab=devices is None, adapters=adapters) as system:
+            known = inventory.load(file)
             listener = Listener()
             server = await asyncio.start_server(listener.serve, "127.0.0.1", 0)
             listener.url = "http://{}:{}".format(*server.sockets[0].getsockname()[:2])
             url = system.connection.gateway
             try:
                 async with httpx.AsyncClient(base_url=url, timeout=PATIENCE, trust_env=False) as client:
-                    yield Scene(given, system.connection, devices, Gateway(client, given), listener)
+                    yield Scene(given, system.connection, known, Gateway(client, given), listener)
             finally:
                 server.close()
