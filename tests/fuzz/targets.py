@@ -228,7 +228,12 @@ def made_flows(folder: Path) -> Survive:
 
 
 def flow_datagram(chance: random.Random) -> bytes:
-    kind, sets = chance.choice((9, 10)), []
+    """Of version 5, or of 9 and 10 with templates, options and data."""
+    kind, sets = chance.choice((5, 9, 10)), []
+    if kind == 5:
+        numbers = [chance.randrange(1 << 32) for _ in range(4)]
+        head = struct.pack("!HHIIIIBBH", 5, chance.randrange(41), *numbers, 0, 1, chance.randrange(1 << 16))
+        return head + chance.randbytes(chance.randrange(48 * 4 + 1))
     for _ in range(chance.randrange(5)):
         number = chance.choice((256, 257, 258, 300))
         if chance.random() < 0.5:
@@ -267,18 +272,17 @@ ELEMENTS = (1, 2, 4, 5, 8, 10, 12, 14, 21, 22, 23, 27, 28, 34, 48, 50, 85, 86, 1
 # files of call records
 
 
-VOICE = Source.model_validate(
-    {
-        "files": "*.csv",
-        "format": "csv",
-        "usageType": "voice",
-        "whose": {"address": "ip"},
-        "start": {"column": "begin", "format": "%d.%m.%Y %H:%M:%S", "zone": "Europe/Berlin"},
-        "end": {"column": "end"},
-        "counts": {"octets": {"column": "kb", "times": 1024}},
-        "texts": {"called": {"column": "called"}},
-    }
-)
+MEANT: dict[str, Any] = {
+    "files": "*.csv",
+    "format": "csv",
+    "usageType": "voice",
+    "whose": {"address": "ip"},
+    "start": {"column": "begin", "format": "%d.%m.%Y %H:%M:%S", "zone": "Europe/Berlin"},
+    "end": {"column": "end"},
+    "counts": {"octets": {"column": "kb", "times": 1024}},
+    "texts": {"called": {"column": "called"}},
+}
+VOICE = Source.model_validate(MEANT)
 NUMBERED = Source.model_validate(
     {
         "files": "*.csv",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 from elements import PORT, Elements, intent
 
 from convergedon.adapters import inventory, lab
-from convergedon.adapters.snmp import create, recording
+from convergedon.adapters.snmp import ber, create, recording
 from convergedon.adapters.snmp.asking import Engines, Peer
 from convergedon.adapters.snmp.counters import between
 from convergedon.adapters.snmp.polling import Agent
@@ -24,7 +26,7 @@ from convergedon.core.errors import Misconfigured, Unreachable
 
 OTHER = "ge-0/0/2"
 OPER, ADMIN, ALIAS = "1.3.6.1.2.1.2.2.1.8.1", "1.3.6.1.2.1.2.2.1.7.1", "1.3.6.1.2.1.31.1.1.1.18.1"
-IN = "1.3.6.1.2.1.31.1.1.1.6.1"
+IN, NAME = "1.3.6.1.2.1.31.1.1.1.6.1", "1.3.6.1.2.1.31.1.1.1.1.1"
 
 
 class Scene(Elements):
@@ -146,6 +148,29 @@ async def test_a_line_that_is_cut_is_not_mended_by_switching_on(scene: Scene) ->
     assert found == [2, 2]
     assert mended.status == "applied"
     assert await scene.get(ADMIN, OPER) == [1, 1]
+
+
+async def test_a_flap_is_a_trap_for_each_turn_down_and_up(tmp_path: Path) -> None:
+    """Alternately, of one interface, and each says what RFC 2863 has in it: index, admin status, and how it is now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as port:
+        port.bind(("127.0.0.1", 0))
+        port.setblocking(False)
+        simulated = lab.Lab(tmp_path, lambda: lab.Receivers(port.getsockname(), ("127.0.0.1", 9), "public"))
+        await simulated.start()
+        await simulated.fault("pe1", "flap", PORT, turns=3)
+        await simulated.stop()
+        sent = []
+        with suppress(BlockingIOError):
+            while True:
+                sent.append(ber.decode(port.recv(2000)))
+    varbinds = [{name: value for name, _, value in one.varbinds} for one in sent]
+
+    assert [one.oid for one in sent] == [f"{ber.STANDARD_TRAPS}.3", f"{ber.STANDARD_TRAPS}.4"] * 3
+    assert [one[OPER] for one in varbinds] == [2, 1] * 3
+    assert {(one["1.3.6.1.2.1.2.2.1.1.1"], one[ADMIN], one[NAME]) for one in varbinds} == {(1, 1, PORT.encode())}
+    assert sorted(one[ber.UPTIME] for one in varbinds) == [one[ber.UPTIME] for one in varbinds]
+    assert len({one.request for one in sent}) == 6
+    assert not any(one.inform for one in sent)
 
 
 async def test_what_an_intent_does_not_name_is_not_verified(scene: Scene) -> None:

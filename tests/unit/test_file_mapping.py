@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from fuzz.targets import MEANT, kept
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,22 +17,12 @@ from convergedon.adapters.file import mapping
 from convergedon.adapters.file.mapping import BadLine
 from convergedon.core.errors import Misconfigured
 
-SOURCE: dict[str, Any] = {
-    "files": "*.csv",
-    "format": "csv",
-    "usageType": "voice",
-    "whose": {"address": "ip"},
-    "start": {"column": "begin", "format": "%d.%m.%Y %H:%M:%S", "zone": "Europe/Berlin"},
-    "end": {"column": "end"},
-    "counts": {"octets": {"column": "kb", "times": 1024}},
-    "texts": {"called": {"column": "called"}},
-}
 HEADER = b"ip,begin,end,kb,called\n"
 GOOD = b'10.0.0.1,26.11.2026 10:00:00,2026-11-26T09:05:00Z,1.5,"+49,1"'
 
 
 def source(**changes: Any) -> mapping.Source:
-    return mapping.Source.model_validate({**SOURCE, **changes})
+    return mapping.Source.model_validate({**MEANT, **changes})
 
 
 def test_a_line_becomes_a_record_with_units_and_times_of_the_mapping() -> None:
@@ -66,7 +57,7 @@ def test_a_mapping_that_cannot_be_is_refused_with_file_and_key(
     tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
     file = tmp_path / "file.yaml"
-    file.write_text(yaml.safe_dump({"sources": {"voice": {**SOURCE, **changes}}}))
+    file.write_text(yaml.safe_dump({"sources": {"voice": {**MEANT, **changes}}}))
 
     with pytest.raises(Misconfigured) as refused:
         mapping.load(file)
@@ -119,15 +110,6 @@ def is_read(read: Callable[[bytes], dict[str, Any]], line: bytes) -> bool:
         return kept(read(line))
     except BadLine as bad:
         return bool(str(bad))
-
-
-def kept(record: dict[str, Any]) -> bool:
-    """Whether a record is what the contract says, and what bus and store can keep."""
-    return (
-        0 <= record["start"] <= record["end"] < 2**32
-        and all(isinstance(value, int) and 0 <= value < 2**63 for value in record["counts"].values())
-        and all(isinstance(value, str) and "\0" not in value for value in record["texts"].values())
-    )
 
 
 ODD = st.sampled_from(
