@@ -9,7 +9,7 @@ store before there is a port. The folder keeps the password; who removes it gets
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from importlib.metadata import version
@@ -30,32 +30,43 @@ TRIED = "0.7.0b3"
 MISSING = object()
 
 Index = tuple[str, Mapping[str, Any], bool, bool]
+Definition = tuple[str, dict[str, Any], dict[str, Any]]
 
 
 class LeanStorage(Storage):  # type: ignore[misc]
     """SecantusDB's storage without the work that changes nothing.
 
-    Left to itself it reads the definitions of a collection's indexes up to four times for each document that it
-    writes, though the statement's transaction shows it the same each time, and takes each document that it changes out
-    of all indexes and puts it in again: with the dozen that an alarm has, that was most of its processor time.
+    Left to itself it reads the definitions of a collection's indexes some four times for each statement, and for each
+    document that it writes, though it sees the same each time, and takes each document that it changes out of all
+    indexes and puts it in again: with the dozen that an alarm has, that was most of its processor time.
     """
 
     @contextmanager
     def _batch_transaction(self, *, sync: bool = False) -> Iterator[Any]:
-        with super()._batch_transaction(sync=sync) as session:
-            self._tls.options = {}
-            try:
-                yield session
-            finally:
-                self._tls.options = None
+        with super()._batch_transaction(sync=sync) as session, self._reading_once():
+            yield session
 
-    def _index_options_map(self, db: str, coll: str) -> dict[str, dict[str, Any]]:
-        known = getattr(self._tls, "options", None)
+    def _try_index_id_keys(self, *what: Any, **how: Any) -> Any:
+        with self._reading_once():  # to choose an index each kind of it is looked for by itself
+            return super()._try_index_id_keys(*what, **how)
+
+    @contextmanager
+    def _reading_once(self) -> Iterator[None]:
+        """Until its end the definitions of the indexes stay as they are read first."""
+        before = getattr(self._tls, "definitions", None)
+        self._tls.definitions = {} if before is None else before
+        try:
+            yield
+        finally:
+            self._tls.definitions = before
+
+    def _iter_indexes(self, db: str, coll: str) -> Iterable[Definition]:
+        known = getattr(self._tls, "definitions", None)
         if known is None:
-            return dict(super()._index_options_map(db, coll))
+            return super()._iter_indexes(db, coll)  # type: ignore[no-any-return]
         if (db, coll) not in known:
-            known[db, coll] = super()._index_options_map(db, coll)
-        return dict(known[db, coll])
+            known[db, coll] = [*super()._iter_indexes(db, coll)]
+        return known[db, coll]  # type: ignore[no-any-return]
 
     def _update_chunk(self, *what: Any, **how: Any) -> Any:
         with self._changing(True):
