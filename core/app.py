@@ -612,10 +612,10 @@ async def workflow_record(settings: Settings, tenant: str, alarm: str) -> str:
     from convergedon.mediation.workflows import remediation
 
     async with connected(settings, COMMAND) as (store, _):
-        found = await remediation.incident(
+        found = await remediation.recorded(
             Resources(store, APIS, settings.url), await store.get(ALARM.name, tenant, alarm)
         )
-    return json.dumps({"tenant": tenant, "incident": found, "answers": {}, "events": []}, indent=2)
+    return json.dumps({**found, "answers": {}, "events": []}, indent=2)
 
 
 async def workflow_press(settings: Settings, state: str, reason: str) -> str:

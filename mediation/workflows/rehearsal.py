@@ -16,11 +16,14 @@ import orjson
 from convergedon.core import strict
 from convergedon.core.errors import Misconfigured
 from convergedon.core.policy import Policy, system
+from convergedon.handlers.resource import now
+from convergedon.mediation.workflows import past
 from convergedon.mediation.workflows.course import Ask, Error, Walked, error, walk, walk_back
 from convergedon.mediation.workflows.definitions import Definition, endpoint
-from convergedon.mediation.workflows.remediation import triggered
+from convergedon.mediation.workflows.past import Past, Recorded
+from convergedon.mediation.workflows.remediation import may_begin, triggered
 
-MEMBERS = {"incident", "answers", "events", "tenant"}
+MEMBERS = {"incident", "earlier", "answers", "events", "tenant"}
 LONGEST = 200
 """Characters of what is shown of one thing."""
 
@@ -35,6 +38,7 @@ class Rehearsal:
     events: list[Mapping[str, Any]]
     tenant: str
     policy: Policy
+    recorded: Recorded
     told: dict[str, dict[str, Any]] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
 
@@ -46,6 +50,8 @@ class Rehearsal:
         """One line for each step, and how it would end."""
         if not triggered(self.definition, self.incident):
             return [f"{self.definition.name} would not begin: its condition is not met by this incident"]
+        if refusal := await self._refused():
+            return [f"it would be refused, and a person would be told: {refusal}"]
         walked = await self._through(walk)
         if walked.error is None:
             return [*self.lines, "it would end completed"]
@@ -55,6 +61,26 @@ class Rehearsal:
             self.lines.append(f"{path} could not be taken back: {_words(wrong)}")
         state = "failed" if back.unsuccessful else "compensated"
         return [*self.lines, f"it would end {state}, and a person would be told"]
+
+    async def _refused(self) -> str:
+        """Why it may not begin, going by what happened before; how often it ran there then is its input."""
+        name, target = self.definition.name, self.incident["target"]
+        before, moment = self.recorded.of(name, str(self.incident["alarm"].get("id", "")))
+        self.incident = {"earlier": before.earlier(name, target["object"]), **self.incident}
+        figures = before.figures(name, self.incident, moment)
+        decision = await may_begin(
+            self.policy,
+            self.tenant,
+            self.definition,
+            target["device"],
+            known=self.recorded.known,
+            stopped="",
+            **figures,
+        )
+        if not decision.allow:
+            return "; ".join(decision.reasons)
+        holder = before.locked_by(moment) if self.definition.changes else ""
+        return f"{target['device']} is locked by workflow {holder}" if holder else ""
 
     async def _through(self, go: Any) -> Walked:
         while True:
@@ -119,9 +145,18 @@ def read(definition: Definition, file: Path, tenant: str, policy: Policy) -> Reh
     if missing := sorted({"alarm", "target", "services", "confirmed"} - given["incident"].keys()):
         raise Misconfigured(f"{file}: incident.{missing[0]} is missing")
     whose = str(given.get("tenant", tenant))
-    return Rehearsal(
-        definition, given["incident"], given.get("answers") or {}, list(given.get("events") or []), whose, policy
-    )
+    answers, events = given.get("answers") or {}, list(given.get("events") or [])
+    return Rehearsal(definition, given["incident"], answers, events, whose, policy, _earlier(file, given))
+
+
+def _earlier(file: Path, given: Mapping[str, Any]) -> Recorded:
+    """What happened before; nothing, where the file says nothing. Raises Misconfigured."""
+    if "earlier" not in given:
+        return Recorded(now(), Past())
+    try:
+        return past.read(given["earlier"])
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise Misconfigured(f"{file}: earlier is not as `convergedon workflow record` writes it: {error}") from error
 
 
 def _usual(ask: Ask) -> Any:

@@ -18,18 +18,19 @@ from convergedon.adapters.contract import Outcome, Reading
 from convergedon.core import trace
 from convergedon.core.bus import Message
 from convergedon.core.errors import Conflict, Invalid, NotFound, Refused, Stale, Unavailable
-from convergedon.core.policy import Decision, known, system
-from convergedon.core.store import Record
+from convergedon.core.policy import Decision, Policy, known, system
+from convergedon.core.store import Record, Store
 from convergedon.handlers.alarms import ALARM
 from convergedon.handlers.remediation import WORKFLOW_APPROVAL, WORKFLOW_RUN
 from convergedon.handlers.resource import Resources, now
 from convergedon.handlers.service_inventory import SERVICE
 from convergedon.mediation import inventory, parts
 from convergedon.mediation.work import Work
-from convergedon.mediation.workflows import controls, proof, web
+from convergedon.mediation.workflows import controls, past, proof, web
 from convergedon.mediation.workflows.course import error
 from convergedon.mediation.workflows.definitions import Definition, seconds
 from convergedon.mediation.workflows.expressions import evaluate
+from convergedon.mediation.workflows.past import Past, instant
 from convergedon.mediation.workflows.running import (
     ENDED,
     Course,
@@ -38,7 +39,6 @@ from convergedon.mediation.workflows.running import (
     done,
     failed,
     go_on,
-    instant,
     key_of,
     may_change,
 )
@@ -47,8 +47,6 @@ log = structlog.get_logger()
 
 MOST_EVENTS = 200
 """Events of its alarm that a run keeps; what comes after is of an alarm that flaps, and it has a time-out."""
-LATELY, A_DAY = 3_600.0, 86_400.0
-"""Seconds that the policy is told of, and that penalties are counted over."""
 
 
 async def begin(work: Work, message: Message) -> None:
@@ -123,9 +121,9 @@ async def _begin(work: Work, alarm: Record, definition: Definition, given: Mappi
 
 async def _created(work: Work, alarm: Record, definition: Definition, given: Mapping[str, Any], id: str) -> Record:
     """A new run, with the lock on its device if it changes any; or one that says why it may not be."""
-    runs = await _runs_on(work, given["target"]["device"])
-    given = {**given, "earlier": _earlier(runs, definition, given["target"])}
-    figures = await _figures(work, alarm, definition, given, runs)
+    before = await _past(work.store, alarm, given["target"]["device"], time() - past.A_DAY)
+    given = {**given, "earlier": before.earlier(definition.name, given["target"]["object"])}
+    figures = before.figures(definition.name, given, time())
     decision = await _may_begin(work, alarm, definition, given, figures)
     refused = "" if decision.allow else "; ".join(decision.reasons)
     device = given["target"]["device"]
@@ -187,60 +185,61 @@ async def _held_by(work: Work, alarm: Record, device: str, id: str) -> str:
     return f"{device} is locked by workflow {holder} (run {holders[0].id})"
 
 
-async def _runs_on(work: Work, device: str) -> list[Record]:
-    """The runs on a device that were begun, of the last day, whosever they are: it is one device."""
-    since = time() - A_DAY
-    found = await work.store.find(WORKFLOW_RUN.name, {"body.target": device})
-    return [run for run in found if run.body["state"] != "refused" and instant(run.body["startedAt"]) >= since]
-
-
-def _earlier(runs: Sequence[Record], definition: Definition, target: Mapping[str, str]) -> int:
-    """How often this workflow ran at this very place within a day: what a penalty grows by."""
-    return sum(
-        run.body["workflow"]["name"] == definition.name and run.facts["input"]["target"] == target for run in runs
-    )
-
-
-async def _figures(
-    work: Work, alarm: Record, definition: Definition, given: Mapping[str, Any], runs: Sequence[Record]
-) -> dict[str, int]:
-    """What the guards go by: how often, how much, how restless, how many at once."""
-    since = time() - LATELY
-    lately = [run for run in runs if instant(run.body["startedAt"]) >= since]
-    alarms = await work.store.find(ALARM.name, {"tenant": alarm.tenant, "facts.key": alarm.facts.get("key", "")})
+async def _past(store: Store, alarm: Record, device: str, since: float) -> Past:
+    """What the guards go by: the runs on a device that were begun since then, whosever they are, as it is one device;
+    when this alarm was raised; and how many runs of its tenant are under way.
+    """
+    found = await store.find(WORKFLOW_RUN.name, {"body.target": device})
+    begun = [run for run in found if run.body["state"] != "refused" and instant(run.body["startedAt"]) >= since]
+    alarms = await store.find(ALARM.name, {"tenant": alarm.tenant, "facts.key": alarm.facts.get("key", "")})
+    raised = [str(one.body["alarmRaisedTime"]) for one in alarms if "alarmRaisedTime" in one.body]
     under_way = {"tenant": alarm.tenant, "body.state": {"$in": ["running", "stopped", "compensating"]}}
-    return {
-        "affected": len({one["id"] for one in given["services"]} | {one["instance"] for one in given["confirmed"]}),
-        "recent": sum(run.body["workflow"]["name"] == definition.name for run in lately),
-        "repairs": sum(Definition(run.facts["definition"]).changes for run in lately),
-        "raised": sum(instant(one.body["alarmRaisedTime"]) >= since for one in alarms if "alarmRaisedTime" in one.body),
-        "underWay": await work.store.count(WORKFLOW_RUN.name, under_way),
+    return Past([past.run_of(run) for run in begun], raised, await store.count(WORKFLOW_RUN.name, under_way))
+
+
+async def recorded(resources: Resources, alarm: Record) -> dict[str, Any]:
+    """An incident, and what happened before it on its device, as a rehearsal reads it.
+
+    Where workflows were to begin for it, that is kept too: what was decided then is decided in the rehearsal.
+    """
+    store, given = resources.store, await incident(resources, alarm)
+    device = given["target"]["device"]
+    runs = await store.find(WORKFLOW_RUN.name, {"tenant": alarm.tenant, "body.alarm.id": alarm.id})
+    ordered = sorted(runs, key=lambda run: str(run.body["startedAt"]))
+    decided = {
+        run.body["workflow"]["name"]: past.Decided(run.body["startedAt"], run.body["guard"]["underWay"])
+        for run in ordered
     }
+    first = min((instant(one.at) for one in decided.values()), default=time())
+    before = await _past(store, alarm, device, first - past.A_DAY)
+    earlier = past.Recorded(now(), before, await _is_known(store, alarm, device), decided)
+    return {"tenant": alarm.tenant, "incident": given, "earlier": earlier.written}
 
 
 async def _may_begin(
     work: Work, alarm: Record, definition: Definition, given: Mapping[str, Any], figures: Mapping[str, int]
 ) -> Decision:
     """Ask the policy, with what it needs for the guards."""
-    resource = {
-        "kind": WORKFLOW_RUN.name,
-        "tenant": alarm.tenant,
-        "workflow": definition.name,
-        "device": given["target"]["device"],
-        "changes": definition.changes,
-        "known": await _is_known(work, alarm, given["target"]["device"]),
-        "stopped": await controls.stopped(work.store, alarm.tenant),
-        **figures,
-    }
-    return await work.policy.decide(system(alarm.tenant), "remediate", resource, channel="flow")
+    device = given["target"]["device"]
+    known = await _is_known(work.store, alarm, device)
+    stopped = await controls.stopped(work.store, alarm.tenant)
+    return await may_begin(work.policy, alarm.tenant, definition, device, known=known, stopped=stopped, **figures)
 
 
-async def _is_known(work: Work, alarm: Record, device: str) -> bool:
+async def may_begin(policy: Policy, tenant: str, definition: Definition, device: str, **said: Any) -> Decision:
+    """Ask whether a workflow may begin on a device."""
+    about = {"kind": WORKFLOW_RUN.name, "tenant": tenant, "workflow": definition.name, "device": device}
+    return await policy.decide(
+        system(tenant), "remediate", {**about, "changes": definition.changes, **said}, channel="flow"
+    )
+
+
+async def _is_known(store: Store, alarm: Record, device: str) -> bool:
     """Whether the device has to do with the tenant: it told of this itself, or a service stands on it.
 
     An alarm that a client made may name any device, and the lock on that is one for all tenants.
     """
-    return "key" in alarm.facts or bool(await inventory.on(work.store, alarm.tenant, device, ""))
+    return "key" in alarm.facts or bool(await inventory.on(store, alarm.tenant, device, ""))
 
 
 # what makes a run go on

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from time import time
 from typing import Any
 
@@ -432,7 +431,3 @@ def _record(work: Work, run: Record, what: str, outcome: str, decision: Decision
     work.audit.record(
         what, run.tenant, "convergedon", on, outcome, decision, workflow=run.body["workflow"]["name"], **detail
     )
-
-
-def instant(text: str) -> float:
-    return datetime.fromisoformat(text).astimezone(UTC).timestamp()

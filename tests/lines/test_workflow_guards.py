@@ -16,12 +16,14 @@ from test_workflow_line import ASK, HEAR, MEND, answer, asked, definition, press
 from test_workflow_requests import audited
 
 from convergedon.core import policy
+from convergedon.core.errors import Misconfigured
 from convergedon.core.memory import MemoryStore
 from convergedon.core.policy import Embedded, Policy
 from convergedon.core.store import Record
 from convergedon.handlers.alarms import ALARM
 from convergedon.handlers.resource import now
 from convergedon.mediation import flapping
+from convergedon.mediation.workflows import rehearsal, remediation
 from convergedon.mediation.workflows.definitions import Definition
 
 SHIPPED = policy.read()
@@ -196,6 +198,61 @@ async def test_what_was_refused_is_in_the_audit_record_with_the_decision(tmp_pat
 
     words = "mend has run on pe1 0 times within an hour: a person must look at it"
     assert ("workflow.escalated", "refused", words) in recorded
+
+
+@pytest.mark.parametrize("limits", [{}, {"perHour": 2}, {"perTarget": 3}, {"raised": 3}, {"affected": 0}])
+async def test_a_recorded_incident_is_decided_as_it_was(limits: dict[str, int], tmp_path: Path) -> None:
+    """A rehearsal goes by what happened before on the device, whenever it is recorded, and whoever else was there."""
+    flow, rules = definition(MEND, HEAR), bounds(**{"perHour": 9, "raised": 9, "perTarget": 9, **limits})
+    async with within(tmp_path, rules, flow, flap_clears=0) as scene:
+        await scene.ended(await scene.order(item(**BERLIN)))
+        for _ in range(4):
+            await say(scene)
+            await say(scene, "clear")
+        await say(scene)
+        await say(scene, key="another", object="ge-2")  # finds the device locked, if the first has it
+        await say(scene, "clear")
+        runs = sorted(await scene.find("workflowRun"), key=lambda run: str(run.body["startedAt"]))
+        said = [await rehearsed(scene, run, flow, rules) for run in runs]
+
+    live = [(run.facts["input"]["earlier"], run.body["state"], run.body.get("reason", "")) for run in runs]
+    assert len(live) == 6
+    assert "refused" in {state for _, state, _ in live}
+    for (earlier, state, reason), (then, last) in zip(live, said, strict=True):
+        assert then == earlier
+        assert last.startswith("it would be refused") == (state == "refused"), (state, reason, last)
+        assert state != "refused" or last.partition("told: ")[2] == reason.partition(" (run ")[0]
+
+
+async def rehearsed(scene: Scene, run: Record, flow: Definition, rules: Policy) -> tuple[int, str]:
+    """How often it ran there before, and how it would end, by what is recorded of the alarm of a run."""
+    alarm = await scene.store.get(ALARM.name, "acme", run.body["alarm"]["id"])
+    told = await remediation.recorded(scene.resources, alarm)
+    file = scene.work.settings.data / "incident.json"
+    file.write_text(json.dumps({**told, "events": [{"type": "AlarmStateChangeEvent", "data": {"state": "cleared"}}]}))
+    played = rehearsal.read(flow, file, "elsewhere", rules)
+    lines = await played.run()
+    return int(played.incident["earlier"]), lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("earlier", "words"),
+    [
+        ({}, "'runs'"),
+        ({"until": "noon", "runs": [], "raised": [], "underWay": 0}, "noon"),
+        ([], "'runs'"),
+        (None, "None"),
+    ],
+)
+def test_a_past_that_is_none_is_refused_in_a_sentence(earlier: Any, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "incident.json"
+    incident = {"alarm": {}, "target": {}, "services": [], "confirmed": []}
+    file.write_text(json.dumps({"incident": incident, "earlier": earlier}))
+
+    with pytest.raises(Misconfigured, match="earlier is not as `convergedon workflow record` writes it") as wrong:
+        rehearsal.read(definition(MEND, HEAR), file, "acme", bounds())
+
+    assert words in str(wrong.value)
 
 
 FLAPPING = {"type": "AlarmAttributeValueChangeEvent", "fieldPath": "flapping", "data": "${ .alarm.flapping == true }"}

@@ -1,0 +1,120 @@
+"""What happened before an incident on its device: how often, how much, how restless; what the guards go by.
+
+Pure, so that a rehearsal of a recorded incident comes to the same figures as the run that was live.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from convergedon.core.store import Record
+from convergedon.mediation.workflows.definitions import Definition
+
+LATELY, A_DAY = 3_600.0, 86_400.0
+"""Seconds that the policy is told of, and that penalties are counted over."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run on the device that was begun. ``object`` is the part of it that it was about."""
+
+    workflow: str
+    object: str
+    changes: bool
+    startedAt: str
+    endedAt: str = ""
+    alarm: str = ""
+
+
+def run_of(record: Record) -> Run:
+    body, given = record.body, record.facts["input"]
+    changes = Definition(record.facts["definition"]).changes
+    where, alarm = given["target"]["object"], body["alarm"]["id"]
+    return Run(body["workflow"]["name"], where, changes, body["startedAt"], body.get("endedAt", ""), alarm)
+
+
+@dataclass(frozen=True)
+class Past:
+    """``runs`` are those of a day on the device, whosever they are; ``raised`` is when this very alarm was raised, this
+    time with it; ``underWay`` how many runs of the tenant were.
+    """
+
+    runs: Sequence[Run] = ()
+    raised: Sequence[str] = ()
+    underWay: int = 0
+
+    def earlier(self, workflow: str, object: str) -> int:
+        """How often a workflow ran at this very place within a day: what a penalty grows by."""
+        return sum(run.workflow == workflow and run.object == object for run in self.runs)
+
+    def figures(self, workflow: str, given: Mapping[str, Any], moment: float) -> dict[str, int]:
+        """What the policy is told: how much, how often, how restless, how many at once."""
+        lately = [run for run in self.runs if instant(run.startedAt) >= moment - LATELY]
+        return {
+            "affected": len({one["id"] for one in given["services"]} | {one["instance"] for one in given["confirmed"]}),
+            "recent": sum(run.workflow == workflow for run in lately),
+            "repairs": sum(run.changes for run in lately),
+            "raised": sum(instant(at) >= moment - LATELY for at in self.raised),
+            "underWay": self.underWay,
+        }
+
+    def locked_by(self, moment: float) -> str:
+        """The workflow that had the device at a moment; empty where none had."""
+        return next((run.workflow for run in self.runs if run.changes and _is_under_way(run, moment)), "")
+
+
+@dataclass(frozen=True)
+class Decided:
+    """When it was decided whether a workflow may begin for the alarm, and how many of the tenant's were under way."""
+
+    at: str
+    underWay: int
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What was recorded with an incident: until when, and of each workflow that was to begin for it when that was."""
+
+    until: str
+    past: Past
+    known: bool = True
+    decided: Mapping[str, Decided] = field(default_factory=dict)
+
+    def of(self, workflow: str, alarm: str) -> tuple[Past, float]:
+        """What there was when a workflow was to begin, or would be now, without itself; and when that is."""
+        then = self.decided.get(workflow, Decided(self.until, self.past.underWay))
+        moment = instant(then.at)
+        runs = [
+            run
+            for run in self.past.runs
+            if moment - A_DAY <= instant(run.startedAt) <= moment
+            and (run.workflow, run.alarm, run.startedAt) != (workflow, alarm, then.at)
+        ]
+        return Past(runs, [at for at in self.past.raised if instant(at) <= moment], then.underWay), moment
+
+    @property
+    def written(self) -> dict[str, Any]:
+        whole = asdict(self)
+        return {**{name: value for name, value in whole.items() if name != "past"}, **whole["past"]}
+
+
+def read(given: Mapping[str, Any]) -> Recorded:
+    """What ``written`` wrote. Raises ValueError, TypeError or KeyError for anything else."""
+    told = dict(given)
+    runs, raised = [Run(**run) for run in told.pop("runs")], [str(at) for at in told.pop("raised")]
+    decided = {name: Decided(**one) for name, one in told.pop("decided", {}).items()}
+    found = Recorded(past=Past(runs, raised, int(told.pop("underWay"))), decided=decided, **told)
+    for at in (found.until, *raised, *(run.startedAt for run in runs), *(one.at for one in decided.values())):
+        instant(at)
+    return found
+
+
+def _is_under_way(run: Run, moment: float) -> bool:
+    return not run.endedAt or instant(run.endedAt) > moment
+
+
+def instant(text: str) -> float:
+    return datetime.fromisoformat(text).astimezone(UTC).timestamp()
