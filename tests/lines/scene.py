@@ -222,7 +222,7 @@ class PumpBus:
 
 @dataclass
 class Scene:
-    """Everything of a running system that a test asks or makes do something."""
+    """Everything of a running system that a test asks or makes do something; where each of its adapters listens."""
 
     store: Store
     bus: Any
@@ -230,6 +230,7 @@ class Scene:
     worker: Worker
     network: Network
     audit: Audit
+    listens: Sequence[str] = ()
 
     @property
     def resources(self) -> Resources:
@@ -337,9 +338,11 @@ async def playing(
     products: str = PRODUCTS,
     workflows: Sequence[Definition] = (),
     rules: Policy | None = None,
+    adapters: Sequence[Any] = (),
+    devices: Mapping[str, Device] = DEVICES,
     **given: Any,
 ) -> AsyncIterator[Scene]:
-    """A scene with this store and bus; ended at the end."""
+    """A scene with this store and bus, and with adapters of its own for real devices; ended at the end."""
     (folder / "products.yaml").write_text(products)
     chosen: Settings = settings.load(data=folder, callback_networks=["127.0.0.0/8"], **given)
     writer = Audit(store, bus, "test")
@@ -351,17 +354,19 @@ async def playing(
     work = Work(resources, bus, rules, writer, model, rating.load(), chosen, seal, metering=rule, workflows=workflows)
     work = replace(work, notifications=told)
     worker, network = Worker(work), Network()
-    role, relay = AdapterRole(network, bus, DEVICES, rules, work.seals, writer), Relay(store, bus, 0.2)
+    roles = [AdapterRole(one, bus, devices, rules, work.seals, writer) for one in (network, *adapters)]
+    relay = Relay(store, bus, 0.2)
     running = not isinstance(bus, PumpBus)
     if running:
         await writer.start()
         await relay.start()
-    await role.start()
+    listens = [await role.start() for role in roles]
     await worker.start()
     try:
-        yield Scene(store, bus, work, worker, network, writer)
+        yield Scene(store, bus, work, worker, network, writer, listens)
     finally:
-        await role.stop()
+        for role in roles:
+            await role.stop()
         await worker.stop()
         if running:
             await relay.stop()

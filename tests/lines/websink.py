@@ -21,11 +21,15 @@ class Request(NamedTuple):
 
 @dataclass
 class Sink:
-    """``statuses`` are those of the next answers, 200 when there are no more."""
+    """``statuses`` are those of the next answers, 200 when there are no more; of 0 there is none.
+
+    ``held`` keeps back what would be answered until it is set.
+    """
 
     url: str = ""
     statuses: list[int] = field(default_factory=list)
     got: list[Request] = field(default_factory=list)
+    held: asyncio.Event | None = None
 
     def keys(self) -> Counter[str]:
         """How often each Idempotency-Key has come."""
@@ -47,8 +51,13 @@ class Sink:
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 self.got.append(Request(method, path, headers, orjson.loads(body) if body else None))
                 status = self.statuses.pop(0) if self.statuses else 200
+                if status == 0:
+                    continue
+                if self.held:
+                    await self.held.wait()
                 told = orjson.dumps({"id": str(len(self.got)), "headers": headers})
-                writer.write(f"HTTP/1.1 {status} X\r\ncontent-length: {len(told)}\r\n\r\n".encode() + told)
+                where = f"location: {self.url}/elsewhere\r\n" if 300 <= status < 400 else ""
+                writer.write(f"HTTP/1.1 {status} X\r\n{where}content-length: {len(told)}\r\n\r\n".encode() + told)
                 await writer.drain()
 
 

@@ -46,7 +46,7 @@ def named(lines: list[str]) -> list[str]:
 async def test_each_step_is_shown_as_it_would_be(tmp_path: Path) -> None:
     lines = await rehearsed(tmp_path, events=[CLEARED])
 
-    assert named(lines) == ["approve", "move", "settle", "look", "hear", "ask", "moveHome", "lookHome"]
+    assert named(lines) == ["approve", "move", "settle", "look", "hear", "ask", "moveHome", "settleHome", "lookHome"]
     assert lines[1] == (
         "do/2/reroute/do[0]/0/move: would ask pe1 for internet-access 51c0-1 "
         '{"interface":"ge-0/0/2","vlan":10,"bandwidth":100} and is told {"status":"applied","words":"","diff":{}}'
@@ -61,7 +61,7 @@ SHIPPED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "open-trouble-ticket": (PORT_DOWN, ["open", "untilItIsOver", "resolve"]),
     "reroute-to-backup-path": (
         PORT_DOWN,
-        ["approve", "move", "settle", "look", "hear", "ask", "moveHome", "lookHome"],
+        ["approve", "move", "settle", "look", "hear", "ask", "moveHome", "settleHome", "lookHome"],
     ),
     "restore-confirmed-configuration": (
         {**INCIDENT["alarm"], "probableCause": "reinitialized"},
