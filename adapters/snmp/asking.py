@@ -15,6 +15,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from pysnmp.carrier.asyncio.dispatch import AsyncioDispatcher
+from pysnmp.carrier.error import CarrierError
 from pysnmp.error import PySnmpError
 from pysnmp.hlapi.v3arch import asyncio as hlapi
 from pysnmp.proto import rfc1902, rfc3412
@@ -96,7 +98,7 @@ class NoCompiler:
         return dict.fromkeys(modules, "missing")
 
 
-class Dispatcher(rfc3412.MsgAndPduDispatcher):  # type: ignore[misc]  # pysnmp says nothing of its types
+class Messages(rfc3412.MsgAndPduDispatcher):  # type: ignore[misc]  # pysnmp says nothing of its types
     """Gives pysnmp what may be an answer, and nothing else: what strangers send breaks its decoder.
 
     ``dropped`` counts what it was not given, and what it could not take.
@@ -114,11 +116,27 @@ class Dispatcher(rfc3412.MsgAndPduDispatcher):  # type: ignore[misc]  # pysnmp s
             return b""
         try:
             return super().receive_message(engine, domain, address, datagram)
-        except (
-            Exception
-        ):  # whatever pysnmp raises of what a device encrypted; who waits for it is not let wait for ever
+        except Exception:  # of what a device has encrypted; who waits for an answer does not wait for ever
             self._dropped["unreadable"] += 1
             return b""
+
+
+class Sockets(AsyncioDispatcher):  # type: ignore[misc]
+    """Brings datagrams, and the time; both go on whatever comes of one of them."""
+
+    def __init__(self, dropped: Counter[str]) -> None:
+        super().__init__(loop=asyncio.get_running_loop())
+        self._dropped = dropped
+
+    def _callback_function(self, socket: Any, address: Any, datagram: bytes) -> None:
+        with suppress(CarrierError):  # what came as the socket was closed is nobody's
+            super()._callback_function(socket, address, datagram)
+
+    def handle_timer_tick(self, now: float) -> None:
+        try:
+            super().handle_timer_tick(now)
+        except Exception:  # a clock that stands still would have all devices waited for, for ever
+            self._dropped["unreadable"] += 1
 
 
 class Engines:
@@ -141,7 +159,8 @@ class Engines:
     def new(self) -> Any:
         """Raises Unreachable once they are closed."""
         self._require_open()
-        engine = hlapi.SnmpEngine(msgAndPduDsp=Dispatcher(self.dropped))
+        engine = hlapi.SnmpEngine(msgAndPduDsp=Messages(self.dropped))
+        engine.register_transport_dispatcher(Sockets(self.dropped))
         engine.get_mib_builder().set_mib_compiler(NoCompiler(), os.devnull)
         self._open.append(engine)
         return engine

@@ -189,7 +189,7 @@ async def test_who_waits_for_an_answer_when_asking_ends_is_told_at_once():
         answering.silent = True
         waits = asyncio.create_task(peer.get([ADMIN]))
         async with asyncio.timeout(10):
-            while not peer._engine.transport_dispatcher:
+            while not peer._engines._waiting:
                 await asyncio.sleep(0)
         peer._engines.close()
         with pytest.raises(Unreachable, match="stopped"):
@@ -212,6 +212,21 @@ async def test_what_is_no_answer_is_dropped_and_counted_and_the_answer_is_waited
 
     assert found == [(ADMIN, ber.INTEGER, 1)]
     assert peer._engines.dropped == {"malformed": 4}
+
+
+async def test_what_comes_as_a_socket_is_closed_is_nobodys_and_the_clock_goes_on():
+    """Without a clock nothing that is lost would ever be noticed; pysnmp's ends at the first thing that is raised."""
+    async with asked(WAYS["2c"]) as (peer, answering):
+        await peer.get([ADMIN])
+        sockets = peer._engine.transport_dispatcher
+        [(transport, _)] = peer._engine.get_user_context("CommandGeneratorLcdConfigurator")["tran"].values()
+        sockets.register_timer_callback(lambda now: [][0])
+        for later in (10, 20):
+            sockets.handle_timer_tick(time.time() + later)
+        peer._engines.close()
+        sockets._callback_function(transport, ("127.0.0.1", answering.port), b"late")
+
+    assert peer._engines.dropped["unreadable"]
 
 
 def test_counters_and_uptime_go_on_as_they_did():

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from convergedon.adapters.contract import Device, Observation
@@ -59,6 +60,7 @@ class Scene:
         return found.observe()
 
 
+@effort(deadline=None)
 @given(SOME, SOME, SOME, st.booleans(), st.sampled_from([{}, {3: "uplink"}]))
 def test_a_clear_meets_its_fault(down: Any, again: Any, up: Any, polled: bool, named: Any) -> None:
     """And so does the same fault when it is told again, whatever is heard of other interfaces."""
@@ -72,6 +74,7 @@ def test_a_clear_meets_its_fault(down: Any, again: Any, up: Any, polled: bool, n
     assert scene.hear(UP, up, index=7).key == other.key
 
 
+@effort(deadline=None)
 @given(SOME, SOME)
 def test_a_name_that_comes_between_changes_nothing(down: Any, up: Any) -> None:
     """A poll reads it while the fault stands."""
@@ -82,6 +85,7 @@ def test_a_name_that_comes_between_changes_nothing(down: Any, up: Any) -> None:
     assert scene.hear(UP, up).key == fault.key
 
 
+@effort(deadline=None)
 @given(SOME, SOME, st.booleans())
 def test_after_a_restart_an_interface_has_another_index(down: Any, up: Any, says_so: bool) -> None:
     """It is known by its name: the notification's own, or what the next poll brings."""
