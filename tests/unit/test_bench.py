@@ -25,7 +25,7 @@ CONTESTANTS = {
     "escapes": {"embedded", "activating", "server", "down", "slow", "nonsense"},
     "flows": {"NetFlow 9: decoder alone", "IPFIX: as observations", "ours, live"},
     "calls": {"0.2 MB", "4 MB"},
-    "correlation": {"pure, 10 open", "pure, 1000 open", "store, 1000 open", "a cut of 40 traps"},
+    "correlation": {"pure, 10 open", "pure, 1000 open", "store, 1000 open", "embedded: a cut of 100 traps"},
     "lists": {"embedded: order by id", "embedded: newest orders", "embedded: alarms by alarmedObject.id"},
 }
 
