@@ -23,7 +23,7 @@ log = structlog.get_logger()
 BATCH = 256
 REMEMBERED = 20_000
 MARK_EVERY = 0.2
-MARK_AFTER = 2.0
+MARK_AFTER = 3.0
 """Seconds for which what is published stays in its outbox: a record that changes meanwhile takes it out by itself.
 
 Less than what a sweep waits for, so that no other process takes it for left behind.
@@ -47,7 +47,7 @@ class Relay:
         self._written: asyncio.Queue[Unsent] = asyncio.Queue()
         self._queued: Counter[Key] = Counter()
         self._published: OrderedDict[str, None] = OrderedDict()
-        self._mark_after = min(MARK_AFTER, sweep_after / 2)
+        self._mark_after = min(MARK_AFTER, sweep_after * 3 / 4)
         self._done: dict[Key, tuple[float, Unsent]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._relayed = cache(metrics.RELAYED.labels)

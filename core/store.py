@@ -39,6 +39,7 @@ from convergedon.core.matching import conjunction, conjuncts, matches
 
 log = structlog.get_logger()
 T = TypeVar("T")
+R = TypeVar("R")
 Index = str | tuple[str, ...]
 """A path that is looked up, or several that are looked up together: equal ones first, a range last.
 
@@ -234,15 +235,29 @@ def handfuls(values: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 async def find_any(store: Store, kind: str, where: Where, path: str, values: Sequence[Any]) -> list[Record]:
-    """The records that satisfy a condition and have one of these values at a path: a few handfuls asked for at once."""
-    few = asyncio.Semaphore(ASKED_AT_ONCE)
+    """The records that satisfy a condition and have one of these values at a path."""
 
     async def some(wanted: Sequence[Any]) -> list[Record]:
-        async with few:
-            return await store.find(kind, {**where, path: {"$in": [*wanted]}})
+        return await store.find(kind, {**where, path: {"$in": [*wanted]}})
 
-    found = await asyncio.gather(*map(some, handfuls(values)))
-    return [record for records in found for record in records]
+    return await by_handfuls(some, values)
+
+
+async def by_handfuls(do: Callable[[Sequence[T]], Awaitable[Sequence[R]]], values: Sequence[T]) -> list[R]:
+    """What comes of all these, in their order: a few handfuls at once, all to their end. Raises the first error."""
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def some(few: Sequence[T]) -> Sequence[R]:
+        async with turns:
+            return await do(few)
+
+    outcomes = await asyncio.gather(*map(some, handfuls(values)), return_exceptions=True)
+    found: list[R] = []
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        found += outcome
+    return found
 
 
 def _document(draft: Draft, at: float) -> dict[str, Any]:
@@ -292,8 +307,8 @@ INSERTED = 100
 """Records that are inserted by one statement."""
 HANDFUL = 50
 """Values that are looked up at once: the embedded store compares each record that it has found with each of them."""
-ASKED_AT_ONCE = 4
-"""Look-ups side by side, so that the server need not wait while what it found is read here."""
+AT_ONCE = 3
+"""Handfuls side by side, so that the server need not wait while what it found is read here, or the next written."""
 WALKED = 2000
 """Ids that a walk takes at a time."""
 WALK_SILENCE = 600_000
@@ -629,10 +644,7 @@ class MongoStore:
         return self._tell(replace(record, revision=record.revision + 1), messages, gone)
 
     async def replace_all(self, drafts: Sequence[Draft]) -> list[Record | Conflict | Stale]:
-        replaced: list[Record | Conflict | Stale] = []
-        for some in handfuls(drafts):
-            replaced += await self._replace_some(some)
-        return replaced
+        return await by_handfuls(self._replace_some, drafts)
 
     async def _replace_some(self, drafts: Sequence[Draft]) -> list[Record | Conflict | Stale]:
         """In one statement: the embedded store takes less than half of what it takes for as many."""

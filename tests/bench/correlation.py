@@ -222,6 +222,7 @@ async def _cut(work: Work, traps: int) -> dict[str, float]:
     try:
         await topology.keep(work.resources, Plan(TENANT, plan))
         await _quiet(work)
+        await work.known.topologies.of(work.store, TENANT)  # as one that has run for a while knows it
         begun, cpu = perf_counter(), process_time()
         seen = [_trap(number, place) for number, place in enumerate(places(traps))]
         for first in range(0, traps, OBSERVE_BATCH):  # as an intake takes them from a full queue
@@ -275,4 +276,4 @@ async def _until_one(work: Work, traps: int) -> None:
                 head = {"tenant": TENANT, "facts.head": heads[0].id}
                 if await work.store.count("alarm", head) == traps + 1:
                     return
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
