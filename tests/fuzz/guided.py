@@ -32,7 +32,8 @@ MOST_MEMORY = 1 << 30
 MOST_GROWTH = 48 << 20
 """Bytes that may be kept once caches are full: after a quarter of the time."""
 KEPT, LONGEST_KEPT = 500, 16_384
-TRACED_EVERY = 8
+TRACED_EVERY, SLOWED = 8, 20
+"""Every so many examples are watched line by line, which takes so many times as long."""
 WATCHED = 10.0
 """How many times as long an example may take of which each line is watched."""
 FINDINGS = 10
