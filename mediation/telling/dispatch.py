@@ -179,11 +179,14 @@ class Sending:
         rules.waiting.set()
 
     async def stop(self) -> None:
-        """What is under way may be sent again by another, under the same id."""
+        """What is under way may be sent again by another, under the same id, and what was not begun, at once."""
         await end([*self._tasks, *self._under_way.values()])
         await asyncio.gather(*self._parting)
-        if self._work.notifications:
-            await self._work.notifications.close()
+        if rules := self._work.notifications:
+            for letter, _ in rules.fresh:
+                with suppress(Stale, Unavailable):
+                    await _put_off(self._work, letter, time())
+            await rules.close()
 
     async def _run(self, rules: Notifications) -> None:
         while True:

@@ -150,9 +150,11 @@ def means(before: Mapping[str, float], after: Mapping[str, float], name: str, la
 
 
 @asynccontextmanager
-async def playing(*adapters: str, devices: Mapping[str, Any] | None = None) -> AsyncIterator[Scene]:
+async def playing(
+    *adapters: str, devices: Mapping[str, Any] | None = None, notifications: Path | None = None
+) -> AsyncIterator[Scene]:
     """The system as `convergedon up --lab` starts it, on a folder of its own and free ports; without a lab where what
-    the devices file holds is given.
+    the devices file holds is given, and with rules for notifications where these are.
     """
     with tempfile.TemporaryDirectory(prefix="convergedon-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -172,6 +174,7 @@ async def playing(*adapters: str, devices: Mapping[str, Any] | None = None) -> A
             products=folder / "products.yaml",
             log_level="warning",
             flap_clears=0,  # a few ports by turns stand for many
+            notifications=notifications,
         )
         async with up.system(given, lab=devices is None, adapters=adapters) as system:
             known = inventory.load(file)

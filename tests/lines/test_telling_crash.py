@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections import Counter
@@ -52,6 +53,22 @@ class Operator:
         with suppress(ProcessLookupError):
             os.kill(self.supervisor.components[WORKER].pid, signal.SIGKILL)
 
+    async def reloads(self, given: settings.Settings) -> None:
+        """By SIGHUP, which ends no worker: it says in its log what is wrong with the rules, and takes others."""
+        await self.supervisor.ready()
+        worker, log = self.supervisor.components[WORKER].pid, given.data / "log" / f"{WORKER}.log"
+        assert given.notifications
+        for text, words in (
+            ("default: x", "notifications.yaml, line 1: default: "),
+            ("{}", "0 channels and 0 windows"),
+        ):
+            given.notifications.write_text(text)
+            self.supervisor.pass_on(signal.SIGHUP, "workers")
+            async with asyncio.timeout(20):
+                while words not in log.read_text():
+                    await asyncio.sleep(0.05)
+        assert self.supervisor.components[WORKER].pid == worker
+
     async def told(self) -> Counter[str]:
         answer = await self.client.get(NOTIFICATION)
         return Counter(one["notificationType"] for one in answer.json())
@@ -100,6 +117,7 @@ async def test_each_is_told_once_whoever_dies_and_a_mailbox_can_tell_what_came_t
             operator.kill_worker()
             await mail.until(lambda: len(mail.of(ADDRESS)) == 4, 60)
             told = await operator.told()
+            await operator.reloads(given)
             await operator.client.aclose()
 
     assert told == {"serviceAffected": 1, "serviceRestored": 1}

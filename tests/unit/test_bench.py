@@ -17,6 +17,7 @@ CONTESTANTS = {
     "read": {"memory, one", "memory, page", "frame, page", "connexion, one", "starlette, page", "tmf-mock, page"},
     "order": {"order", "ncclient", "our session", "order: accepted - completed (record)"},
     "fault": {"one by one", "10/s", "50/s", *(("Alertmanager, 50/s",) if HAS_ALERTMANAGER else ())},
+    "governed": {"one by one, hub", "one by one, webhook", "10/s", "50/s"},
     "parts": {"policy decision, embedded", "create: embedded store, one by one"},
     "cost": {"memory: POST, all", "embedded: POST waited for, 8 at once, neither", "decisions: embedded"},
     "audit": {"record, which the call waits for", "flush, embedded store", "verify, embedded store"},
