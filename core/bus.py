@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -96,6 +97,10 @@ STREAMS: Mapping[str, StreamConfig] = {
 }
 
 
+PLAIN = re.compile(r"[\w-]+")
+"""Names that are tokens as they are: letters, digits, hyphens and underscores."""
+
+
 def partition(name: str) -> int:
     """The partition in which everything about this resource or device stays in order."""
     return crc32(name.encode()) % PARTITIONS
@@ -103,6 +108,8 @@ def partition(name: str) -> int:
 
 def token(name: str) -> str:
     """A name as one token of a subject: what would separate or match tokens is written as %XX."""
+    if PLAIN.fullmatch(name):
+        return name
     return "".join(c if c.isalnum() or c in "-_" else f"%{ord(c):02X}" for c in name) or "%"
 
 
