@@ -8,18 +8,19 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from test_whole_system import up
 
-from convergedon.core import audit, bundles, settings, tokens, up
+from convergedon.core import audit, bundles, settings, tokens
 from convergedon.core.commands.system import adapter_names
 from convergedon.core.settings import Settings
 from convergedon.core.store import MongoStore
+from convergedon.core.up import find
 
 PAGE = (Path(__file__).parents[2] / "docs" / "policies.md").read_text()
 BLOCK = re.compile(r"```(\w+)(?: (file|edit)=(\S+))?\n(.*?)```", re.DOTALL)
@@ -43,11 +44,12 @@ ORDER = {
 }
 
 
-@asynccontextmanager
-async def system(folder: Path) -> AsyncIterator[tuple[Settings, str]]:
-    given = settings.load(data=folder, port=0, trap_port=0, flow_port=0)
-    async with up.system(given, lab=True, adapters=adapter_names()) as running:
-        yield given, running.connection.gateway
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, str]]:
+    """What is refused changes nothing, so the page finds the system as it was started."""
+    data = tmp_path_factory.mktemp("system")
+    with up(data) as (_, printed):
+        yield settings.load(data=data), printed["gateway"]
 
 
 async def run(script: str, folder: Path, data: Path, **env: str) -> tuple[int, str, str]:
@@ -83,28 +85,60 @@ def promised(line: str) -> re.Pattern[str]:
     return re.compile(".*".join(map(re.escape, line.split("…"))))
 
 
+@pytest.mark.timeout(240)
+async def test_a_refusal_says_what_to_do(tmp_path: Path, running: tuple[Settings, str]) -> None:
+    """One sentence, and an exit code that a script sees."""
+    data = running[0].data
+    bundles.write(bundles.read(), tmp_path / "p")
+    (tmp_path / "p" / "late_test.rego").write_text("package late_test\n\ntest_never if false\n")
+    for command, wanted, words in (
+        ("activate p", 78, "policy tests fail: late_test.test_never"),
+        ("check p", 1, "1 tests fail: late_test.test_never"),
+        ("test p", 1, "policy tests failed: late_test.test_never"),
+        ("export p", 78, "p is not empty: name a new folder"),
+        ("rollback", 1, "nothing to go back to"),
+        (f"explain 01a216b4c6707{'0' * 3}8{'0' * 15}", 1, "the log has no decision"),
+        ("replay p --since yesterday", 78, "--since is a number with s, m, h or d"),
+    ):
+        code, said, errors = await run(f"convergedon policy {command}", tmp_path, data)
+        assert (code, said) == (wanted, ""), command
+        assert words in errors
+        assert errors.count("\n") == 1
+    code, _, errors = await run(
+        "convergedon policy activate p", tmp_path, data, CONVERGEDON_OPA_URL="http://127.0.0.1:9"
+    )
+    assert (code, errors.count("\n")) == (78, 1)
+    assert "the Open Policy Agent server holds the policies" in errors
+    code, said, _ = await run("convergedon policy status --json", tmp_path, data)
+    status = json.loads(said)
+
+    assert (code, status["revision"], status["since"]) == (0, "", None)
+    assert {one["state"] for one in status["processes"]} == {"ready"}
+    assert len(status["processes"]) == 2 + len(adapter_names())
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing (Debian package curl)")
 @pytest.mark.timeout(240)
-async def test_the_page_does_what_it_says(tmp_path: Path) -> None:
+async def test_the_page_does_what_it_says(tmp_path: Path, running: tuple[Settings, str]) -> None:
     """Each command, in turn, prints what the page shows."""
-    async with system(tmp_path / "data") as (given, gateway):
-        assert (await ordered(given, gateway)).status_code == 201  # something that was decided already
-        await asyncio.sleep(0.5)
-        printed: list[str] = []
-        for language, what, name, content in BLOCK.findall(PAGE):
-            if what == "file":
-                (tmp_path / name).write_text(content)
-            elif what == "edit":
-                edit(tmp_path / name, content)
-            elif language == "sh":
-                script = content.replace("http://127.0.0.1:8080", gateway)
-                code, said, errors = await run(script, tmp_path, tmp_path / "data")
-                assert code == 0, f"{content}\n{said}{errors}"
-                printed = said.splitlines()
-            else:
-                for line in content.splitlines():
-                    assert any(promised(line).fullmatch(one) for one in printed), f"{line!r} is not in {printed}"
-        records = await audited(given)
+    given, gateway = running
+    assert (await ordered(given, gateway)).status_code == 201  # something that was decided already
+    await asyncio.sleep(0.5)
+    printed: list[str] = []
+    for language, what, name, content in BLOCK.findall(PAGE):
+        if what == "file":
+            (tmp_path / name).write_text(content)
+        elif what == "edit":
+            edit(tmp_path / name, content)
+        elif language == "sh":
+            script = content.replace("http://127.0.0.1:8080", gateway)
+            code, said, errors = await run(script, tmp_path, given.data)
+            assert code == 0, f"{content}\n{said}{errors}"
+            printed = said.splitlines()
+        else:
+            for line in content.splitlines():
+                assert any(promised(line).fullmatch(one) for one in printed), f"{line!r} is not in {printed}"
+    records = await audited(given)
 
     assert [(one["what"], one["outcome"]) for one in records] == [
         ("policy.activated", "done"),
@@ -114,43 +148,10 @@ async def test_the_page_does_what_it_says(tmp_path: Path) -> None:
 
 async def audited(given: Settings) -> list[Mapping[str, Any]]:
     """The records of what was done to the policies."""
-    connection = up.find(given.data)
+    connection = find(given.data)
     assert connection is not None
     store = await MongoStore(connection.mongodb, given.database, audit.KINDS).open()
     records = await store.find(audit.KIND.name, {})
     await store.close()
     mine = [record.body for record in records if record.body["what"].startswith("policy.")]
     return sorted(mine, key=lambda body: str(body["time"]))
-
-
-@pytest.mark.timeout(240)
-async def test_a_refusal_says_what_to_do(tmp_path: Path) -> None:
-    """One sentence, and an exit code that a script sees."""
-    data = tmp_path / "data"
-    async with system(data):
-        bundles.write(bundles.read(), tmp_path / "p")
-        (tmp_path / "p" / "late_test.rego").write_text("package late_test\n\ntest_never if false\n")
-        for command, wanted, words in (
-            ("activate p", 78, "policy tests fail: late_test.test_never"),
-            ("check p", 1, "1 tests fail: late_test.test_never"),
-            ("test p", 1, "policy tests failed: late_test.test_never"),
-            ("export p", 78, "p is not empty: name a new folder"),
-            ("rollback", 1, "nothing to go back to"),
-            (f"explain 01a216b4c6707{'0' * 3}8{'0' * 15}", 1, "the log has no decision"),
-            ("replay p --since yesterday", 78, "--since is a number with s, m, h or d"),
-        ):
-            code, said, errors = await run(f"convergedon policy {command}", tmp_path, data)
-            assert (code, said) == (wanted, ""), command
-            assert words in errors
-            assert errors.count("\n") == 1
-        code, _, errors = await run(
-            "convergedon policy activate p", tmp_path, data, CONVERGEDON_OPA_URL="http://127.0.0.1:9"
-        )
-        assert (code, errors.count("\n")) == (78, 1)
-        assert "the Open Policy Agent server holds the policies" in errors
-        code, said, _ = await run("convergedon policy status --json", tmp_path, data)
-        status = json.loads(said)
-
-    assert (code, status["revision"], status["since"]) == (0, "", None)
-    assert {one["state"] for one in status["processes"]} == {"ready"}
-    assert len(status["processes"]) == 2 + len(adapter_names())
