@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.resources import files
 from itertools import groupby
 from typing import Any
@@ -28,11 +29,8 @@ HEADERS = {
 def page(name: str, base: str) -> str:
     """The HTML of a document served under a base path. It needs no script and no other file."""
     whole = document(name)
-    template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        files(__package__).joinpath("api_page.html").read_text(encoding="utf-8")
-    )
     shown = [(schema, about, _members(about, whole)) for schema, about in sorted(_schemas(whole).items())]
-    return template.render(
+    return _template().render(
         info=whole["info"],
         base=base,
         groups=[(tag, list(some)) for tag, some in groupby(_operations(whole), lambda one: one["tags"][0])],
@@ -43,6 +41,13 @@ def page(name: str, base: str) -> str:
         type_of=type_of,
         words=words,
         pretty=lambda value: json.dumps(value, indent=2, ensure_ascii=False),
+    )
+
+
+@cache
+def _template() -> jinja2.Template:
+    return jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+        files(__package__).joinpath("api_page.html").read_text(encoding="utf-8")
     )
 
 
