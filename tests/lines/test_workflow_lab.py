@@ -198,7 +198,7 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     tmp_path = tmp_path_factory.mktemp("repairs")
     folder = tmp_path / "workflows"
     folder.mkdir()
-    given = settings.load(data=tmp_path / "data", port=0, trap_port=0, flow_port=0, workflows=folder, flap_quiet=2)
+    given = settings.load(data=tmp_path / "data", port=0, trap_port=0, flow_port=0, workflows=folder, flap_quiet=5)
     soon = Patience(most=0.2)
     async with sinking() as tickets:
         for file in definitions.sources(None):
@@ -321,7 +321,7 @@ async def test_a_hanging_port_is_switched_off_and_on_and_its_alarm_cleared_by_wh
 async def test_a_flapping_port_is_held_down_and_let_go_until_it_is_quiet(site: Site) -> None:
     """From one command of an operator, by the settings that ship and traps, to the network's word that it is over; the
     port is down while it is held."""
-    said = await site.command("lab", "fault", OTHER, "flap", BACKUP)
+    flaps = asyncio.create_task(site.command("lab", "fault", OTHER, "flap", BACKUP))
     run = await site.run(THROTTLE, "waitingForApproval")
     flapping = await site.alarm(run)
     await site.approve(run)
@@ -329,9 +329,11 @@ async def test_a_flapping_port_is_held_down_and_let_go_until_it_is_quiet(site: S
     held = await site.port(BACKUP)
     ended = await site.ended(run)
     alarm = await site.alarm(run)
+    incident = json.loads(await site.command("workflow", "record", alarm["id"], "--tenant", "acme"))
 
+    assert incident["earlier"]["decided"][THROTTLE]["at"] == run["startedAt"]
     assert run["question"] == f"Hold {BACKUP} of {OTHER} down, which flaps?"
-    assert said == f"{BACKUP} of {OTHER} went down and up 6 times, and is up"
+    assert await flaps == f"{BACKUP} of {OTHER} went down and up 6 times, and is up"
     assert (flapping["flapping"], flapping["reportingSystemId"]) == (True, "convergedon-snmp")
     assert (held["enabled"], held["oper-status"]) == ("false", "down")
     assert [step["name"] for step in ended["step"]] == [
