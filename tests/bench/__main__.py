@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=Effort.seconds, help="of one measurement")
     parser.add_argument("--rounds", type=int, default=Effort.rounds, help="in which each contestant has its turn")
     parser.add_argument("--most", type=int, default=Effort.most, help="records that lists and audit are measured on")
-    further = "a further store for lists and audit"
+    further = "a further store for lists, audit, correlation and fault"
     parser.add_argument("--store", type=_named, action="append", default=[], metavar="NAME=URL", help=further)
     parser.add_argument("--attempts", type=int, default=Effort.attempts, help="violations of policy that are tried")
     parser.add_argument("--megabytes", type=float, default=Effort.megabytes, help="of the large file of calls")

@@ -103,46 +103,66 @@ def _told(event: Mapping[str, Any]) -> tuple[str, trapper.State] | None:
     return (about["service"][0]["id"], state) if state else None
 
 
+class Found:
+    """What the rounds have found: of each contestant what each round took, and the share that was told."""
+
+    def __init__(self) -> None:
+        self.took: dict[str, list[list[float]]] = defaultdict(list)
+        self.told: dict[str, list[float]] = defaultdict(list)
+
+    def note(self, name: str, took: list[float], share: float) -> None:
+        self.took[name].append(took)
+        self.told[name].append(share)
+
+    def figures(self) -> dict[str, dict[str, float]]:
+        found = {name: spread([one for turn in turns for one in turn], 1000) for name, turns in self.took.items()}
+        for name, shares in self.told.items():
+            found[name]["told, %"] = rounded(100 * statistics.mean(shares))
+        return found
+
+
 async def measure(effort: Effort) -> Result:
     result = Result("a trap until its customer's listener has the notification", "ms")
-    found: dict[str, list[list[float]]] = defaultdict(list)
-    told: dict[str, list[float]] = defaultdict(list)
+    found = Found()
+    for store, url in (("", ""), *effort.stores):
+        result.notes.append(await _played(effort, found, f"{store}, " if store else "", url))
+    result.figures = found.figures()
+    medians = {name: [spread(turn)["p50"] for turn in turns] for name, turns in found.took.items()}
+    names = ["one by one", *(f"{rate}/s" for rate in RATES)]
+    result.ratios = ratios(medians, *((f"{rate}/s", "one by one") for rate in RATES))
+    if f"{OTHER}, {names[0]}" in medians:
+        result.ratios |= ratios(medians, *((name, f"{OTHER}, {name}") for name in names))
+    else:
+        result.notes.append("no Prometheus Alertmanager is installed: it was not measured")
+    result.notes.append(
+        f"{len(PORTS)} ports, four of each device; nothing was told twice, and no end without its fault"
+    )
+    return result
+
+
+async def _played(effort: Effort, found: Found, where: str, store: str) -> str:
+    """All rounds on a store; beside the embedded one plays Alertmanager. Returns how long the worker's steps took."""
     async with AsyncExitStack() as stack:
-        scene = await stack.enter_async_context(playing("snmp", devices=devices()))
-        other = await _alertmanager(stack, scene, result)
+        scene = await stack.enter_async_context(playing("snmp", devices=devices(), store=store))
+        other = None if store else await _alertmanager(stack, scene)
         await scene.hub(NORTHWIND, NOTICES)
         network = Network(scene, await record(scene))
         await _in_sequence(scene, network, 0)
         before = await scene.metrics()
         for _ in range(effort.rounds):
-            found["one by one"].append(await _in_sequence(scene, network, effort.seconds))
+            found.took[f"{where}one by one"].append(await _in_sequence(scene, network, effort.seconds))
             for rate in RATES:
-                took, share = await _at(rate, scene, network, effort.seconds)
-                found[f"{rate}/s"].append(took)
-                told[f"{rate}/s"].append(share)
+                found.note(f"{where}{rate}/s", *await _at(rate, scene, network, effort.seconds))
             if other is None:
                 continue
-            found[f"{OTHER}, one by one"].append(await other.in_sequence(effort.seconds))
+            found.took[f"{OTHER}, one by one"].append(await other.in_sequence(effort.seconds))
             for rate in RATES:
-                took, share = await other.at(rate, [port[:2] for port in _beats(rate, effort.seconds)])
-                found[f"{OTHER}, {rate}/s"].append(took)
-                told[f"{OTHER}, {rate}/s"].append(share)
-        after = await scene.metrics()
-    for name, turns in found.items():
-        result.figures[name] = spread([one for turn in turns for one in turn], 1000)
-        if name in told:
-            result.figures[name]["told, %"] = rounded(100 * statistics.mean(told[name]))
-    medians = {name: [spread(turn)["p50"] for turn in turns] for name, turns in found.items()}
-    names = ["one by one", *(f"{rate}/s" for rate in RATES)]
-    result.ratios = ratios(medians, *((f"{rate}/s", "one by one") for rate in RATES))
-    if other:
-        result.ratios |= ratios(medians, *((name, f"{OTHER}, {name}") for name in names))
-    steps = means(before, after, "convergedon_flow_step_seconds", "step")
-    result.notes += [
-        f"{len(PORTS)} ports, four of each device; nothing was told twice, and no end without its fault",
-        "steps of the worker, mean ms: " + ", ".join(f"{step} {1000 * took:.1f}" for step, took in steps.items()),
-    ]
-    return result
+                beats = [port[:2] for port in _beats(rate, effort.seconds)]
+                found.note(f"{OTHER}, {rate}/s", *await other.at(rate, beats))
+        steps = means(before, await scene.metrics(), "convergedon_flow_step_seconds", "step")
+    return f"{where}steps of the worker, mean ms: " + ", ".join(
+        f"{one} {1000 * took:.1f}" for one, took in steps.items()
+    )
 
 
 async def _in_sequence(scene: Scene, network: Network, seconds: float) -> list[float]:
@@ -187,11 +207,10 @@ def _beats(rate: int, seconds: float) -> list[Port]:
     return some * (2 * max(1, round(rate * seconds / (2 * len(some)))))
 
 
-async def _alertmanager(stack: AsyncExitStack, scene: Scene, result: Result) -> Alertmanager | None:
+async def _alertmanager(stack: AsyncExitStack, scene: Scene) -> Alertmanager | None:
     """The other one, told of the same ports, if it is installed."""
     binary = alertmanager.program()
     if binary is None:
-        result.notes.append("no Prometheus Alertmanager is installed: it was not measured")
         return None
     ports = [port[:2] for port in FEW]
     return await stack.enter_async_context(alertmanager.running(binary, scene.listener, ports))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import time
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import orjson
@@ -151,10 +152,11 @@ def means(before: Mapping[str, float], after: Mapping[str, float], name: str, la
 
 @asynccontextmanager
 async def playing(
-    *adapters: str, devices: Mapping[str, Any] | None = None, notifications: Path | None = None
+    *adapters: str, devices: Mapping[str, Any] | None = None, store: str = "", notifications: Path | None = None
 ) -> AsyncIterator[Scene]:
     """The system as `convergedon up --lab` starts it, on a folder of its own and free ports; without a lab where what
-    the devices file holds is given, and with rules for notifications where these are.
+    the devices file holds is given, on a database of its own where the URL of a store is, and with rules for
+    notifications where these are.
     """
     with tempfile.TemporaryDirectory(prefix="convergedon-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -168,6 +170,8 @@ async def playing(
         given = settings.load(
             data=folder,
             devices=file if devices is not None else None,
+            mongodb_url=store,
+            database=f"bench-{uuid4().hex}" if store else "convergedon",
             port=0,
             trap_port=0,
             flow_port=0,
