@@ -77,8 +77,10 @@ def over(alarm: Record) -> dict[str, Any]:
 
 MANY, GATHERED = 10, 0.25
 """Changes of a neighbourhood that begin a storm; a look at it waits so many seconds for more of them."""
-PUT_OFF = 2.0
-"""Seconds for which a look may be left to a later one."""
+PUT_OFF, PUT_OFF_EACH = 2.0, 0.001
+"""Seconds for which a look may be left to a later one, and how many more for each part of its neighbourhood: of a cut
+that is half known, conclusions on thousands of alarms are written to be taken back.
+"""
 WAITED = 0.25
 """Seconds after which a message was not alone: then its whole device is looked at, for all that wait behind it."""
 
@@ -216,7 +218,7 @@ def _is_left_to(newest: Message | None, work: Work, message: Message, near: froz
         return False
     if reconsidered(newest.body["look"], topology) != near:
         return False
-    return work.known.put_off(message.body["about"]["tenant"], near) < PUT_OFF
+    return work.known.put_off(message.body["about"]["tenant"], near) < PUT_OFF + PUT_OFF_EACH * len(near)
 
 
 async def _read(work: Work, tenant: str, near: frozenset[str], topology: Topology) -> Look:
