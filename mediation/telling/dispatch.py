@@ -158,7 +158,7 @@ class Sending:
     def __init__(self, work: Work) -> None:
         self._work = work
         self._tasks: list[asyncio.Task[None]] = []
-        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._under_way: dict[str, tuple[Record, asyncio.Task[None]]] = {}
         self._places: dict[str, asyncio.Semaphore] = {}
         self._line: Counter[str] = Counter()
         self._last: dict[str, asyncio.Task[None]] = {}
@@ -173,18 +173,19 @@ class Sending:
     def go_on_by(self, rules: Notifications, former: Sequence[Channel]) -> None:
         """Other channels are in force: the former are closed when what they have under way is sent."""
         self._places = _places(rules)
-        task = asyncio.create_task(_close(former, list(self._under_way.values())))
+        task = asyncio.create_task(_close(former, [one for _, one in self._under_way.values()]))
         self._parting.add(task)
         task.add_done_callback(self._parting.discard)
         rules.waiting.set()
 
     async def stop(self) -> None:
         """What is under way may be sent again by another, under the same id, and what was not begun, at once."""
-        await end([*self._tasks, *self._under_way.values()])
+        under_way = [*self._under_way.values()]
+        await end([*self._tasks, *(task for _, task in under_way)])
         await asyncio.gather(*self._parting)
         if rules := self._work.notifications:
-            for letter, _ in rules.fresh:
-                with suppress(Stale, Unavailable):
+            for letter in [letter for letter, _ in (*under_way, *rules.fresh)]:
+                with suppress(Stale, Unavailable):  # it is sent, or was claimed anew: that claim runs out
                     await _put_off(self._work, letter, time())
             await rules.close()
 
@@ -218,7 +219,7 @@ class Sending:
             await self._step_back(letter)
             return
         task = asyncio.create_task(self._send(rules, letter, notification, self._last.get(lane)))
-        self._under_way[letter.id] = self._last[lane] = task
+        self._under_way[letter.id], self._last[lane] = (letter, task), task
         self._line[channel] += 1
         task.add_done_callback(partial(self._ended, letter))
 
