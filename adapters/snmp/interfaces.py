@@ -44,18 +44,39 @@ class Known:
 
     names: dict[int, str] = field(default_factory=dict)
     told: dict[Condition, Told] = field(default_factory=dict)
+    at: dict[tuple[str, str], Condition] = field(default_factory=dict)
+    """Where a part was told of last, by the key of the entry and its name."""
     unnamed: dict[Condition, tuple[Meaning, Observation]] = field(default_factory=dict)
     uptime: int = 0
 
     @property
     def size(self) -> int:
-        return 1 + len(self.names) + len(self.told) + len(self.unnamed)
+        return 1 + len(self.names) + len(self.told) + len(self.at) + len(self.unnamed)
 
     def restarted(self) -> None:
         """What has no other name than its index keeps that."""
         self.names.clear()
         self.unnamed.clear()
-        self.told = {condition: told for condition, told in self.told.items() if not told.names}
+        self.keep({condition: told for condition, told in self.told.items() if not told.names})
+
+    def keep(self, told: dict[Condition, Told]) -> None:
+        self.told = told
+        self.at = {(condition[0], one.object): condition for condition, one in told.items()}
+
+    def stands(self, condition: Condition, told: Told) -> None:
+        self._let_go(condition)
+        self.told[condition] = told
+        self.at[condition[0], told.object] = condition
+
+    def over(self, condition: Condition, part: str) -> None:
+        """By whatever index it was told of."""
+        self._let_go(condition)
+        if (other := self.at.get((condition[0], part))) is not None:
+            self._let_go(other)
+
+    def _let_go(self, condition: Condition) -> None:
+        if (told := self.told.pop(condition, None)) is not None:
+            self.at.pop((condition[0], told.object), None)
 
 
 class Interfaces:
@@ -73,12 +94,13 @@ class Interfaces:
         """A notification says how long the device is up, or that it begins."""
         if (known := self._devices.get(device)) is None:
             return
-        size = known.size
         if begins or (uptime is not None and uptime < known.uptime - REORDERED):
+            size = known.size
             known.restarted()
-            known.uptime = 0
-        known.uptime = max(known.uptime, uptime or 0)
-        self._bound(known.size - size)
+            known.uptime = uptime or 0
+            self._bound(known.size - size)
+        elif uptime is not None and uptime > known.uptime:
+            known.uptime = uptime
 
     def object(self, device: str, meaning: Meaning, uptime: int | None) -> str:
         """As what the part of the device is told that a notification speaks of."""
@@ -93,10 +115,9 @@ class Interfaces:
         found = told.object if told else meaning.object
         known.unnamed.pop(condition, None)
         if meaning.kind == "fault":
-            known.told[condition] = Told(found, {**(told.names if told else {}), **meaning.names})
+            known.stands(condition, Told(found, {**told.names, **meaning.names} if told else meaning.names))
         else:
-            over = {at for at, one in known.told.items() if (at[0], one.object) == (condition[0], found)}
-            known.told = {at: one for at, one in known.told.items() if at not in over | {condition}}
+            known.over(condition, found)
         self._bound(known.size - size)
         return found
 
@@ -113,7 +134,7 @@ class Interfaces:
         known = self._known(device, None)
         size = known.size
         known.names = dict(names)
-        known.told = {at: one for at, one in known.told.items() if one.may_be({IF_NAME: names.get(at[1], "")})}
+        known.keep({at: one for at, one in known.told.items() if one.may_be({IF_NAME: names.get(at[1], "")})})
         settled = [
             (meaning, seen, name)
             for (_, index), (meaning, seen) in known.unnamed.items()

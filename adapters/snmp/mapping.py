@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -66,6 +66,16 @@ class Entry(strict.Strict):
     specificProblem: Text
     object: tuple[Oid | Index, ...] = Field((), strict=False)
     key: Text
+
+    @cached_property
+    def columns(self) -> frozenset[str]:
+        """Below which OIDs the name of the part is looked for."""
+        return frozenset(choice if isinstance(choice, str) else choice.index for choice in self.object)
+
+    @cached_property
+    def has_names(self) -> bool:
+        """Whether what it speaks of is an interface, which has a name of its own beside what the notification says."""
+        return any(isinstance(choice, Index) and choice.names for choice in self.object)
 
     @field_validator("probableCause", mode="before")
     @classmethod
@@ -229,47 +239,59 @@ class Part:
     names: Mapping[str, str]
 
 
-Carrying = Mapping[str, tuple[str, str]]
-"""Column -> the index and the text of the first varbind below it."""
+Carrying = Mapping[str, tuple[str, int, ber.Value]]
+"""Column -> the index, the tag and the value of the first varbind below it."""
 
 
 def _part(entry: Entry, varbinds: tuple[ber.Varbind, ...], named: Mapping[str, Mapping[int, str]]) -> Part:
     carrying = _carrying(entry, varbinds)
-    index = _if_index(entry, carrying)
-    called = [(choice, _called(choice, carrying, index, named)) for choice in entry.object]
-    names: dict[str, str] = {}
-    if index is not None:
-        names = {choice: words for choice, words in called if isinstance(choice, str) and words}
-        names |= {IF_NAME: named["known"][index]} if index in named["known"] and IF_NAME not in names else {}
-    return Part(next((words for _, words in called if words), ""), index, names)
+    index = _if_index(carrying) if entry.has_names else None
+    found, names = "", {}
+    for choice in entry.object:
+        if isinstance(choice, str):
+            words = _text(carrying, choice)
+            if index is not None and words:
+                names[choice] = words
+        else:
+            words = "" if found else _called(choice, carrying, index, named)
+        found = found or words
+    if index is not None and IF_NAME not in names and index in named["known"]:
+        names[IF_NAME] = named["known"][index]
+    return Part(found, index, names)
 
 
 def _carrying(entry: Entry, varbinds: tuple[ber.Varbind, ...]) -> Carrying:
-    found: dict[str, tuple[str, str]] = {}
-    for choice in entry.object:
-        column = choice if isinstance(choice, str) else choice.index
-        for name, tag, value in varbinds if column not in found else ():
-            if name.startswith(column) and name[len(column) : len(column) + 1] == ".":
-                found[column] = name[len(column) + 1 :], ber.text(tag, value).strip()
-                break
+    columns, found = entry.columns, {}
+    for name, tag, value in varbinds:
+        if entry.has_names:  # an ifIndex is one number
+            column, _, at = name.rpartition(".")
+            if column in columns and column not in found:
+                found[column] = at, tag, value
+            continue
+        for column in columns:
+            if column not in found and name.startswith(column) and name[len(column) : len(column) + 1] == ".":
+                found[column] = name[len(column) + 1 :], tag, value
     return found
 
 
-def _if_index(entry: Entry, carrying: Carrying) -> int | None:
+def _if_index(carrying: Carrying) -> int | None:
     """What has names is an interface, and every varbind of it has the ifIndex as its own."""
-    if not any(isinstance(choice, Index) and choice.names for choice in entry.object):
-        return None
-    return next((int(at) for at, _ in carrying.values() if at.isdecimal() and len(at) <= LONGEST_INDEX), None)
+    for at, _, _ in carrying.values():
+        if at.isdecimal() and len(at) <= LONGEST_INDEX:
+            return int(at)
+    return None
 
 
-def _called(choice: str | Index, carrying: Carrying, index: int | None, named: Mapping[str, Mapping[int, str]]) -> str:
-    if isinstance(choice, str):
-        return carrying.get(choice, ("", ""))[1][:LONGEST_OBJECT]
-    name = named[choice.names].get(index, "") if choice.names and index is not None else ""
-    return name or _formed(choice, carrying, index)
+def _text(carrying: Carrying, column: str) -> str:
+    if column not in carrying:
+        return ""
+    _, tag, value = carrying[column]
+    return ber.text(tag, value).strip()[:LONGEST_OBJECT]
 
 
-def _formed(choice: Index, carrying: Carrying, index: int | None) -> str:
+def _called(choice: Index, carrying: Carrying, index: int | None, named: Mapping[str, Mapping[int, str]]) -> str:
+    if choice.names and index is not None and (name := named[choice.names].get(index)):
+        return name
     if choice.form is None or choice.index not in carrying:
         return ""
     at = carrying[choice.index][0] if index is None else str(index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -128,6 +129,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         meaning = mapping.Meaning("fault", f"i{number}", "link:{object}", {}, number % 7, {"1": f"i{number}"})
         known.heard(f"pe{number // 7}", number, False)
         known.object(f"pe{number // 7}", meaning, number)
+        known.object("pe0", replace(meaning, index=1), number)
         known.learn(f"pe{number // 9}", {number: "x"})
 
     assert known._size == sum(one.size for one in known._devices.values()) <= 50
