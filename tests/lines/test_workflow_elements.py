@@ -70,7 +70,7 @@ def hasty(name: str, step: str = "") -> Definition:
         if task.get("call") in ("intent", "observe") and path.rpartition("/")[2] not in patient:
             task["timeout"] = {"after": PATIENCE}
         if "wait" in task:
-            task["wait"] = {"milliseconds": 300}
+            task["wait"] = {"milliseconds": 600}
         if "retry" in task.get("catch", {}):
             task["catch"]["retry"] = {"delay": {"milliseconds": 300}, "limit": {"attempt": {"count": 1}}}
     assert definitions.violations(document) == []
