@@ -173,9 +173,10 @@ class Sending:
     def go_on_by(self, rules: Notifications, former: Sequence[Channel]) -> None:
         """Other channels are in force: the former are closed when what they have under way is sent."""
         self._places = _places(rules)
-        task = asyncio.create_task(_close(former, [one for _, one in self._under_way.values()]))
-        self._parting.add(task)
-        task.add_done_callback(self._parting.discard)
+        under_way = [task for _, task in self._under_way.values()]
+        parting = asyncio.create_task(_close(former, under_way))
+        self._parting.add(parting)
+        parting.add_done_callback(self._parting.discard)
         rules.waiting.set()
 
     async def stop(self) -> None:
