@@ -22,7 +22,7 @@ from convergedon.core.store import Draft, Outgoing, Record, Store, find_any
 from convergedon.handlers.affected_parties import AFFECTED_PARTY
 from convergedon.handlers.alarms import ALARM, referred
 from convergedon.handlers.service_inventory import SERVICE
-from convergedon.mediation import affected, inventory
+from convergedon.mediation import affected, aside, inventory
 from convergedon.mediation.affected import OVER, Open, Told, Wanted
 from convergedon.mediation.correlation import (
     Alarm,
@@ -313,8 +313,7 @@ class Look:
 
         Says whether all of it was written: somebody else may have changed an alarm meanwhile.
         """
-        for part, under in self._found_to_fail().items():
-            self._inferred[part] = await self._infer(part, under)
+        await aside.all_of(self._infer(part, under) for part, under in self._found_to_fail().items())
         services = await self._services()
         await self._tell_of_what_is_over()
         await self._write_affected(services)
@@ -343,10 +342,10 @@ class Look:
                 found.setdefault(verdict.part, []).append(self._near[key])
         return found
 
-    async def _infer(self, part: str, under: Sequence[Record]) -> Record:
-        """The alarm of a link, group or device that is taken to fail."""
+    async def _infer(self, part: str, under: Sequence[Record]) -> None:
+        """Raise the alarm of a link, group or device that is taken to fail, unless it is raised."""
         if part in self._inferred:
-            return self._inferred[part]
+            return
         body = _inferred(part, under)
         first = min(under, key=lambda record: (record.body["alarmRaisedTime"], _key(record)))
         with trace.span("alarm.infer", first.facts.get("carrier")):
@@ -366,7 +365,7 @@ class Look:
             except Conflict as error:
                 raise Unavailable(f"the alarm of {called(part)} was inferred by somebody else") from error
             self.work.audit.record("alarm.inferred", self.tenant, "convergedon", f"alarm/{made.id}", "done", part=part)
-        return made
+        self._inferred[part] = made
 
     def _dismissed(self, record: Record) -> Draft | None:
         """The network does not say any more what this was concluded from."""
