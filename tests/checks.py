@@ -1,4 +1,4 @@
-"""What `make check` asks beside style and types, without a network: bandit's findings, and what is installed.
+"""What `make check` asks beside style and types, without a network: bandit's findings, what is installed, and keys.
 
 A finding is mended or waived here with its reason; a waiver that nothing needs any more fails. What advisory databases
 know needs a network and is not asked: that is `pip-audit` against the same constraints.txt, where there is one.
@@ -188,10 +188,24 @@ def bounded(text: str) -> list[Requirement]:
     return [Requirement(line) for line in lines if line.strip()]
 
 
+def secret(folder: Path) -> Iterator[str]:
+    """What git keeps that it must not: data folders of a system that was tried here, and whatever looks like a key."""
+    kept = subprocess.run(["git", "ls-files", "-z"], cwd=folder, capture_output=True, check=False).stdout
+    for name in filter(None, kept.decode().split("\0")):
+        file = folder / name
+        if "keys" in file.parts or file.suffix in (".pem", ".key"):
+            yield f"{name}: a key, or the folder of one, is no part of the project"
+        elif file.is_file() and KEY.search(file.read_bytes()):
+            yield f"{name}: holds a private key"
+
+
+KEY = re.compile(rb"^-----BEGIN [A-Z ]*PRIVATE KEY-----\r?$", re.MULTILINE)
+
+
 def main() -> int:
     pins = pinned((ROOT / "constraints.txt").read_text())
     bounds = bounded((ROOT / "setup.cfg").read_text())
-    wrong = [*unwaived(bandit(), WAIVED), *wrong_with(installed(), pins, bounds)]
+    wrong = [*unwaived(bandit(), WAIVED), *wrong_with(installed(), pins, bounds), *secret(ROOT)]
     for sentence in wrong:
         print(sentence, file=sys.stderr)
     if not wrong:

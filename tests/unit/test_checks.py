@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,23 @@ def test_bandit_finds_what_is_dangerous(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "core" / "shell.py").write_text("import subprocess\nsubprocess.run('ls', shell=True)\n")
 
     assert ("core/shell.py", "B602") in {(finding.file, finding.test) for finding in checks.bandit()}
+
+
+def test_keys_are_found_that_git_keeps(tmp_path: Path) -> None:
+    begin = "-----BEGIN " + "PRIVATE KEY-----\n"
+    for name, text in {
+        "data/keys/a": "x",
+        "b.pem": "x",
+        "notes.md": f"see\n{begin}",
+        "well.md": "-----BEGIN CERTIFICATE-----\n",
+        "not-kept.key": "x",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    for command in (["init", "-q"], ["add", "data", "b.pem", "notes.md", "well.md"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+
+    assert [found.partition(":")[0] for found in checks.secret(tmp_path)] == ["b.pem", "data/keys/a", "notes.md"]
 
 
 def test_what_is_as_it_was_tested_is_right() -> None:
