@@ -9,7 +9,7 @@ decides, and how often, and after which restart.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -96,7 +96,7 @@ def _is_long_over(work: Work, record: Record, message: Message) -> bool:
 async def look_after(work: Work) -> None:
     """Cases whose time has come: a hold-down, an interval, a window or quiet hours are over."""
     due = await work.store.find(TELLING.name, {"facts.due": {"$lt": clock(work)}}, limit=MOST)
-    await aside.all_of(_in_time(work, case) for case in due)
+    await _side_by_side(work, due)
 
 
 async def decide_anew(work: Work) -> None:
@@ -105,7 +105,20 @@ async def decide_anew(work: Work) -> None:
     What is summed up at the end of a window is so still.
     """
     waiting = await work.store.find(TELLING.name, {"facts.due": {"$gt": 0}})
-    await aside.all_of(_in_time(work, case) for case in waiting if "entries" not in case.facts)
+    await _side_by_side(work, [case for case in waiting if "entries" not in case.facts])
+
+
+async def _side_by_side(work: Work, cases: Sequence[Record]) -> None:
+    """Those of one customer one after the other: what is told of one may be what is owed by the next."""
+    of: dict[tuple[str, Any], list[Record]] = {}
+    for case in cases:
+        of.setdefault((case.tenant, case.facts.get("customer")), []).append(case)
+
+    async def in_turn(mine: Sequence[Record]) -> None:
+        for case in mine:
+            await _in_time(work, case)
+
+    await aside.all_of(map(in_turn, of.values()))
 
 
 async def _in_time(work: Work, case: Record) -> None:
@@ -129,7 +142,7 @@ async def _go_on(work: Work, case: Record) -> None:
     else:
         given = work.notifications or none()  # what waits when the rules are taken away is told in its time
         record = await work.store.get(AFFECTED_PARTY.name, case.tenant, case.id)
-        await _settle(work, given, record, await consider(work, given, record, case))
+        await _settle(work, given, record, await consider(work, given, record))
 
 
 # one case
@@ -394,8 +407,8 @@ async def _settle(work: Work, rules: Notifications, record: Record, mine: Record
             continue
         about = await work.store.get(AFFECTED_PARTY.name, record.tenant, other.id)
         if said := {id for id, at in cleared.items() if at >= other.facts["told"]["at"]} - _suffering(about):
-            other = await _write(work, _relieved(other, said))
-        await consider(work, rules, about, other)
+            await _write(work, _relieved(other, said))
+        await consider(work, rules, about)
 
 
 def _suffering(record: Record) -> set[str]:
