@@ -408,7 +408,8 @@ async def _settle(work: Work, rules: Notifications, record: Record, mine: Record
         about = await work.store.get(AFFECTED_PARTY.name, record.tenant, other.id)
         if said := {id for id, at in cleared.items() if at >= other.facts["told"]["at"]} - _suffering(about):
             await _write(work, _relieved(other, said))
-        await consider(work, rules, about)
+        told = await consider(work, rules, about)
+        cleared = {**cleared, **told.facts.get("cleared", {})}  # what this one was told now, the next is not
 
 
 def _suffering(record: Record) -> set[str]:
