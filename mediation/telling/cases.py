@@ -409,7 +409,8 @@ async def _settle(work: Work, rules: Notifications, record: Record, mine: Record
         if said := {id for id, at in cleared.items() if at >= other.facts["told"]["at"]} - _suffering(about):
             await _write(work, _relieved(other, said))
         told = await consider(work, rules, about)
-        cleared = {**cleared, **told.facts.get("cleared", {})}  # what this one was told now, the next is not
+        if told.facts.get("cleared", {}) != other.facts.get("cleared", {}):  # others owe that no more
+            await _settle(work, rules, about, told)
 
 
 def _suffering(record: Record) -> set[str]:
