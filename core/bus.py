@@ -148,6 +148,8 @@ class Message:
     stored: float
     attempt: int = 1
     """Which delivery to its consumer this is."""
+    behind: int = 1
+    """How many its consumer had yet to be given when it was given this one; where nobody knows there may be one."""
 
 
 def unpacked(message: Message) -> list[Message]:
@@ -748,7 +750,8 @@ def _message(received: Msg, epoch: str) -> Message:
     data, headers = received.metadata, dict(received.headers or {})
     position = Position(epoch, data.sequence.stream)
     id, body = headers.get("Nats-Msg-Id", ""), orjson.loads(received.data)
-    return Message(id, received.subject, body, headers, position, data.timestamp.timestamp())
+    stored, behind = data.timestamp.timestamp(), data.num_pending
+    return Message(id, received.subject, body, headers, position, stored, behind=behind)
 
 
 class _KeptAlive:

@@ -17,7 +17,7 @@ from typing import Any
 
 from convergedon.core import trace
 from convergedon.core.bus import Message, partition, token
-from convergedon.core.errors import Conflict, NotFound, Unavailable
+from convergedon.core.errors import Conflict, NotFound, Stale, Unavailable
 from convergedon.core.store import Draft, Outgoing, Record, Store, find_any
 from convergedon.handlers.affected_parties import AFFECTED_PARTY
 from convergedon.handlers.alarms import ALARM, referred
@@ -192,7 +192,7 @@ async def correlate(work: Work, message: Message) -> None:
         return
     if len(near) == 1 and device_of(place) and time() - message.stored > WAITED:
         near = reconsidered(device_of(place), topology)
-    newest = await work.bus.last(message.subject)
+    newest = await work.bus.last(message.subject) if message.behind else None
     if message.body.get("changes", 1) >= MANY and not _is_left_to(newest, work, message, near, topology):
         await asyncio.sleep(GATHERED)
         newest = await work.bus.last(message.subject)
@@ -222,20 +222,26 @@ def _is_left_to(newest: Message | None, work: Work, message: Message, near: froz
 
 
 async def _read(work: Work, tenant: str, near: frozenset[str], topology: Topology) -> Look:
-    watched: list[str] = []
+    (there, watched), told = await aside.both(
+        _alarms(work, tenant, near, topology), _open_at(work, AFFECTED_PARTY.name, tenant, near)
+    )
+    open_ = [record for record in there if record.body["state"] != "cleared"]
+    cleared = [record for record in there if record.body["state"] == "cleared" and "openAt" in record.facts]
+    return Look(work, tenant, near, topology, open_, [one for one in told if OVER not in one.facts], watched, cleared)
+
+
+async def _alarms(
+    work: Work, tenant: str, near: frozenset[str], topology: Topology
+) -> tuple[list[Record], Sequence[str]]:
+    """What is open in a neighbourhood and where its answer depends on it, and the devices there that may be cut off."""
     alone = next((place.partition(" ")[2] for place in near if place.startswith("alarm ")), None)
     if alone is not None:
         found = await work.store.find(ALARM.name, {"id": alone})
-        there = [record for record in found if record.tenant == tenant and "place" not in record.facts]
-    else:
-        known = needed(near, topology)
-        there = await _open_at(work, ALARM.name, tenant, known)
-        watched = sorted(place for place in known if topology.is_watched(place))
-        there += await _heard_of(work, tenant, known, watched, topology, there)
-    open_ = [record for record in there if record.body["state"] != "cleared"]
-    cleared = [record for record in there if record.body["state"] == "cleared" and "openAt" in record.facts]
-    told = [one for one in await _open_at(work, AFFECTED_PARTY.name, tenant, near) if OVER not in one.facts]
-    return Look(work, tenant, near, topology, open_, told, watched, cleared)
+        return [record for record in found if record.tenant == tenant and "place" not in record.facts], ()
+    known = needed(near, topology)
+    there = await _open_at(work, ALARM.name, tenant, known)
+    watched = sorted(place for place in known if topology.is_watched(place))
+    return there + await _heard_of(work, tenant, known, watched, topology, there), watched
 
 
 async def _heard_of(
@@ -270,11 +276,11 @@ async def _open_at(work: Work, kind: str, tenant: str, places: Collection[str]) 
     """What is open at these places; a device stands for all that is part of it."""
     devices = {place for place in places if kind_of(place) == "device"}
     others = [place for place in places if device_of(place) not in devices]
-    there = [
-        *await find_any(work.store, kind, {"tenant": tenant}, "facts.openAt", sorted(others)),
-        *await find_any(work.store, kind, {"tenant": tenant}, "facts.openOn", sorted(devices)),
-    ]
-    return list({record.id: record for record in there}.values())
+    at, on = await aside.both(
+        find_any(work.store, kind, {"tenant": tenant}, "facts.openAt", sorted(others)),
+        find_any(work.store, kind, {"tenant": tenant}, "facts.openOn", sorted(devices)),
+    )
+    return list({record.id: record for record in (*at, *on)}.values())
 
 
 @dataclass
@@ -316,23 +322,25 @@ class Look:
         await aside.all_of(self._infer(part, under) for part, under in self._found_to_fail().items())
         services = await self._services()
         await self._tell_of_what_is_over()
-        await self._write_affected(services)
         inferred = {part: record for part, record in self._inferred.items() if self._is_near(part)}
         roots = [part for part in inferred if self._correlation.root_of(part)]
         over = [record for part, record in inferred.items() if part not in roots]
-        drafts = [
+        concluded = [
             *(self._of_alarm(key, services) for key in self._verdicts),
             *(self._of_head(inferred[part], part, services) for part in roots),
-            *map(self._dismissed, over),
-            *(self.work.resources.changed(ALARM, one, facts=CLOSED | {"was": None}) for one in self.cleared),
         ]
-        outcomes = await self.work.resources.write([draft for draft in drafts if draft])
+        _, outcomes = await aside.both(self._write_affected(services), self._written(concluded))
+        freed = (self.work.resources.changed(ALARM, one, facts=CLOSED | {"was": None}) for one in self.cleared)
+        outcomes += await self._written([*map(self._dismissed, over), *freed])
         written = {outcome.id for outcome in outcomes if isinstance(outcome, Record)}
         for record in over:
             if record.id in written:
                 with trace.span("alarm.clear", record.facts.get("carrier")):
                     self.work.audit.record("alarm.cleared", self.tenant, "convergedon", f"alarm/{record.id}", "done")
         return len(written) == len(outcomes)
+
+    async def _written(self, drafts: Sequence[Draft | None]) -> list[Record | Conflict | Stale]:
+        return await self.work.resources.write([draft for draft in drafts if draft])
 
     def _found_to_fail(self) -> dict[str, list[Record]]:
         """The parts that are roots though no alarm says so, with the alarms from which that follows."""

@@ -151,7 +151,7 @@ async def test_workers_of_which_one_is_killed_come_to_it_too(tmp_path: Path, mon
             first.kill()
             await say(bus, reordered(said, Random(7))[4:], Random(7))
             async with asyncio.timeout(60):
-                while await _found(scene) != left(alone):
+                while await _found(scene) != left(alone) or not await _all_is_said(scene):
                     await asyncio.sleep(0.2)
             await hold(scene)
         assert await bus.parked() == []
@@ -164,3 +164,10 @@ async def _found(scene: Scene) -> dict[str, Any]:
         return left(await outcome(scene))
     except KeyError:  # in the midst of a look
         return {}
+
+
+async def _all_is_said(scene: Scene) -> bool:
+    """Whether customers have heard what their records say: that comes after."""
+    said = {note.body["text"] for note in await scene.find("customerNotification")}
+    records = await scene.find("affectedParty")
+    return all(entry["text"] in said for record in records for entry in record.body["activity"])
