@@ -51,6 +51,10 @@ def _trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[s
     return event
 
 
+PROCESSORS: list[Any] = []
+"""What our own logs pass through: one list for all that hold it, also where this is configured anew."""
+
+
 def configure(role: str, level: str = "info") -> None:
     """Send our own logs and those of the libraries through one pipeline. Call once, at a process's start."""
     shared: list[Any] = [
@@ -60,8 +64,9 @@ def configure(role: str, level: str = "info") -> None:
         _trace,
         _mask,
     ]
+    PROCESSORS[:] = [*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=PROCESSORS,
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,

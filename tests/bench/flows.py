@@ -126,7 +126,8 @@ async def way() -> AsyncIterator[Way]:
         given, store = settings.load(data=folder, flow_port=0), Looked(kinds)
         for n, address in enumerate(addresses()):
             facts = {"addresses": [address], "customers": [f"customer-{n}"], "order": ""}
-            store.by_address[address] = Record("service", f"service-{n}", "acme", {"name": "x"}, facts)
+            body = {"name": "x", "state": "active"}
+            store.by_address[address] = Record("service", f"service-{n}", "acme", body, facts)
         with embedded.running(embedded.nats_command(folder / "nats")) as server:
             bus = await NatsBus(server.url, "bench").open()
             writer, rules = Audit(store, bus, "bench"), Policy(Embedded(policy.read()))

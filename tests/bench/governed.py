@@ -69,6 +69,9 @@ async def _measure(scene: Scene, desk: Listener, effort: Effort, result: Result)
         result.figures[name] = spread(took, 1000)
         if name in told:
             result.figures[name]["told, %"] = rounded(100 * sum(told[name]) / len(told[name]))
+    for rate in RATES:
+        ratio = result.figures[f"{rate}/s"]["p50"] / result.figures[HUB]["p50"]
+        result.ratios[f"{rate}/s / {HUB}"] = rounded(ratio)
     each = 1000 * spent / len(found[HUB])
     result.notes += [
         f"one by one, all processes together took {each:.0f} ms of processor time for each trap",
