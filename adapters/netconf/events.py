@@ -96,8 +96,14 @@ class Events:
 
 
 def written(notification: etree._Element) -> bytes:
-    """The notification as it is written, whichever way its prefixes and spaces were."""
-    return bytes(etree.tostring(notification, method="c14n"))
+    """The notification as it is written, whichever way its prefixes and spaces were.
+
+    A namespace that is relative has no canonical form of version 1.0; devices have such all the same.
+    """
+    try:
+        return bytes(etree.tostring(notification, method="c14n"))
+    except etree.C14NError:
+        return str(etree.canonicalize(etree.tostring(notification, encoding="unicode"))).encode()
 
 
 def event_time(notification: etree._Element) -> str:
