@@ -237,6 +237,7 @@ async def _cut(work: Work, traps: int) -> dict[str, float]:
         "after the last": 1000 * (settled - last),
         "CPU of the worker": 1000 * (process_time() - cpu),
     }
+    figures["traps/s, from the first until settled"] = traps / (settled - begun)
     return {name: rounded(value) for name, value in figures.items()}
 
 

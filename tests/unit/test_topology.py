@@ -132,6 +132,7 @@ async def test_a_process_notices_another_file(resources: Resources, tmp_path: Pa
         ("tenant: acme\ndevices: {pe1: {dependsOn: [pe1]}}", "devices.pe1.dependsOn.0: pe1 depends on pe1 itself"),
         ("tenant: acme\ndevices: {pe1: {}, pe1: {}}", "key 'pe1' is given twice"),
         ("tenant: " + "{" * 200, "it is nested too deep"),
+        ("tenant: !!set d", "expected a mapping node"),
         ("tenant: acme\ndevices: {'link 1': {}}", "devices.link 1"),
         ("tenant: [", "line 1"),
     ],
