@@ -3,8 +3,17 @@
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
-from convergedon.core import embedded
+from convergedon.core import embedded, logs
+
+logs.KEPT = False
+
+
+@pytest.fixture(autouse=True)
+def logging_as_at_the_start() -> None:
+    """What a test caught of the logs must not depend on how a command of another one had set them up."""
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
