@@ -132,21 +132,11 @@ def mongodb_command(folder: Path, port: int = 0) -> Command:
     config.touch()  # naming one keeps the server from reading somebody's ~/.secantus
     url = mongodb_url(folder, f"{HOST}:{port}")
     options = ("--config", str(config), "--host", HOST, "--port", str(port))
-    # without --sync-on-commit 40 of 1,266 acknowledged writes were lost to a kill -9; --standalone would save a sixth of
-    # each write, but then inserting 10,000 alarms while others are deleted stands still for longer than clients wait
+    # without --sync-on-commit 40 of 1,266 acknowledged writes were lost to a kill -9; --standalone would save a sixth
+    # of a write, but then inserting 10,000 alarms while others are deleted stands still for longer than clients wait
     return Command(
         name="mongodb",
-        argv=(
-            sys.executable,
-            "-P",
-            "-m",
-            STORE,
-            str(folder),
-            *options,
-            "--sync-on-commit",
-            "--log-level",
-            "WARNING",
-        ),
+        argv=(sys.executable, "-P", "-m", STORE, str(folder), *options, "--sync-on-commit", "--log-level", "WARNING"),
         address=f"{HOST}:{port}",
         url=url,
         log=folder / "mongodb.log",
