@@ -98,12 +98,12 @@ class Events:
 def written(notification: etree._Element) -> bytes:
     """The notification as it is written, whichever way its prefixes and spaces were.
 
-    A namespace that is relative has no canonical form of version 1.0; devices have such all the same.
+    One with a relative namespace, which has no canonical form and is sent by devices all the same, as it came.
     """
     try:
         return bytes(etree.tostring(notification, method="c14n"))
     except etree.C14NError:
-        return str(etree.canonicalize(etree.tostring(notification, encoding="unicode"))).encode()
+        return bytes(etree.tostring(notification))
 
 
 def event_time(notification: etree._Element) -> str:
