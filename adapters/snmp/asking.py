@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from pysnmp.carrier.asyncio.dispatch import AsyncioDispatcher
@@ -22,7 +23,7 @@ from pysnmp.hlapi.v3arch import asyncio as hlapi
 from pysnmp.proto import rfc1902, rfc3412
 
 from convergedon.adapters.contract import Device, Rpc, tell
-from convergedon.adapters.snmp import answers, ber, discovery
+from convergedon.adapters.snmp import answers, ber, discovery, usm
 from convergedon.core.errors import CredentialsRefused, Invalid, Misconfigured, OutcomeUnknown, Refused, Unreachable
 
 # Values in one answer: what a datagram holds of a device that fills it, and what is worth asking one that is not known
@@ -139,31 +140,65 @@ class Sockets(AsyncioDispatcher):  # type: ignore[misc]
             self._dropped["unreadable"] += 1
 
 
-class Engines:
-    """pysnmp's engines: one for all devices, and more where a device has become another one.
+Where = tuple[str, int]
 
+
+@dataclass
+class Shared:
+    """One of pysnmp's engines, and who answers it at each place: an empty id where it is asked there no more."""
+
+    engine: Any
+    answering: dict[Where, bytes] = field(default_factory=dict)
+
+    def takes(self, where: Where, id: bytes) -> bool:
+        """Whether the two can be asked by it: it takes a place for one device, and an id for one place, for ever."""
+        if where in self.answering:
+            return self.answering[where] == id
+        return id not in self.answering.values()
+
+
+class Engines:
+    """pysnmp's engines: one for all devices, and more for those that it cannot tell apart.
+
+    Those are a device that has become another one, and two that call themselves the same. Users are kept there by the
+    id of the device's own engine, so that two devices may have users of one name and different keys.
     Once they are closed nobody asks by them any more, and who waits for an answer is told so: an engine that is used
     after its end opens a socket that nobody closes.
     """
 
     def __init__(self) -> None:
-        self._open: list[Any] = []
+        self._open: list[Shared] = []
         self._waiting: set[asyncio.Timeout] = set()
         self._closed = False
         self.dropped: Counter[str] = Counter()
 
     @property
     def shared(self) -> Any:
-        return self._open[0] if self._open else self.new()
+        """For whoever has a community. Raises Unreachable once they are closed."""
+        return (self._open[0] if self._open else self._new()).engine
 
-    def new(self) -> Any:
-        """Raises Unreachable once they are closed."""
+    def join(self, where: Where, id: bytes) -> Any:
+        """By which the device is asked that answers there under this id. Raises Unreachable once they are closed."""
+        self._require_open()
+        shared = next((one for one in self._open if one.takes(where, id)), None) or self._new()
+        shared.answering[where] = id
+        return shared.engine
+
+    def leave(self, where: Where, engine: Any) -> None:
+        """Ask there by this one no more; it is closed where nobody is asked by it."""
+        for shared in [one for one in self._open if one.engine is engine]:
+            shared.answering[where] = b""
+            if shared is not self._open[0] and not any(shared.answering.values()):
+                self._open.remove(shared)
+                engine.close_dispatcher()
+
+    def _new(self) -> Shared:
         self._require_open()
         engine = hlapi.SnmpEngine(msgAndPduDsp=Messages(self.dropped))
         engine.register_transport_dispatcher(Sockets(self.dropped))
         engine.get_mib_builder().set_mib_compiler(NoCompiler(), os.devnull)
-        self._open.append(engine)
-        return engine
+        self._open.append(Shared(engine))
+        return self._open[-1]
 
     @asynccontextmanager
     async def waiting(self, device: str, seconds: float) -> AsyncIterator[None]:
@@ -184,18 +219,22 @@ class Engines:
         if self._closed:
             raise Unreachable("devices are not asked any more: this was stopped")
 
-    def retire(self, engine: Any) -> None:
-        """Close one that nobody asks by any more."""
-        engine.close_dispatcher()
-        self._open.remove(engine)
-
     def close(self) -> None:
         """All there are, and for good."""
         self._closed = True
         for limit in self._waiting:
             limit.reschedule(0)
         while self._open:
-            self._open.pop().close_dispatcher()
+            self._open.pop().engine.close_dispatcher()
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a device is asked: by which engine, as whom, and where."""
+
+    engine: Any
+    auth: Any
+    target: Any
 
 
 class Peer:
@@ -206,9 +245,8 @@ class Peer:
         self._patience = device.settings.get("snmp", {}).get("timeout", PATIENCE)
         self._rows: dict[str, int] = {}
         self.most_answers = MOST_ANSWERS
-        self._auth = credentials(device)
-        self._engine = engines.shared
-        self._target: Any = None
+        credentials(device)  # what cannot be spoken is said at once
+        self._way: Way | None = None
 
     async def get(self, oids: Sequence[str]) -> list[ber.Varbind]:
         """The values of these, in their order; what the device does not have is an empty value (NO_OBJECT)."""
@@ -289,9 +327,10 @@ class Peer:
         """The status that the device answers, with the place it is about, and the values."""
         begun, outcome = time.perf_counter(), "failed"
         try:
-            failed, status, index, told = await self._try(command, arguments)
-            if _word(failed) == TIMED_OUT and await self._has_become_another():
-                failed, status, index, told = await self._try(command, arguments)
+            way = self._way or await self._meet(1 + RETRIES)
+            failed, status, index, told = await self._try(way, command, arguments)
+            if _word(failed) == TIMED_OUT and (other := await self._has_become_another(way)):
+                failed, status, index, told = await self._try(other, command, arguments)
             if failed:
                 raise self._failure(_word(failed))
             outcome = "refused" if int(status) else "done"
@@ -307,43 +346,73 @@ class Peer:
             return CredentialsRefused(f"{self._device.name} does not let us in by SNMP: {word}")
         return Unreachable(f"{self._device.name} does not answer SNMP: {word}")
 
-    async def _try(self, command: Any, arguments: Sequence[Any]) -> Any:
+    async def _try(self, way: Way, command: Any, arguments: Sequence[Any]) -> Any:
         """What pysnmp made of it; it keeps the time itself, unless an answer has broken it."""
         async with self._engines.waiting(self._device.name, 2 * (1 + RETRIES) * (self._patience + TICK)):
-            if self._target is None:
-                kind = hlapi.Udp6TransportTarget if ":" in self._where[0] else hlapi.UdpTransportTarget
-                self._target = await kind.create(self._where, self._patience, RETRIES)
             context = hlapi.ContextData()
-            return await command(self._engine, self._auth, self._target, context, *arguments, lookupMib=False)
+            return await command(way.engine, way.auth, way.target, context, *arguments, lookupMib=False)
 
     @property
-    def _where(self) -> tuple[str, int]:
+    def _where(self) -> Where:
         snmp = self._device.settings["snmp"]
         return snmp.get("host", self._device.address), snmp.get("port", 161)
 
-    async def _has_become_another(self) -> bool:
-        """Whether it answers by version 3, though not to us: an engine keeps asking for the one that was there before.
+    @property
+    def _has_user(self) -> bool:
+        return "user" in self._device.settings.get("snmp", {})
 
-        That is a device that was replaced, or lost its memory. It gets an engine of its own, which knows nothing yet.
+    async def _meet(self, times: int) -> Way:
+        """Find out how it is asked. Raises Unreachable where it has a user, and nobody answers."""
+        id = await self._id(times) if self._has_user else b""
+        kind = hlapi.Udp6TransportTarget if ":" in self._where[0] else hlapi.UdpTransportTarget
+        async with self._engines.waiting(self._device.name, self._patience + TICK):
+            target = await kind.create(self._where, self._patience, RETRIES)  # a name is looked up
+        engine = self._engines.join(self._where, id) if id else self._engines.shared
+        self._way = Way(engine, credentials(self._device, id), target)
+        return self._way
+
+    async def _id(self, times: int) -> bytes:
+        """What the device calls its engine: a user's keys are made for that."""
+        for _ in range(times):
+            async with self._engines.waiting(self._device.name, self._patience + TICK):
+                if id := await discovery.engine(self._where, self._patience):
+                    return id
+        raise self._failure(TIMED_OUT)
+
+    async def _has_become_another(self, former: Way) -> Way | None:
+        """How it is asked now, where it answers by version 3, though not to us.
+
+        That is a device that was replaced, or lost its memory: an engine keeps asking for the one that was before.
         """
-        if "user" not in self._device.settings["snmp"] or not await discovery.engine(self._where, self._patience):
-            return False
-        former, self._engine, self._target = self._engine, self._engines.new(), None
-        if former is not self._engines.shared:
-            self._engines.retire(former)
-        return True
+        if not self._has_user:
+            return None
+        if self._way is former:
+            self._engines.leave(self._where, former.engine)
+            self._way = None
+        try:
+            return self._way or await self._meet(1)
+        except Unreachable:
+            return None
 
 
-def credentials(device: Device) -> Any:
-    """The community or user by which a device is asked. Raises Misconfigured for what cannot be spoken."""
+def credentials(device: Device, engine: bytes = b"") -> Any:
+    """The community or user by which a device is asked, a user by the id of its engine.
+
+    Raises Misconfigured for what cannot be spoken.
+    """
     given = device.settings.get("snmp", {})
     if "user" not in given:
         if "community" not in given:
             raise Misconfigured(f"device {device.name}: snmp: a community or a user is needed to ask it")
         return hlapi.CommunityData(given["community"], mpModel=0 if given.get("version") == "1" else 1)
-    auth = AUTH[given.get("authProtocol", "SHA-256")] if "authKey" in given else hlapi.USM_AUTH_NONE
+    digest = given.get("authProtocol", "SHA-256")
+    auth = AUTH[digest] if "authKey" in given else hlapi.USM_AUTH_NONE
     priv = PRIV[given.get("privProtocol", "AES")] if "privKey" in given else hlapi.USM_PRIV_NONE
-    return hlapi.UsmUserData(given["user"], given.get("authKey"), given.get("privKey"), auth, priv)
+    # Pass phrases are stretched once for all devices that share them, not by pysnmp for each
+    keys = [usm.master_key(digest, given[name]) if name in given else None for name in ("authKey", "privKey")]
+    kind = hlapi.USM_KEY_TYPE_MASTER
+    id = rfc1902.OctetString(engine) if engine else None
+    return hlapi.UsmUserData(given["user"], *keys, auth, priv, id, authKeyType=kind, privKeyType=kind)
 
 
 def _word(failed: Any) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from peers import lacking, peer
-from test_snmp_polling_live import Snmpd
+from test_snmp_polling_live import Heard, Snmpd
 
 from convergedon.adapters.contract import Device, Intent
 from convergedon.adapters.snmp import agent, create, recording, usm
@@ -43,9 +43,13 @@ CONF = (
 
 
 class Settable(Snmpd):
+    def __init__(self, folder: Path, conf: str = CONF) -> None:
+        super().__init__(folder)
+        self.conf = conf
+
     async def start(self) -> None:
         conf = self.folder / "snmpd.conf"
-        conf.write_text(f"agentAddress udp:127.0.0.1:{self.port}\n{CONF}")
+        conf.write_text(f"agentAddress udp:127.0.0.1:{self.port}\n{self.conf}")
         words = ("-f", "-Lf", str(self.folder / "log"), "-C", "-c", str(conf), "-p", str(self.folder / "pid"))
         own = os.environ | {"MIBS": "", "SNMP_PERSISTENT_DIR": str(self.folder)}
         self.process = await asyncio.create_subprocess_exec(peer("snmpd"), *words, env=own)
@@ -86,9 +90,9 @@ async def _ignore(observation):
     return None
 
 
-async def _answers(adapter):
+async def _answers(adapter, device="sw1"):
     try:
-        return await adapter.capabilities("sw1")
+        return await adapter.capabilities(device)
     except Exception as error:
         return isinstance(error, CredentialsRefused)  # it answers, and does not let us in
 
@@ -255,6 +259,39 @@ async def test_our_agent_is_set_by_net_snmp(tmp_path, words, told):
     assert told in said.decode()
     assert (process.returncode == 0) == (not told), said
     assert ours.objects.value(tuple(map(int, CONTACT.split("."))))[1] == (b"" if told else b"us")
+
+
+async def test_devices_have_users_of_one_name_each_with_keys_of_its_own(tmp_path):
+    """Both are set, read and polled beside each other, each by the keys that the devices file has for it."""
+    agents, devices, heard = {}, {}, Heard()
+    for name, keys in (("sw1", ("SHA-256", "AES")), ("sw2", ("SHA-512", "AES"))):
+        auth, priv = (f"{name} {each} phrase" for each in ("auth", "priv"))
+        (tmp_path / name).mkdir()
+        conf = f'createUser twin {keys[0]} "{auth}" {keys[1]} "{priv}"\nrwuser twin priv\nsysName {name}\n'
+        agents[name] = Settable(tmp_path / name, conf)
+        await agents[name].start()
+        given = {"user": "twin", "authProtocol": keys[0], "authKey": auth, "privKey": priv, "poll": {"interval": 0.2}}
+        place = {"host": "127.0.0.1", "port": agents[name].port, "set": True}
+        devices[name] = Device(name, "a", f"192.0.2.{len(devices)}", {"snmp": place | given})
+    adapter = create(settings.load(trap_port=0, data=tmp_path), devices)
+    await adapter.start(heard)
+    try:
+        async with asyncio.timeout(30):
+            while not all([await _answers(adapter, name) for name in agents]):
+                await asyncio.sleep(0.05)
+        wanted = [
+            replace(intent("system", "", {"contact": f"noc of {name}"}), device=name) for name in (*agents, *agents)
+        ]
+        outcomes = await asyncio.gather(*(perform(adapter, one) for one in wanted[:2]))
+        states = [(await adapter.observe(one))["contact"] for one in wanted]
+        for name in agents:
+            await heard.until(lambda seen, name=name: (seen.kind, seen.device) == ("counter", name))
+    finally:
+        await adapter.stop()
+        await asyncio.gather(*(one.stop() for one in agents.values()))
+
+    assert [one.status for one in outcomes] == ["applied", "applied"], outcomes
+    assert states == ["noc of sw1", "noc of sw2"] * 2
 
 
 async def test_an_agent_that_ends_is_unreachable_and_the_intent_is_done_when_it_is_back(at, snmpd):

@@ -118,9 +118,13 @@ async def test_several_users_each_with_protocols_of_its_own(heard, run):
     assert [(each.device, each.tenant) for each in seen] == [("edge", "globex"), ("core12", "acme")]
 
 
-async def test_one_name_with_two_keys_is_two_devices(heard, run):
+@pytest.mark.parametrize("program", ["snmptrap", "snmpinform"])
+async def test_one_name_with_two_keys_is_two_devices(heard, run, program):
     for phrase in ("the second phrase", "the first phrase"):
-        await run("snmptrap", "-e", ENGINE, *with_(NORTH, u="twin", A=phrase))
+        code, told = await run(
+            program, *(["-e", ENGINE] if program == "snmptrap" else []), *with_(NORTH, u="twin", A=phrase)
+        )
+        assert code == 0, told
     seen = [await next_of(heard), await next_of(heard)]
 
     assert [each.device for each in seen] == ["twin-two2", "twin-one"]

@@ -61,7 +61,7 @@ async def test_no_engine_has_a_compiler_that_fetches_mibs(monkeypatch):
     async with asked(WAYS["2c"]) as (peer, _):
         await peer.get([ADMIN])
 
-        assert type(peer._engine.get_mib_builder().get_mib_compiler()).__name__ == "NoCompiler"
+        assert type(peer._way.engine.get_mib_builder().get_mib_compiler()).__name__ == "NoCompiler"
 
 
 def _made(builder, **options):
@@ -183,10 +183,40 @@ async def test_a_device_that_was_restarted_or_replaced_is_asked_on(engine):
     assert before == after
 
 
+async def test_two_devices_that_call_themselves_the_same_are_asked_beside_each_other():
+    """An image that was copied with its engine's id: each has its own time, and keys of its own."""
+    other = usm.User("writer", frozenset(), "SHA-512", "another auth phrase", "AES", "another priv phrase")
+    keys = {"authProtocol": "SHA-512", "authKey": other.auth_phrase, "privKey": other.priv_phrase}
+    copy = agent.Agent(
+        recording.Recording(VALUES),
+        agent.Access((), [other], frozenset({b"writer"})),
+        usm.Engine(agent.ENGINE + b"agent", 9),
+    )
+    async with asked(KEYS) as (first, _):
+        snmp = {"host": "127.0.0.1", "port": await copy.start(), "timeout": 1.0, "user": "writer", **keys}
+        second = Peer(first._engines, Device("sw2", "acme", "192.0.2.2", {"snmp": snmp}))
+        found = [await peer.get([ADMIN]) for peer in (first, second, first, second)]
+    await copy.stop()
+
+    assert found == [[(ADMIN, ber.INTEGER, 1)]] * 4
+
+
+async def test_keys_that_were_corrected_count_at_once():
+    """The devices file was read again: what was known by the wrong keys is known by the right ones."""
+    async with asked({**KEYS, "authKey": "another auth phrase"}) as (wrong, answering):
+        with pytest.raises(CredentialsRefused):
+            await wrong.get([ADMIN])
+        snmp = {"host": "127.0.0.1", "port": answering.port, "timeout": 1.0, **KEYS}
+        right = Peer(wrong._engines, Device("sw1", "acme", "192.0.2.1", {"snmp": snmp}))
+
+        assert await right.get([ADMIN]) == [(ADMIN, ber.INTEGER, 1)]
+
+
 async def test_who_waits_for_an_answer_when_asking_ends_is_told_at_once():
     """And nobody asks any more: a socket that is opened after the end would be closed by nobody."""
     async with asked(WAYS["2c"], timeout=60) as (peer, answering):
-        answering.silent = True
+        await peer.get([ADMIN])
+        engine, answering.silent = peer._way.engine, True
         waits = asyncio.create_task(peer.get([ADMIN]))
         async with asyncio.timeout(10):
             while not peer._engines._waiting:
@@ -197,14 +227,14 @@ async def test_who_waits_for_an_answer_when_asking_ends_is_told_at_once():
         with pytest.raises(Unreachable, match="stopped"):
             await peer.get([ADMIN])
 
-        assert not peer._engine.transport_dispatcher
+        assert not engine.transport_dispatcher
 
 
 @pytest.mark.parametrize("version", ["2c", "3"])
 async def test_what_is_no_answer_is_dropped_and_counted_and_the_answer_is_waited_for(version):
     async with asked(WAYS[version]) as (peer, answering):
         await peer.get([ADMIN])
-        [(transport, _)] = peer._engine.get_user_context("CommandGeneratorLcdConfigurator")["tran"].values()
+        [(transport, _)] = peer._way.engine.get_user_context("CommandGeneratorLcdConfigurator")["tran"].values()
         where = ("127.0.0.1", transport.transport.get_extra_info("socket").getsockname()[1])
         for noise in (b"ic", bytes(2000), b"\x30\x80" * 700, usm.question(7)):
             answering._transport.sendto(noise, where)
@@ -218,8 +248,8 @@ async def test_what_comes_as_a_socket_is_closed_is_nobodys_and_the_clock_goes_on
     """Without a clock nothing that is lost would ever be noticed; pysnmp's ends at the first thing that is raised."""
     async with asked(WAYS["2c"]) as (peer, answering):
         await peer.get([ADMIN])
-        sockets = peer._engine.transport_dispatcher
-        [(transport, _)] = peer._engine.get_user_context("CommandGeneratorLcdConfigurator")["tran"].values()
+        sockets = peer._way.engine.transport_dispatcher
+        [(transport, _)] = peer._way.engine.get_user_context("CommandGeneratorLcdConfigurator")["tran"].values()
         sockets.register_timer_callback(lambda now: [][0])
         for later in (10, 20):
             sockets.handle_timer_tick(time.time() + later)
