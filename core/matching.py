@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+import orjson
 import re2
 
 from convergedon.core.errors import Invalid
@@ -66,6 +67,22 @@ def comparable(a: Any, b: Any) -> bool:
     if isinstance(a, int | float):
         return isinstance(b, int | float)
     return isinstance(a, str) and isinstance(b, str)
+
+
+def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """The members that two JSON objects do not have in common; one that is null counts as absent."""
+    return sorted(name for name in before.keys() | after.keys() if not written_alike(before.get(name), after.get(name)))
+
+
+def written_alike(a: Any, b: Any) -> bool:
+    """Whether two values are the same JSON, at any depth: in Python ``False == 0`` and ``1 == 1.0``."""
+    if a is b or a != b:
+        return a is b
+    return isinstance(a, str) or _text(a) == _text(b)
+
+
+def _text(value: Any) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
 def same(a: Any, b: Any) -> bool:

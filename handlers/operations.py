@@ -27,6 +27,7 @@ from convergedon.core.errors import (
     Stale,
     Unprocessable,
 )
+from convergedon.core.matching import differing, written_alike
 from convergedon.core.memory import MemoryStore
 from convergedon.core.persons import Persons
 from convergedon.core.policy import Decision, Policy, Subject
@@ -238,7 +239,7 @@ class Operations:
             kept, beyond = call.translation.inward(said, (record.body, record.facts.get(BEYOND, {})))
             decision = may
             if members:  # the policy sees what changes in whatever way it was written
-                fresh = {name: value for name, value in kept.items() if record.body.get(name) != value}
+                fresh = {name: kept[name] for name in differing(record.body, kept) if name in kept}
                 decision = await self._allowed(call, "patch", body=fresh, before=record.body)
             call.resource.admit(record, kept)
             try:
@@ -254,7 +255,8 @@ class Operations:
 
     def _check_patch(self, call: Call, before: Mapping[str, Any], after: Mapping[str, Any]) -> Sequence[str]:
         """The members that a patch changes. Raises Invalid for those that may not be, and for unfit values."""
-        members = sorted(n for n in before.keys() | after.keys() if before.get(n, ...) != after.get(n, ...))
+        names = sorted(before.keys() | after.keys())
+        members = [name for name in names if not written_alike(before.get(name, ...), after.get(name, ...))]
         frozen = [name for name in members if name not in call.shape.patchable and not name.startswith("@")]
         if frozen:
             raise Invalid(f"cannot be changed: {', '.join(frozen)}")

@@ -25,6 +25,7 @@ from typing import Any
 
 from convergedon.core.errors import Conflict
 from convergedon.core.lifecycle import LIFECYCLES
+from convergedon.core.matching import differing
 from convergedon.handlers.resource import Api, Body, Resource, now
 from convergedon.handlers.versions import Hidden, Valued, Worded
 
@@ -106,7 +107,7 @@ def _guard(before: Body, after: Body | None) -> None:
         if state in UNDER_WORK:
             raise Conflict(f"an order that is {state} cannot be deleted: the network is at work on it")
         return
-    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    changed = set(differing(before, after))
     if "state" in changed:
         _guard_move(state, after.get("state"))
     if frozen := sorted(name for name in changed - {"state"} if not _open(name, state, after)):

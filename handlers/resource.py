@@ -16,6 +16,7 @@ from convergedon.core import trace
 from convergedon.core.bus import partition, token
 from convergedon.core.errors import Conflict, Stale
 from convergedon.core.lifecycle import Lifecycle
+from convergedon.core.matching import differing
 from convergedon.core.store import Draft, Index, Kind, Outgoing, Record, Store
 from convergedon.handlers import documents
 from convergedon.handlers.versions import BEYOND, SAME, Translation
@@ -86,10 +87,10 @@ class Resource:
         ours = self.ours(record.facts)
         if ours and after is None:
             raise Conflict(f"{self.name} {record.id} cannot be deleted: an order made it and it is in use")
-        if kept := sorted(set(ours) & set(_differing(record.body, after or record.body))):
+        if kept := sorted(set(ours) & set(differing(record.body, after or record.body))):
             raise Conflict(f"{', '.join(kept)} of {self.name} {record.id} follows from orders: order the change")
         reported = set(self.reported(record, after)) if after is not None else set()
-        if said := sorted(reported & set(_differing(record.body, after or record.body))):
+        if said := sorted(reported & set(differing(record.body, after or record.body))):
             raise Conflict(
                 f"{', '.join(said)} of {self.name} {record.id} is what the network said: it alone changes it"
             )
@@ -249,7 +250,7 @@ class Resources:
     ) -> Draft | None:
         """What ``change`` stores; nothing where nothing changed. Raises Conflict for a move that there is not."""
         fresh = dict(body or {}) if whole else {**record.body, **(body or {})}
-        members = _differing(record.body, fresh)
+        members = differing(record.body, fresh)
         if members:
             resource.rule(record.body, fresh)
             fresh.update(resource.changed(fresh))
@@ -257,7 +258,7 @@ class Resources:
         if members:
             known.update({"at": None} | self._instants(resource, fresh))
         known = {name: value for name, value in known.items() if value is not None}
-        news = _differing(record.facts.get(BEYOND, {}), known.get(BEYOND, {}))
+        news = differing(record.facts.get(BEYOND, {}), known.get(BEYOND, {}))
         if not members and known == record.facts and not also:
             return None
         changed = Record(record.kind, record.id, record.tenant, fresh, known, record.revision, record.unsent)
@@ -356,10 +357,3 @@ class Resources:
         # what is said of one thing stays in order, also where each saying is a record of its own
         subject = f"event.{partition(record.facts.get('line', record.id))}.{token(record.tenant)}.{type_}"
         return Outgoing(id, subject, about, trace.headers())
-
-
-def _differing(before: Body, after: Body) -> list[str]:
-    """The members that are not the same."""
-    if before == after:
-        return []
-    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from convergedon.core.errors import Invalid, Unsupported
+from convergedon.core.matching import written_alike
 from convergedon.handlers import documents
 from convergedon.openapi import document
 
@@ -548,7 +549,7 @@ def _fitting(kept: dict[str, Any], home: str, schema: str, exact: Collection[str
 
 def _unchanged(fresh: Any, shown: Any, kept: Any) -> Any:
     """What was kept before, where what is fresh is what it showed; also for what it has and did not show."""
-    if fresh == shown and type(fresh) is type(shown):
+    if written_alike(fresh, shown):
         return kept
     if isinstance(fresh, dict) and isinstance(shown, dict) and isinstance(kept, dict):
         unseen = {name: value for name, value in kept.items() if name not in shown and name not in fresh}
@@ -575,7 +576,7 @@ def _difference(said: Body, shown: Body) -> dict[str, Any]:
 
 
 def _entry(said: Any, shown: Any) -> dict[str, Any]:
-    if said == shown:
+    if written_alike(said, shown):
         return {}
     if isinstance(said, dict) and isinstance(shown, dict) and not shown.keys() - said.keys():
         return {"in": _difference(said, shown)}
@@ -605,7 +606,7 @@ def _put(shown: dict[str, Any], difference: Body) -> dict[str, Any]:
             shown[name] = _put(shown[name], entry["in"])
         elif "each" in entry and isinstance(shown.get(name, []), list):
             shown[name] = _put_each(shown.get(name, []), entry["each"])
-        elif "is" in entry and shown.get(name, entry) == entry.get("for", entry):
+        elif "is" in entry and written_alike(shown.get(name, ...), entry.get("for", ...)):
             shown[name] = entry["is"]
     return shown
 

@@ -231,3 +231,37 @@ async def test_no_way_of_writing_leads_past_a_policy(gateway: Gateway, type_: st
     assert answer.status_code == 403, answer.text
     assert f"bandwidth {ABOVE} Mbit/s is above" in answer.json()["message"]
     assert (await gateway.ask("GET", path)).json() == before
+
+
+SPECIFICATIONS = "/tmf-api/usageManagement/v4/usageSpecification"
+
+
+@each_way()
+async def test_false_is_not_nought(gateway: Gateway, type_: str) -> None:
+    """What Python calls equal is a change in JSON: one that does not fit is refused, one that does is kept."""
+    for value, other, status in ((0, False, 400), (1, True, 400), (0, 1, 200)):
+        body = {"name": "calls", "specCharacteristic": [{"name": "minutes", "maxCardinality": value}]}
+        before = (await gateway.ask("POST", SPECIFICATIONS, json=body)).json()
+        path, change = f"{SPECIFICATIONS}/{before['id']}", [{"name": "minutes", "maxCardinality": other}]
+        answer = await patched(gateway, path, type_, written(type_, before, {"specCharacteristic": change}))
+
+        assert answer.status_code == status, answer.text
+        read = (await gateway.ask("GET", path)).json()["specCharacteristic"][0]["maxCardinality"]
+        assert read is (other if status == 200 else value)
+
+
+@each_way()
+async def test_what_only_python_calls_equal_is_a_change(gateway: Gateway, type_: str) -> None:
+    """A characteristic holds any JSON: true instead of 1 is kept."""
+    ordered_so = [{**ordered(10), "product": {"productCharacteristic": [{"name": "static", "value": 1}]}}]
+    record = await gateway.built.resources.create(PRODUCT_ORDER, gateway.tenant, {"productOrderItem": ordered_so})
+    record = await gateway.built.resources.change(PRODUCT_ORDER, record, {"state": "pending"})
+    path = f"{ORDERS}/{record.id}"
+    before = (await gateway.ask("GET", path)).json()
+    wanted = json.loads(json.dumps(before["productOrderItem"]))
+    wanted[0]["product"]["productCharacteristic"][0]["value"] = True
+    answer = await patched(gateway, path, type_, written(type_, before, {"productOrderItem": wanted}))
+
+    assert answer.status_code == 200, answer.text
+    for told in (answer.json(), (await gateway.ask("GET", path)).json()):
+        assert told["productOrderItem"][0]["product"]["productCharacteristic"][0]["value"] is True

@@ -160,6 +160,8 @@ async def test_nothing_acknowledged_is_lost_whoever_is_killed(tmp_path: Path) ->
         counted, stored = await reported(given, system)
         told = await notifications(operator)
         await listener.until(lambda received: told <= {id_of(one) for one in received}, 60)
+        finished = {one["id"] for one in orders if one["state"] == "completed"}
+        await listener.until(lambda received: finished <= completed_told(received), 60)
         on_devices = await asyncio.to_thread(configured, tmp_path)
         await operator.client.aclose()
 
@@ -176,13 +178,18 @@ async def test_nothing_acknowledged_is_lost_whoever_is_killed(tmp_path: Path) ->
     assert counted == stored
     assert sum(stored.values()) >= informed
     once(listener.received)
-    ended = [one["event"] for one in listener.received if one["event"]["eventType"] == "ProductOrderStateChangeEvent"]
-    last = {one["event"]["productOrder"]["id"]: one["event"]["productOrder"]["state"] for one in ended}
-    assert {id for id, state in last.items() if state == "completed"} == completed.keys()
+    assert completed_told(listener.received) == completed.keys()
 
 
 def id_of(one: dict[str, Any]) -> str:
     return str(next(iter(one["event"]["event"].values()))["id"])
+
+
+def completed_told(received: list[dict[str, Any]]) -> set[str]:
+    """The orders of which the last that was told is that they are completed."""
+    ended = [one["event"] for one in received if one["event"]["eventType"] == "ProductOrderStateChangeEvent"]
+    last = {one["event"]["productOrder"]["id"]: one["event"]["productOrder"]["state"] for one in ended}
+    return {id for id, state in last.items() if state == "completed"}
 
 
 def once(received: list[dict[str, Any]]) -> None:
