@@ -186,9 +186,15 @@ def id_of(one: dict[str, Any]) -> str:
 
 
 def completed_told(received: list[dict[str, Any]]) -> set[str]:
-    """The orders of which the last that was told is that they are completed."""
-    ended = [one["event"] for one in received if one["event"]["eventType"] == "ProductOrderStateChangeEvent"]
-    last = {one["event"]["productOrder"]["id"]: one["event"]["productOrder"]["state"] for one in ended}
+    """The orders of which the last news is that they are completed; what comes again by its eventId is no news."""
+    news: dict[str, dict[str, Any]] = {}
+    for one in received:
+        news.setdefault(one["event"]["eventId"], one["event"])
+    last = {
+        event["event"]["productOrder"]["id"]: event["event"]["productOrder"]["state"]
+        for event in news.values()
+        if event["eventType"] == "ProductOrderStateChangeEvent"
+    }
     return {id for id, state in last.items() if state == "completed"}
 
 
