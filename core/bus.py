@@ -55,6 +55,8 @@ LARGEST_PACK = 512 * 1024
 DAY = 86_400
 PATIENCE = 5
 """Seconds that the servers have to let us in, or to answer; one of them has less, so that another is tried."""
+LOOKED_PAST = 200
+"""Ids of parked messages that are gone, on the way to those that were parked last."""
 NOT_THERE = 10043
 """How the server says that it has no message of that sequence."""
 NO_ROOM = 10047
@@ -174,6 +176,14 @@ class Parked:
     parked: float
     body: Any
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ParkedLast:
+    """The messages that were parked last, newest first; ``earlier`` counts the others that are parked."""
+
+    messages: Sequence[Parked]
+    earlier: int
 
 
 class Disposal(NamedTuple):
@@ -332,6 +342,10 @@ class Bus(Protocol):
 
     async def parked(self, most: int = 0, beyond: int = 0) -> list[Parked]:
         """What is parked, oldest first: so many at most, where that is given, of those after this id."""
+        ...
+
+    async def parked_last(self, most: int) -> ParkedLast:
+        """What was parked last, so many at most; ids that are gone again are looked past, but not without end."""
         ...
 
     async def retry(self, id: int) -> None:
@@ -643,6 +657,20 @@ class NatsBus:
                 with contextlib.suppress(NotFoundError):
                     found.append(await self._read_parked(sequence))
             return found
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
+
+    async def parked_last(self, most: int) -> ParkedLast:
+        try:
+            state = (await self._stream.stream_info("PARKED")).state
+            found: list[Parked] = []
+            first = max(state.first_seq, state.last_seq + 1 - most - LOOKED_PAST)
+            for sequence in range(state.last_seq, first - 1, -1):
+                if len(found) == min(most, state.messages):
+                    break
+                with contextlib.suppress(NotFoundError):
+                    found.append(await self._read_parked(sequence))
+            return ParkedLast(found, max(0, state.messages - len(found)))
         except (NatsError, OSError, TimeoutError) as error:
             raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
 

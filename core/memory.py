@@ -15,7 +15,7 @@ import orjson
 from nats.js.api import RetentionPolicy
 
 from convergedon.core import trace
-from convergedon.core.bus import STREAMS, Consumer, Message, Parked, Position, delay, dispose, stream_of
+from convergedon.core.bus import STREAMS, Consumer, Message, Parked, ParkedLast, Position, delay, dispose, stream_of
 from convergedon.core.errors import Conflict, Invalid, NotFound, Stale, Unavailable
 from convergedon.core.matching import Where, matches, rank, values_at
 from convergedon.core.store import GONE, WALKED, Draft, Kind, Outgoing, Published, Record, Unsent, Written
@@ -390,6 +390,10 @@ class MemoryBus:
     async def parked(self, most: int = 0, beyond: int = 0) -> list[Parked]:
         found = [message for id, message in self._parked.items() if id > beyond]
         return found[:most] if most else found
+
+    async def parked_last(self, most: int) -> ParkedLast:
+        found = list(reversed(self._parked.values()))
+        return ParkedLast(found[:most], len(found[most:]))
 
     async def drop(self, id: int) -> Parked:
         if id not in self._parked:

@@ -32,6 +32,8 @@ from convergedon.handlers.surveys import SURVEY_ANSWER
 from convergedon.handlers.usage import USAGE
 
 LATEST = 50
+LOOKED_AT = 250
+"""Parked messages, of all tenants, among which the operator's are looked for."""
 MOST = 10_000
 """Audit records that the figures are computed from at most."""
 SPANS = (3600.0, None)
@@ -58,6 +60,8 @@ class Part:
 
     rows: Sequence[Any] = ()
     hidden: str = ""
+    earlier: int = 0
+    """Others, of any tenant, that were not looked at."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,8 @@ class Desk:
         if read is None:
             raise NotFound(f"the console has no part {name}")
         try:
-            return Part(await read())
+            found = await read()
+            return found if isinstance(found, Part) else Part(found)
         except Forbidden as error:
             return Part(hidden=str(error))
 
@@ -128,9 +133,16 @@ class Desk:
     async def _bills(self) -> Sequence[Record]:
         return await self.latest(CUSTOMER_BILL.name, "billDate")
 
-    async def _parked(self) -> Sequence[Parked]:
-        parked = [message for message in await self.bus.parked() if tenant_of(message.body) == self.operator.tenant]
-        return sorted(parked, key=lambda message: message.parked, reverse=True)[:LATEST]
+    async def _parked(self) -> Part:
+        """The operator's among those that were parked last; further back where others' stand before them."""
+        mine: list[Parked] = []
+        for most in (LATEST, LOOKED_AT):
+            page = await self.bus.parked_last(most)
+            mine = [message for message in page.messages if tenant_of(message.body) == self.operator.tenant]
+            if len(mine) >= LATEST or not page.earlier:
+                break
+        hidden = max(0, len(mine) - LATEST)
+        return Part(mine[:LATEST], earlier=page.earlier + hidden)
 
     async def _figures(self) -> Sequence[Figure]:
         entries = await self._counted(*figures.FIGURES)

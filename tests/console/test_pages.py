@@ -11,7 +11,7 @@ import pytest
 from twins import Place, form_of, log_in
 
 from convergedon.core import bundles
-from convergedon.core.bus import Parked
+from convergedon.core.bus import Parked, ParkedLast
 from convergedon.core.engines import Embedded
 from convergedon.core.errors import Unavailable
 from convergedon.core.policy import Policy
@@ -286,16 +286,21 @@ async def test_parked_messages_are_shown_to_their_tenant_with_the_reason(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bodies = [{"tenant": "acme"}, {"observation": {"tenant": "acme"}}, {"about": {"tenant": "globex"}}, "no JSON"]
+    rows = [Parked(n, "EVENTS", "flow", "event.1", f"reason <{n}>", 1.0, body) for n, body in enumerate(bodies)]
+    asked = []
 
-    async def parked() -> list[Parked]:
-        return [Parked(n, "EVENTS", "flow", "event.1", f"reason <{n}>", 1.0, body) for n, body in enumerate(bodies)]
+    async def parked_last(most: int) -> ParkedLast:
+        asked.append(most)
+        return ParkedLast(rows[:most], 1_200)
 
-    monkeypatch.setattr(place.bus, "parked", parked)
+    monkeypatch.setattr(place.bus, "parked_last", parked_last)
     async with place.client() as client:
         await log_in(client, place.token())
         page = (await client.get("/console/fragment/parked")).text
 
     assert [f"reason &lt;{n}&gt;" in page for n in range(4)] == [True, True, False, False]
+    assert "1200 more, of any tenant, were parked before them" in page
+    assert max(asked) < 1_000
 
 
 async def test_a_bill_leads_back_to_its_usage(place: Place) -> None:

@@ -425,6 +425,9 @@ async def test_what_finds_no_room_to_be_parked_comes_back_until_there_is_and_not
     assert dropped.body["n"] == 0
     assert [one.body["n"] for one in await narrow.parked()] == [1, 2, 3, 4]
     assert [one.body["n"] for one in await narrow.parked(2, second.id)] == [2, 3]
+    last, everything = await narrow.parked_last(3), await narrow.parked_last(9)
+    assert ([one.body["n"] for one in last.messages], last.earlier) == ([4, 3, 2], 1)
+    assert ([one.body["n"] for one in everything.messages], everything.earlier) == ([4, 3, 2, 1], 0)
     assert told == [0, 1, 2, 3, 4]
     with pytest.raises(NotFound, match=f"there is no parked message {first.id}"):
         await narrow.drop(first.id)
