@@ -166,10 +166,16 @@ class SnmpAdapter(ReadAndSet):
         return Objects(**vars(change), former=tuple(former))
 
     async def compare(self, intent: Intent) -> tuple[State, Sequence[Difference]]:
-        checked = self._checked(intent)
-        state = await self.observe(checked)
-        wanted = None if checked.values is None else with_values(state, checked.values)
-        return state, differences(wanted, state) or await self._lagging(checked, state)
+        """Also of a device that is not to be set, and with what can only be read."""
+        place, peer = self._place(intent), self._peer(intent.device)
+        reads = place.service.wanted_reads(intent.values or {})
+        named = {name: value for name, value in (intent.values or {}).items() if name not in reads}
+        wanted = None if intent.values is None else place.service.checked(named)
+        state, seen = await place.observe(peer), await place.looked(peer)
+        wrong = differences(None if wanted is None else with_values(state, wanted), state)
+        wrong += [Difference(name, value, seen.get(name)) for name, value in reads.items() if seen.get(name) != value]
+        whole = None if state is None else {**state, **seen}
+        return whole, wrong or await self._lagging(replace(intent, values=wanted), state)
 
     async def verify(self, change: Setting) -> Sequence[Difference]:
         """What it has, and whether it does so, as long as the mapping gives it to follow."""
@@ -190,6 +196,7 @@ class SnmpAdapter(ReadAndSet):
         return []
 
     async def observe(self, intent: Intent) -> State:
+        self._require_set(intent.device)
         return await self._place(intent).observe(self._peer(intent.device))
 
     async def set(self, intent: Intent, state: State) -> None:
@@ -221,19 +228,25 @@ class SnmpAdapter(ReadAndSet):
 
     def _checked(self, intent: Intent) -> Intent:
         """The intent with values that its service takes. Raises Refused."""
+        self._require_set(intent.device)
         if intent.values is None:
             return intent
         return replace(intent, values=self._place(intent).service.checked(intent.values))
 
     def _place(self, intent: Intent) -> Place:
-        """Raises Refused for what can never be set."""
+        """Raises Refused for what can never be asked."""
         service = self._mapping.services.get(intent.service)
         if service is None:
             known = ", ".join(sorted(self._mapping.services)) or "none"
             raise Refused(f"the mapping has no service {intent.service}; it has {known}")
-        if not self._is_set(intent.device):
-            raise Unsupported(f"{intent.device} is not to be set over SNMP: the devices file has no snmp.set for it")
+        given = self._named[intent.device].settings.get("snmp", {}) if intent.device in self._named else {}
+        if not given.keys() & {"community", "writeCommunity", "user"}:
+            raise Unsupported(f"{intent.device} cannot be asked over SNMP: the devices file has no user or community")
         return Place(intent.device, service, intent.instance, self._named_interfaces[intent.device])
+
+    def _require_set(self, device: str) -> None:
+        if not self._is_set(device):
+            raise Unsupported(f"{device} is not to be set over SNMP: the devices file has no snmp.set for it")
 
     def _is_set(self, device: str) -> bool:
         return device in self._named and bool(self._named[device].settings.get("snmp", {}).get("set"))

@@ -46,12 +46,62 @@ class Follows(strict.Strict):
         return next((word for word, number in self.words.items() if number == value), str(value))
 
 
-class Leaf(strict.Strict):
-    """One object, and the characteristic's values that it takes; ``absent`` is what it has where the service is not."""
+class Looked(strict.Strict):
+    """One object, and the characteristic's values that it has; it can only be looked at."""
 
     object: Oid
     type: Literal["integer", "gauge", "text", "address"]
     words: dict[Text, int] | None = None
+
+    @model_validator(mode="after")
+    def _has_words_of_its_own(self) -> Self:
+        if self.words is not None and (self.type != "integer" or len(set(self.words.values())) < len(self.words)):
+            raise ValueError("words stand for integers, each for one of its own")
+        return self
+
+    @property
+    def tag(self) -> int:
+        return TAGS[self.type]
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        return LEAST[self.type], MOST[self.type]
+
+    def written(self, value: Any) -> ber.Value:
+        """A characteristic's value as the device has it. Raises Refused, with what it must be."""
+        if self.words is not None:
+            if not isinstance(value, str) or value not in self.words:
+                raise Refused(f"must be one of {', '.join(self.words)}")
+            return self.words[value]
+        if self.type in LEAST:
+            least, most = self.bounds
+            if type(value) is not int or not least <= value <= most:
+                raise Refused(f"must be a whole number from {least} to {most}")
+            return int(value)
+        if not isinstance(value, str):
+            raise Refused("must be text")
+        if self.type == "address":
+            try:
+                return str(IPv4Address(value))
+            except AddressValueError:
+                raise Refused("must be an IPv4 address") from None
+        try:
+            return str(value).encode()
+        except UnicodeEncodeError:
+            raise Refused("must be text that can be written as UTF-8") from None
+
+    def read(self, value: ber.Value) -> Plain:
+        """What the device has, as the characteristic says it."""
+        if isinstance(value, bytes):
+            return _words(value) or f"0x{value.hex()}" if value else ""
+        if self.words is not None:
+            return next((word for word, number in self.words.items() if number == value), str(value))
+        return "" if value is None else value
+
+
+class Leaf(Looked):
+    """One that can be set, too; ``absent`` is what it has where the service is not."""
+
     least: int | None = None
     most: int | None = None
     longest: int | None = Field(None, ge=0)
@@ -60,10 +110,7 @@ class Leaf(strict.Strict):
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
-        numeric = self.type in LEAST
-        if self.words is not None and (self.type != "integer" or len(set(self.words.values())) < len(self.words)):
-            raise ValueError("words stand for integers, each for one of its own")
-        if not numeric and (self.least is not None or self.most is not None):
+        if self.type not in LEAST and (self.least is not None or self.most is not None):
             raise ValueError("least and most are of integer and gauge")
         if self.type != "text" and self.longest is not None:
             raise ValueError("longest is of text")
@@ -77,43 +124,15 @@ class Leaf(strict.Strict):
         return self
 
     @property
-    def tag(self) -> int:
-        return TAGS[self.type]
+    def bounds(self) -> tuple[int, int]:
+        least, most = super().bounds
+        return least if self.least is None else self.least, most if self.most is None else self.most
 
     def written(self, value: Any) -> ber.Value:
-        """A characteristic's value as the device has it. Raises Refused, with what it must be."""
-        if self.words is not None:
-            if not isinstance(value, str) or value not in self.words:
-                raise Refused(f"must be one of {', '.join(self.words)}")
-            return self.words[value]
-        if self.type in LEAST:
-            least = LEAST[self.type] if self.least is None else self.least
-            most = MOST[self.type] if self.most is None else self.most
-            if type(value) is not int or not least <= value <= most:
-                raise Refused(f"must be a whole number from {least} to {most}")
-            return int(value)
-        if not isinstance(value, str):
-            raise Refused("must be text")
-        if self.type == "address":
-            try:
-                return str(IPv4Address(value))
-            except AddressValueError:
-                raise Refused("must be an IPv4 address") from None
-        try:
-            text = str(value).encode()
-        except UnicodeEncodeError:
-            raise Refused("must be text that can be written as UTF-8") from None
-        if self.longest is not None and len(text) > self.longest:
+        found = super().written(value)
+        if self.longest is not None and isinstance(found, bytes) and len(found) > self.longest:
             raise Refused(f"may have {self.longest} bytes")
-        return text
-
-    def read(self, value: ber.Value) -> Plain:
-        """What the device has, as the characteristic says it."""
-        if isinstance(value, bytes):
-            return _words(value) or f"0x{value.hex()}" if value else ""
-        if self.words is not None:
-            return next((word for word, number in self.words.items() if number == value), str(value))
-        return "" if value is None else value
+        return found
 
 
 class Labelled(strict.Strict):
@@ -134,13 +153,17 @@ class Service(strict.Strict):
 
     instance: Instance
     leaves: dict[Text, Leaf] = Field(min_length=1)
+    reads: dict[Text, Looked] = Field(default_factory=dict)
+    """What a reading says and may want besides, and no intent can set."""
     settle: float = Field(5.0, ge=0, le=300, strict=False)
     """Seconds that the device may take until it does what it was told."""
 
     @model_validator(mode="after")
     def _can_be_taken_away(self) -> Self:
+        if twice := sorted(self.reads.keys() & self.leaves.keys()):
+            raise ValueError(f"reads.{twice[0]}: it stands in leaves already")
         if isinstance(self.instance, Labelled):
-            if self.instance.at in self.leaves:
+            if self.instance.at in (self.leaves.keys() | self.reads.keys()):
                 raise ValueError(f"{self.instance.at} names the interface and is no leaf")
             if lacking := [name for name, leaf in self.leaves.items() if leaf.absent is None]:
                 raise ValueError(f"leaves.{lacking[0]}: absent is needed: what it has when the service is gone")
@@ -160,15 +183,28 @@ class Service(strict.Strict):
             )
             for name, leaf in self.leaves.items()
         }
+        reads = {
+            name: one.model_copy(update={"object": number(one.object, "reads", name, "object")})
+            for name, one in self.reads.items()
+        }
         instance = self.instance
         if isinstance(instance, Labelled):
             instance = instance.model_copy(update={"label": number(instance.label, "instance", "label")})
-        return self.model_copy(update={"leaves": leaves, "instance": instance})
+        return self.model_copy(update={"leaves": leaves, "reads": reads, "instance": instance})
+
+    def wanted_reads(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Of the values those that can only be read. Raises Refused for what none of them can be."""
+        found = {name: value for name, value in values.items() if name in self.reads}
+        for name, value in found.items():
+            _within(name, self.reads[name].written, value)
+        return found
 
     def checked(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The values; None is what a leaf has where there is nothing. Raises Refused for what can never be set."""
         known = {*self.leaves, *([self.instance.at] if isinstance(self.instance, Labelled) else [])}
         if unknown := sorted(values.keys() - known, key=str):
+            if unknown[0] in self.reads:
+                raise Refused(f"{unknown[0]} can only be read")
             raise Refused(f"{unknown[0]} is not known; there are {', '.join(sorted(known))}")
         filled = {}
         for name, value in values.items():
@@ -229,6 +265,20 @@ class Place:
         if row is None:
             return None
         return {self.service.instance.at: interfaces.get(row, row), **await self._read(peer, row)}
+
+    async def looked(self, peer: Asked) -> dict[str, Plain]:
+        """What can only be read of it, as far as the device has it."""
+        label = self.service.instance if isinstance(self.service.instance, Labelled) else None
+        reads = self.service.reads
+        row = (self._labelled(await self._labels(peer, label)) if label else await self._index(peer)) if reads else None
+        if row is None:
+            return {}
+        told = await peer.get([f"{one.object}.{row}" for one in reads.values()])
+        return {
+            name: one.read(value)
+            for (name, one), (_, tag, value) in zip(reads.items(), told, strict=True)
+            if tag in TAGS.values()
+        }
 
     async def wanted(self, peer: Asked, state: State) -> list[ber.Varbind]:
         """What must be written for the device to hold exactly this state. Raises Refused where that cannot be."""

@@ -7,7 +7,7 @@ time first, and one question serves all figures; a MongoDB answers each of these
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import time
 from typing import Any
@@ -92,18 +92,18 @@ class Desk:
 
     async def part(self, name: str) -> Part:
         """Raises NotFound for a part that the page has not, Unavailable when the store does not answer."""
-        read = {
+        known: Mapping[str, Callable[[], Awaitable[Part | Sequence[Any]]]] = {
             "figures": self._figures,
             "orders": self._orders,
             "alarms": self._alarms,
             "usage": self._usage,
             "bills": self._bills,
             "parked": self._parked,
-        }.get(name)
-        if read is None:
+        }
+        if name not in known:
             raise NotFound(f"the console has no part {name}")
         try:
-            found = await read()
+            found = await known[name]()
             return found if isinstance(found, Part) else Part(found)
         except Forbidden as error:
             return Part(hidden=str(error))

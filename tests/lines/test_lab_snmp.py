@@ -21,7 +21,8 @@ from convergedon.adapters.snmp.asking import Engines, Peer
 from convergedon.adapters.snmp.counters import between
 from convergedon.adapters.snmp.polling import Agent
 from convergedon.adapters.testing.golden import Heard
-from convergedon.adapters.transaction import perform
+from convergedon.adapters.transaction import perform, read
+from convergedon.core import settings
 from convergedon.core.errors import Misconfigured, Unreachable
 
 OTHER = "ge-0/0/2"
@@ -148,6 +149,29 @@ async def test_a_line_that_is_cut_is_not_mended_by_switching_on(scene: Scene) ->
     assert found == [2, 2]
     assert mended.status == "applied"
     assert await scene.get(ADMIN, OPER) == [1, 1]
+
+
+async def test_whether_a_repair_helped_is_read_and_never_ordered(scene: Scene, tmp_path: Path) -> None:
+    """``ifOperStatus`` is in each reading and may be wanted there, also of a device that is asked and never set."""
+    watched = replace(scene.device, settings={"snmp": {**scene.device.settings["snmp"], "set": False}})
+    watching = create(settings.load(trap_port=0, data=tmp_path / "watching"), {"pe1": watched})
+    await watching.start(scene.heard)
+    works = intent("pe1", "port", PORT, {"state": "up", "operStatus": "up"})
+    seen = {"before": await read(watching, works)}
+    await scene.lab.fault("pe1", "ifdown", PORT)
+    seen["cut"] = await read(watching, replace(works, values={"operStatus": "up"}))
+    seen["looked at"] = await read(scene.snmp, replace(works, values={}))
+    seen["nonsense"] = await read(scene.snmp, replace(works, values={"operStatus": "well"}))
+    ordered, set_ = await perform(scene.snmp, works), await perform(watching, replace(works, values={"state": "up"}))
+    await watching.stop()
+
+    assert (seen["before"].status, seen["before"].differences) == ("read", ())
+    assert seen["cut"].words == "leaf operStatus: wanted up, found down"
+    assert seen["looked at"].state == {"state": "up", "description": "", "operStatus": "down"}
+    assert seen["nonsense"].status == "refused"
+    assert "must be one of up, down" in seen["nonsense"].words
+    assert (ordered.status, ordered.words) == ("refused", "operStatus can only be read")
+    assert (set_.status, set_.reason) == ("refused", "capability")
 
 
 async def test_a_flap_is_a_trap_for_each_turn_down_and_up(tmp_path: Path) -> None:
