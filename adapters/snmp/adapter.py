@@ -24,6 +24,7 @@ from convergedon.adapters.snmp import ber, mapping, usm
 from convergedon.adapters.snmp.asking import Engines, Peer
 from convergedon.adapters.snmp.interfaces import Interfaces
 from convergedon.adapters.snmp.polling import Polling
+from convergedon.adapters.snmp.remembering import Remembering
 from convergedon.adapters.snmp.services import Place
 from convergedon.adapters.snmp.storm import Source, Storms
 from convergedon.core import strict
@@ -33,7 +34,7 @@ from convergedon.core.settings import Settings
 NO_INTERFACES: Mapping[int, str] = {}
 BEGINNINGS = frozenset({f"{ber.STANDARD_TRAPS}.1", f"{ber.STANDARD_TRAPS}.2"})
 """coldStart and warmStart."""
-ENGINE_FILE, MIBS_FILE = "snmp-engine.json", "snmp-mibs.json"
+ENGINE_FILE, MIBS_FILE, INTERFACES_FILE = "snmp-engine.json", "snmp-mibs.json", "snmp-interfaces.json"
 # Senders whose refusals are told apart in the log, and seconds between two lines about one of them
 REFUSED_TOLD_APART, REFUSED_EVERY = 1000, 60.0
 # Seconds between two looks at whether a device does what it was told, at first and later
@@ -78,6 +79,7 @@ class SnmpAdapter(ReadAndSet):
         # Reversed: where two devices share an address the first of the file is meant
         self._devices = {device.address: device for device in reversed(list(devices.values()))}
         self._interfaces = Interfaces()
+        self._remembering = Remembering(settings.data / INTERFACES_FILE, self._interfaces)
         self._named_interfaces = {
             device.name: mapping.interfaces(device.settings.get("snmp", {}), device.name) for device in devices.values()
         }
@@ -105,7 +107,9 @@ class SnmpAdapter(ReadAndSet):
 
     async def start(self, report: Report) -> Sequence[str]:
         self._admit(self._users)
+        self._remembering.read()
         where = await self._intake.start(report)
+        self._remembering.start()
         self._engines, self._started = Engines(), True
         self._polling.start()
         return [where]
@@ -120,6 +124,7 @@ class SnmpAdapter(ReadAndSet):
         finally:
             self._intake.tell(self._storms.rest(time.time()))
             await self._intake.stop()
+            await self._remembering.stop()
 
     def _say(self, observations: Iterable[Observation]) -> None:
         self._intake.tell(observations)

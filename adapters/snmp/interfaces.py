@@ -8,6 +8,7 @@ what was learned is forgotten, and a clear that does not carry the name is told 
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -85,6 +86,23 @@ class Interfaces:
     def __init__(self) -> None:
         self._devices: OrderedDict[str, Known] = OrderedDict()
         self._size = 0
+        self.changed: set[str] = set()
+        """Devices of which something is known that was not, or is no more; whoever keeps that takes them out."""
+
+    def known(self, device: str) -> Known | None:
+        return self._devices.get(device)
+
+    def restore(self, known: Mapping[str, Known], at: float) -> None:
+        """Go on with what was known at that time of devices of which nothing is known yet.
+
+        Who is up for less than since then, and what it was up before, has restarted in between.
+        """
+        passed = max(0, int(100 * (time.time() - at)))
+        for device, one in known.items():
+            if device not in self._devices:
+                one.uptime += passed if one.uptime else 0
+                self._devices[device] = one
+                self._bound(one.size)
 
     def names(self, device: str) -> Mapping[int, str]:
         known = self._devices.get(device)
@@ -98,6 +116,7 @@ class Interfaces:
             size = known.size
             known.restarted()
             known.uptime = uptime or 0
+            self.changed.add(device)
             self._bound(known.size - size)
         elif uptime is not None and uptime > known.uptime:
             known.uptime = uptime
@@ -106,6 +125,7 @@ class Interfaces:
         """As what the part of the device is told that a notification speaks of."""
         if meaning.index is None:
             return meaning.object
+        self.changed.add(device)
         known, condition = self._known(device, uptime), (meaning.template, meaning.index)
         size, told = known.size, known.told.get(condition)
         if told is not None and not told.may_be(meaning.names):
@@ -127,12 +147,15 @@ class Interfaces:
             known = self._known(device, None)
             size = known.size
             known.unnamed[meaning.template, meaning.index] = meaning, seen
+            self.changed.add(device)
             self._bound(known.size - size)
 
     def learn(self, device: str, names: Mapping[int, str]) -> Iterable[tuple[Meaning, Observation, str]]:
         """These are its interfaces now; clears that were told by another name, with the one that they should have."""
         known = self._known(device, None)
         size = known.size
+        if known.names != names or known.unnamed:
+            self.changed.add(device)
         known.names = dict(names)
         known.keep({at: one for at, one in known.told.items() if one.may_be({IF_NAME: names.get(at[1], "")})})
         settled = [
@@ -154,4 +177,6 @@ class Interfaces:
     def _bound(self, grown: int) -> None:
         self._size += grown
         while self._size > MOST:
-            self._size -= self._devices.popitem(last=False)[1].size
+            device, forgotten = self._devices.popitem(last=False)
+            self._size -= forgotten.size
+            self.changed.add(device)

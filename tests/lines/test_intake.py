@@ -75,13 +75,13 @@ async def test_what_the_kernel_had_no_room_for_is_counted(held):
     assert intake.health()["dropped"]["kernel"] == intake.health()["lostInKernel"] > 0
 
 
-async def test_a_storm_of_traps_raises_one_alarm_and_informs_pass():
+async def test_a_storm_of_traps_raises_one_alarm_and_informs_pass(tmp_path):
     stored = []
 
     async def report(observation):
         stored.append(observation)
 
-    adapter = create(settings.load(trap_port=0, trap_storm_high=20, trap_storm_low=2), {})
+    adapter = create(settings.load(data=tmp_path, trap_port=0, trap_storm_high=20, trap_storm_low=2), {})
     [where] = await adapter.start(report)
     send(where, [trap(number % 3) for number in range(200)])
     host, _, port = where.rpartition(":")

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 
@@ -54,8 +55,10 @@ def safe() -> Safe:
 
 
 @pytest.fixture
-async def adapter(safe: Safe) -> AsyncIterator[SnmpAdapter]:
-    adapter = create(settings.load(trap_port=0, trap_communities="public,other", trap_storm_high=0), DEVICES)
+async def adapter(safe: Safe, tmp_path: Path) -> AsyncIterator[SnmpAdapter]:
+    adapter = create(
+        settings.load(data=tmp_path, trap_port=0, trap_communities="public,other", trap_storm_high=0), DEVICES
+    )
     [adapter.where] = await adapter.start(safe.report)
     yield adapter
     await adapter.stop()
@@ -116,10 +119,10 @@ async def test_an_unknown_device_is_its_address_and_an_unknown_trap_is_kept_whol
     assert found.attributes["details"] == {"1.3.6.1.4.1.4711.1.0": "fan 3"}
 
 
-async def test_each_datagram_begins_a_trace_that_the_report_carries_on(safe):
+async def test_each_datagram_begins_a_trace_that_the_report_carries_on(safe, tmp_path):
     trace.configure("test")
     with trace.span("whoever starts the adapter"):
-        adapter = create(settings.load(trap_port=0), DEVICES)
+        adapter = create(settings.load(data=tmp_path, trap_port=0), DEVICES)
         [adapter.where] = await adapter.start(safe.report)
         starter = trace.trace_id()
     lab.trap_link("down", PE1.address, "eth3", 3, "public", port(adapter))
@@ -223,13 +226,13 @@ async def test_what_is_no_notification_is_counted_by_its_reason(adapter, safe):
     assert not safe.begun
 
 
-async def test_a_report_that_fails_otherwise_is_counted_and_holds_up_nothing(safe):
+async def test_a_report_that_fails_otherwise_is_counted_and_holds_up_nothing(safe, tmp_path):
     async def report(observation: Observation) -> None:
         if observation.object == "eth0":
             raise ValueError("a bug")
         await safe.report(observation)
 
-    adapter = create(settings.load(trap_port=0), DEVICES)
+    adapter = create(settings.load(data=tmp_path, trap_port=0), DEVICES)
     [adapter.where] = await adapter.start(report)
     send(adapter, *(lab.link("down", PE1.address, f"eth{n}", n, "public") for n in range(2)))
     await safe.until(lambda: bool(safe.stored))
@@ -275,19 +278,19 @@ USER = {"user": "north", "authKey": "north-auth-phrase"}
 
 
 @pytest.mark.parametrize("inform", [False, True])
-async def test_a_device_with_a_user_is_not_believed_by_community(safe, inform):
+async def test_a_device_with_a_user_is_not_believed_by_community(safe, inform, tmp_path):
     """Who knows the community may not speak for it: counted, told once with the reason, and not answered."""
     devices = {
         "pe1": Device("pe1", "globex", "127.0.10.1", {"snmp": USER}),
         "pe2": Device("pe2", "acme", "127.0.10.2", {"snmp": USER | {"acceptCommunity": True}}),
         "pe3": Device("pe3", "acme", "127.0.10.3"),
     }
-    adapter = create(settings.load(trap_port=0, trap_storm_high=0), devices)
+    adapter = create(settings.load(data=tmp_path, trap_port=0, trap_storm_high=0), devices)
     [adapter.where] = await adapter.start(safe.report)
     send(adapter, *(lab.link("down", one.address, "eth0", 1, "public", inform=inform) for one in devices.values()))
     await counted(adapter, "unsecured", 1)
     await safe.until(lambda: len(safe.stored) == 2)
-    adapter.become(create(settings.load(trap_port=0, trap_storm_high=0), {"pe1": PE1}))
+    adapter.become(create(settings.load(data=tmp_path, trap_port=0, trap_storm_high=0), {"pe1": PE1}))
     send(adapter, lab.link("down", PE1.address, "eth0", 1, "public"))
     await safe.until(lambda: len(safe.stored) == 3)
     health = await adapter.health()
@@ -304,3 +307,50 @@ async def test_a_device_that_is_not_to_be_set_is_left_alone(adapter):
     assert (outcome.status, outcome.reason) == ("refused", "capability")
     assert "pe1 is not to be set over SNMP" in outcome.words
     assert await adapter.capabilities("pe1") == {"notifications"}
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])
+async def test_an_interface_is_called_after_a_restart_as_before_it(safe, tmp_path, killed):
+    """Its next traps say its index alone: its fault is cleared, and the next one told as what its service stands on."""
+    given, up = settings.load(data=tmp_path, trap_port=0, trap_storm_high=0), iter(range(100, 900, 100))
+
+    def trap(which: str, name: bool = False) -> bytes:
+        told = (("1.3.6.1.2.1.31.1.1.1.1.3", ber.OCTETS, b"ge-0/0/3"),) if name else ()
+        head = ((ber.UPTIME, ber.TICKS, next(up)), (ber.TRAP_OID, ber.OID, lab.LINK_TRAPS[which]))
+        return ber.encode(b"public", [*head, ("1.3.6.1.2.1.2.2.1.1.3", ber.INTEGER, 3), *told], request=1)
+
+    first = create(given, {"pe9": Device("pe9", "acme", "127.0.0.1")})
+    [first.where] = await first.start(safe.report)
+    send(first, trap("down", name=True))
+    await safe.until(lambda: len(safe.stored) == 1)
+    if killed:  # what was learnt a moment ago is on the disk
+        async with asyncio.timeout(10):
+            while not (tmp_path / "snmp-interfaces.json").exists():
+                await asyncio.sleep(0.01)
+    else:
+        await first.stop()
+    second = create(given, {"pe9": Device("pe9", "acme", "127.0.0.1")})
+    [second.where] = await second.start(safe.report)
+    send(second, trap("up"), trap("down"))
+    await safe.until(lambda: len(safe.stored) == 3)
+    await second.stop()
+    await first.stop()
+
+    assert [(one.kind, one.key) for one in safe.stored] == [
+        ("fault", "link:ge-0/0/3"),
+        ("clear", "link:ge-0/0/3"),
+        ("fault", "link:ge-0/0/3"),
+    ]
+
+
+@pytest.mark.parametrize("kept", [b"", b"[]", b'{"at": 1, "devices": [{"device": 1}]}', b"\xff"])
+async def test_names_that_cannot_be_read_are_learnt_anew(safe, tmp_path, kept):
+    (tmp_path / "snmp-interfaces.json").write_bytes(kept)
+    adapter = create(settings.load(data=tmp_path, trap_port=0), DEVICES)
+    [adapter.where] = await adapter.start(safe.report)
+    lab.trap_link("down", PE1.address, "eth3", 3, "public", port(adapter))
+    await safe.until(lambda: len(safe.stored) == 1)
+    await adapter.stop()
+
+    assert safe.stored[0].object == "eth3"
+    assert b"eth3" in (tmp_path / "snmp-interfaces.json").read_bytes()

@@ -24,7 +24,7 @@ ADDRESS = ("1.3.6.1.6.3.18.1.3.0", "a", "127.0.10.1")
 
 
 @pytest.fixture
-async def heard():
+async def heard(tmp_path):
     """Observations as they are made safe, the address to send to, and how many reports fail before."""
     found: asyncio.Queue = asyncio.Queue()
     failures: list[Unavailable] = []
@@ -34,7 +34,7 @@ async def heard():
             raise failures.pop()
         await found.put(observation)
 
-    adapter = create(settings.load(trap_port=0), {"pe1": Device("pe1", "globex", "127.0.10.1")})
+    adapter = create(settings.load(data=tmp_path, trap_port=0), {"pe1": Device("pe1", "globex", "127.0.10.1")})
     [where] = await adapter.start(report)
     yield found, where, failures
     await adapter.stop()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import settings as effort
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from convergedon.adapters.contract import Device, Observation
 from convergedon.adapters.intake import Datagram
-from convergedon.adapters.snmp import ber, create, interfaces, mapping
+from convergedon.adapters.snmp import ber, create, interfaces, mapping, remembering
 from convergedon.core import settings
 
 IF, IF_X = "1.3.6.1.2.1.2.2.1", "1.3.6.1.2.1.31.1.1.1"
@@ -133,3 +135,32 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         known.learn(f"pe{number // 9}", {number: "x"})
 
     assert known._size == sum(one.size for one in known._devices.values()) <= 50
+
+
+def test_whoever_restarted_while_nobody_listened_has_other_indexes() -> None:
+    """It is up for less than it was before and the time since then; one that is up for as long is the same."""
+    for uptime, same in ((1_000_000 + 6_000 * 100, True), (900_000, False)):
+        scene = Scene()
+        fault = scene.hear(DOWN, ["index", "name"], uptime=1_000_000)
+        known = scene.adapter._interfaces.known("pe1")
+        scene.adapter._interfaces = interfaces.Interfaces()
+        assert known
+        scene.adapter._interfaces.restore({"pe1": known}, time.time() - 6_000)
+        clear = scene.hear(UP, ["index"], uptime=uptime)
+
+        assert (clear.key == fault.key) is same
+
+
+def test_what_is_kept_is_read_as_it_was() -> None:
+    """Names, what was told by them, and clears that wait for a name."""
+    scene = Scene()
+    scene.hear(DOWN, ["index", "name"])
+    scene.hear(DOWN, ["index", "descr"], index=7)
+    scene.hear(UP, ["index"], index=7)
+    known = scene.adapter._interfaces.known("pe1")
+    assert known
+    assert known.names
+    assert known.told
+    assert known.unnamed
+
+    assert remembering._known(orjson.loads(orjson.dumps(remembering._said("pe1", known)))) == known
