@@ -40,6 +40,8 @@ from convergedon.core.errors import CredentialsRefused, Misconfigured, OutcomeUn
 
 CONNECT_SECONDS = 10.0
 RPC_TIMEOUT = 30.0
+UNLOCK_SECONDS = 5.0
+"""What is done need not wait longer to be told: a session's end gives its lock back, too."""
 WORDS = 2_000
 BUSY = frozenset({"lock-denied", "in-use", "resource-denied"})
 CAPABILITIES = [
@@ -329,7 +331,7 @@ class Connection:
         if not self.holds:
             return
         try:
-            self.call("unlock", self.holds)
+            self.call("unlock", self.holds, within=UNLOCK_SECONDS)
         except (Denied, Unavailable):
             self.close()  # the end of the session is the end of its locks; what was done stays done
         self.holds = ""

@@ -7,6 +7,7 @@ again over a good network, is done.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ from convergedon.core.errors import Unavailable
 
 CUTS = 8
 """Places in the device's answers at which the connection is cut, spread evenly."""
+STOPS, HASTE = 6, 2.0
+"""Places at which the device falls silent, and seconds until the deadline of an intent that meets it."""
 CUTS_OF_DATAGRAMS = 3
 """The same where a datagram is there or is not."""
 OFTEN: Mapping[str, Mapping[str, Any]] = {"once": {"times": 1, "once": True}, "always": {"reset": True}}
@@ -60,9 +63,12 @@ class Between:
     good: Mapping[str, Device]
     faulty: Mapping[str, Device]
 
-    async def perform(self) -> Outcome:
+    async def perform(self, within: float | None = None) -> Outcome:
+        wanted = self.bench.wanted
+        if within is not None:
+            wanted = replace(wanted, deadline=time.time() + within)
         async with self.bench.started(self.faulty) as adapter:
-            return await perform(adapter, self.bench.wanted)
+            return await perform(adapter, wanted)
 
     async def state(self) -> State:
         return await self.bench.state(self.good, self.bench.wanted)
@@ -86,10 +92,10 @@ async def new_state(bench: Bench) -> tuple[State, int, int]:
         return await network.state(), network.proxy.asked, network.proxy.answered
 
 
-async def suffered(network: Between, fault: Fault, new: State, words: str) -> Outcome:
+async def suffered(network: Between, fault: Fault, new: State, words: str, within: float | None = None) -> Outcome:
     """Perform under a fault: what is said is so, nothing is half, and it is done when the fault is over."""
     network.proxy.suffer(fault)
-    outcome = await network.perform()
+    outcome = await network.perform(within)
     network.proxy.recover()
     state = await network.state()
     require(state in (None, new), words, "the device has neither the old nor the new state:", state)
@@ -151,6 +157,23 @@ async def answers_cut_in_the_middle(bench: Bench) -> None:
             await suffered(network, Fault(cut_after=place, **OFTEN[often]), new, words)
 
     await everywhere(bench, length, cut)
+
+
+@case("faults", streams)
+async def answers_that_stop_in_the_middle(bench: Bench) -> None:
+    """Half an answer and then silence, at several places once the device was greeted: known soon after the deadline."""
+    new, _, length = await new_state(bench)
+    async with between(bench) as network, bench.started(network.faulty) as adapter:
+        await adapter.capabilities(bench.wanted.device)
+        greeted = network.proxy.answered
+
+    async def stop(place: int, often: str) -> None:
+        words = f"silent after {place} of {length} bytes, {often}:"
+        async with between(bench) as network, asyncio.timeout(bench.trial.patience / 2):
+            await suffered(network, Fault(held_after=place, once=often == "once"), new, words, HASTE)
+
+    stops = [greeted + place for place in places(max(0, length - greeted), STOPS + 1)[:-1]]
+    await asyncio.gather(*(stop(place, often) for place in stops for often in OFTEN))
 
 
 @case("faults", streams)
