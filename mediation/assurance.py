@@ -24,7 +24,7 @@ from convergedon.mediation import flapping, inventory, parts
 from convergedon.mediation.correlation import Topology, fails
 from convergedon.mediation.inventory import Service
 from convergedon.mediation.notification import notify
-from convergedon.mediation.problems import OURS, have_looked, look_at_head, over, touches
+from convergedon.mediation.problems import OURS, have_looked, look_at_head, neighbourhoods, over, touches
 from convergedon.mediation.work import Work
 
 T = TypeVar("T")
@@ -99,6 +99,21 @@ async def hear_all(work: Work, messages: Sequence[Message]) -> None:
     be looked at, also of what was counted before: whoever counted it may have died before it asked.
     """
     said = [Heard(Observation(**message.body["observation"]), message) for message in messages]
+    by_tenant = _sorted(said, lambda one: one.seen.tenant)
+    near = {
+        (tenant, one)
+        for tenant, heard in by_tenant.items()
+        for one in await neighbourhoods(work, tenant, [each.place for each in heard])
+    }
+    lane = ".".join(messages[0].subject.split(".")[:2])
+    with work.known.hearing(lane, near, messages[0].behind):
+        await _write(work, said)
+        for tenant, heard in by_tenant.items():
+            await have_looked(work, tenant, [one.place for one in heard], messages[0].id)
+
+
+async def _write(work: Work, said: Sequence[Heard]) -> None:
+    """Write what was said on the alarms, turn by turn."""
     ahead = _sorted(said, lambda one: one.condition)
     alarms = await _open(work, list(ahead))
     while turns := [turn for one in ahead if (turn := _next(alarms.get(one), ahead[one]))]:
@@ -106,8 +121,6 @@ async def hear_all(work: Work, messages: Sequence[Message]) -> None:
             one = turn.last.condition
             ahead[one] = [heard for heard in ahead[one] if not _counted(alarm, heard)]
             alarms[one] = None if alarm.body["state"] == "cleared" else alarm
-    for tenant, heard in _sorted(said, lambda one: one.seen.tenant).items():
-        await have_looked(work, tenant, [one.place for one in heard], messages[0].id)
 
 
 def _sorted(said: Iterable[Heard], by: Callable[[Heard], T]) -> dict[T, list[Heard]]:

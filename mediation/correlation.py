@@ -215,12 +215,12 @@ def closure(begin: Iterable[str], step: Callable[[str], Iterable[str]]) -> set[s
     return found
 
 
-def reconsidered(place: str, topology: Topology) -> frozenset[str]:
-    """The parts of whose alarms another conclusion may be drawn when something changes at this place.
+def reconsidered(places: Iterable[str], topology: Topology) -> frozenset[str]:
+    """The parts of whose alarms another conclusion may be drawn when something changes at these places.
 
     A device among them stands for all that is part of it. Places with the same neighbourhood get the very same set.
     """
-    touched = closure(closure([place], topology.below), topology.witnessed)
+    touched = closure(closure(places, topology.below), topology.witnessed)
     highest = frozenset(part for part in touched if not topology.witnessed(part))
     near = topology.neighbourhood(highest)
     return near if touched <= near else topology.neighbourhood(highest | (touched - near))

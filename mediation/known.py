@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from time import monotonic
 
 from convergedon.core.bus import Position
 from convergedon.mediation.correlation import device_of, kind_of
 from convergedon.mediation.topology import Topologies
 
+Near = tuple[str, frozenset[str]]
+"""A neighbourhood of a tenant's."""
 MOST = 10_000
 """Neighbourhoods that are remembered."""
+NEXT = 1.0
+"""Seconds within which what stands behind a message is taken, if by this process at all."""
 
 
 @dataclass
@@ -19,7 +26,8 @@ class Known:
 
     topologies: Topologies = field(default_factory=Topologies)
     _until: dict[tuple[str, str | frozenset[str]], Position] = field(default_factory=dict)
-    _put_off: dict[tuple[str, frozenset[str]], float] = field(default_factory=dict)
+    _asked: dict[Near, tuple[float, int]] = field(default_factory=dict)
+    _hearing: dict[str, tuple[float, Collection[Near]]] = field(default_factory=dict)
 
     def has_seen(self, tenant: str, near: frozenset[str], asked: Position) -> bool:
         """Whether a look at this neighbourhood began after it was asked for."""
@@ -28,14 +36,33 @@ class Known:
             until = self._until.get((tenant, device_of(*near)))
         return until is not None and until.epoch == asked.epoch and until.sequence >= asked.sequence
 
-    def put_off(self, tenant: str, near: frozenset[str]) -> float:
-        """For how long (seconds) looks at this neighbourhood have been left to later ones, from now on counted."""
-        return monotonic() - self._put_off.setdefault((tenant, near), monotonic())
+    def asked(self, tenant: str, near: frozenset[str], changes: int) -> None:
+        """A look at this neighbourhood is asked for because of so many changes."""
+        since, before = self._asked.get((tenant, near), (monotonic(), 0))
+        self._asked[tenant, near] = since, before + changes
+
+    def waiting(self, tenant: str, near: frozenset[str]) -> tuple[float, int]:
+        """For how long (seconds) a look at this neighbourhood has been asked for, and because of how many changes."""
+        since, changes = self._asked.get((tenant, near), (monotonic(), 0))
+        return monotonic() - since, changes
+
+    @contextmanager
+    def hearing(self, lane: str, near: Collection[Near], behind: int) -> Iterator[None]:
+        """While a lane is heard on what is of these neighbourhoods; and a moment more, where more stands behind it."""
+        self._hearing[lane] = inf, near
+        try:
+            yield
+        finally:
+            self._hearing[lane] = (monotonic() + NEXT if behind else 0.0), near
+
+    def is_hearing(self, tenant: str, near: frozenset[str]) -> bool:
+        """Whether more of what the network says of this neighbourhood is on its way through this process."""
+        return any(until > monotonic() and (tenant, near) in heard for until, heard in self._hearing.values())
 
     def note(self, tenant: str, near: frozenset[str], until: Position) -> None:
         if len(self._until) > MOST:
             self._until.clear()
-        self._put_off.pop((tenant, near), None)
+        self._asked.pop((tenant, near), None)
         self._until[tenant, near] = until
         for place in near:
             if kind_of(place) == "device":

@@ -77,9 +77,10 @@ def over(alarm: Record) -> dict[str, Any]:
 
 MANY, GATHERED = 10, 0.25
 """Changes of a neighbourhood that begin a storm; a look at it waits so many seconds for more of them."""
-PUT_OFF, PUT_OFF_EACH = 2.0, 0.001
-"""Seconds for which a look may be left to a later one, and how many more for each part of its neighbourhood: of a cut
-that is half known, conclusions on thousands of alarms are written to be taken back.
+PUT_OFF, PUT_OFF_EACH, PUT_OFF_MOST = 2.0, 0.01, 60.0
+"""Seconds for which a look may be left to a later one; how many more for each change that was, though for no more than
+there are parts; and how many in all. So it waits as long as a hundred changes a second come: of a cut that is half
+known, links and devices by the thousand are inferred to be taken back, which takes longer.
 """
 WAITED = 0.25
 """Seconds after which a message was not alone: then its whole device is looked at, for all that wait behind it."""
@@ -119,28 +120,42 @@ def own(id: str) -> str:
     return f"alarm {id}"
 
 
-def _look(tenant: str, place: str, cause: str, changes: int = 1) -> Outgoing:
-    body = {"look": place, "changes": changes, "about": {"kind": ALARM.name, "tenant": tenant, "id": place}}
-    subject = f"task.{partition(f'alarms of {tenant}')}.{token(tenant)}"
+def _look(tenant: str, place: str, cause: str, changes: int = 1, also: Sequence[str] = (), of: str = "") -> Outgoing:
+    """A look at a place, and at others with it. What is asked of one neighbourhood (``of``) has one subject, so that
+    the newest of it can be found.
+    """
+    about = {"kind": ALARM.name, "tenant": tenant, "id": place}
+    body = {"look": place, "also": [*also], "changes": changes, "about": about}
+    subject = f"task.{partition(f'alarms of {tenant}')}.{token(tenant)}.{token(of or place)}"
     return Outgoing(f"{cause}:{place}", subject, body, trace.headers())
+
+
+def _near(message: Message, topology: Topology) -> frozenset[str]:
+    """The neighbourhood at which a message asks to look."""
+    return reconsidered((message.body["look"], *message.body.get("also", ())), topology)
 
 
 async def have_looked(work: Work, tenant: str, places: Iterable[str], cause: str) -> None:
     """Have these places looked at: one look for all that are of one neighbourhood."""
-    topology = await work.known.topologies.of(work.store, tenant)
-    asked: dict[frozenset[str], list[str]] = {}
-    for place in sorted(places):
-        asked.setdefault(reconsidered(place, topology), []).append(place)
-    for changed in asked.values():
-        look = _look(tenant, changed[0], cause, len(changed))
+    for near, changed in (await neighbourhoods(work, tenant, places)).items():
+        look = _look(tenant, changed[0], cause, len(changed), of=min(near))
         await work.bus.publish(look.subject, look.body, look.id, look.headers)
+
+
+async def neighbourhoods(work: Work, tenant: str, places: Iterable[str]) -> dict[frozenset[str], list[str]]:
+    """The neighbourhoods of these places, each with those that are of it."""
+    topology = await work.known.topologies.of(work.store, tenant)
+    found: dict[frozenset[str], list[str]] = {}
+    for place in sorted(places):
+        found.setdefault(reconsidered([place], topology), []).append(place)
+    return found
 
 
 def look_at_head(alarm: Record, topology: Topology) -> list[Outgoing]:
     """A look at the head that an alarm leaves when it is cleared, where one at its own place does not reach that."""
     place = alarm.facts["place"]
     head = alarm.facts.get("headAt", place)
-    reached = head == place or _is_in(head, reconsidered(place, topology))
+    reached = head == place or _is_in(head, reconsidered([place], topology))
     return [] if reached else [_look(alarm.tenant, head, f"{alarm.id}:{alarm.revision}")]
 
 
@@ -187,26 +202,38 @@ async def correlate(work: Work, message: Message) -> None:
     """Look at a neighbourhood, unless that was done since it was asked for."""
     tenant, place = message.body["about"]["tenant"], message.body["look"]
     topology = await work.known.topologies.of(work.store, tenant)
-    near = reconsidered(place, topology)
+    near = _near(message, topology)
     if work.known.has_seen(tenant, near, message.position):
         return
     if len(near) == 1 and device_of(place) and time() - message.stored > WAITED:
-        near = reconsidered(device_of(place), topology)
+        near = reconsidered([device_of(place)], topology)
+    changes = message.body.get("changes", 1)
+    work.known.asked(tenant, near, changes)
     newest = await work.bus.last(message.subject) if message.behind else None
-    if message.body.get("changes", 1) >= MANY and not _is_left_to(newest, work, message, near, topology):
-        await asyncio.sleep(GATHERED)
-        newest = await work.bus.last(message.subject)
+    if changes >= MANY and not _is_left_to(newest, work, message, near, topology):
+        newest = await _gathered(work, message, near, topology)
     if _is_left_to(newest, work, message, near, topology):
         return
     look = await _read(work, tenant, near, topology)
     if not await look.write():
-        again = _look(tenant, place, f"again {message.position.sequence}")
-        await work.bus.publish(again.subject, again.body, again.id, again.headers)
+        again = f"again {message.position.sequence}"
+        await work.bus.publish(message.subject, message.body, f"{again}:{place}", trace.headers())
         return
-    for device in look.turned():
-        further = _look(tenant, device, message.id)
+    if turned := look.turned():  # of a cut that is half known by the hundred, all in the neighbourhood of each other
+        further = _look(tenant, turned[0], message.id, also=turned[1:])
         await work.bus.publish(further.subject, further.body, further.id, further.headers)
     work.known.note(tenant, near, newest.position if newest else message.position)
+
+
+async def _gathered(work: Work, message: Message, near: frozenset[str], topology: Topology) -> Message | None:
+    """The newest request of a storm, when there is one that does for this, or the storm seems to be over."""
+    while True:
+        await asyncio.sleep(GATHERED)
+        newest = await work.bus.last(message.subject)
+        if _is_left_to(newest, work, message, near, topology):
+            return newest
+        if not (work.known.is_hearing(message.body["about"]["tenant"], near) and _may_wait(work, message, near)):
+            return newest
 
 
 def _is_left_to(newest: Message | None, work: Work, message: Message, near: frozenset[str], topology: Topology) -> bool:
@@ -216,9 +243,12 @@ def _is_left_to(newest: Message | None, work: Work, message: Message, near: froz
     """
     if newest is None or newest.position.sequence <= message.position.sequence or "look" not in newest.body:
         return False
-    if reconsidered(newest.body["look"], topology) != near:
-        return False
-    return work.known.put_off(message.body["about"]["tenant"], near) < PUT_OFF + PUT_OFF_EACH * len(near)
+    return _near(newest, topology) == near and _may_wait(work, message, near)
+
+
+def _may_wait(work: Work, message: Message, near: frozenset[str]) -> bool:
+    waited, changes = work.known.waiting(message.body["about"]["tenant"], near)
+    return waited < min(PUT_OFF + PUT_OFF_EACH * min(changes, len(near)), PUT_OFF_MOST)
 
 
 async def _read(work: Work, tenant: str, near: frozenset[str], topology: Topology) -> Look:

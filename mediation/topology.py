@@ -20,8 +20,8 @@ from typing import Annotated, Any, NamedTuple, get_args
 from pydantic import Field, StringConstraints
 
 from convergedon.core import strict
-from convergedon.core.errors import Conflict, Misconfigured, NotFound
-from convergedon.core.store import Record, Store, find_any
+from convergedon.core.errors import Conflict, Misconfigured, NotFound, Stale
+from convergedon.core.store import Draft, Record, Store, find_any
 from convergedon.handlers.resource import Resource, Resources, now
 from convergedon.handlers.resource_inventory import LOGICAL_RESOURCE, PHYSICAL_RESOURCE, RESOURCE, TOPOLOGY
 from convergedon.mediation import parts
@@ -44,6 +44,8 @@ KEPT_AS: Mapping[Kind, Resource] = {
 }
 RELATED: Mapping[Kind, str] = {"device": "dependsOn", "link": "connects", "group": "contains"}
 """How a resource is related to those in its list."""
+TOGETHER = 200
+"""Parts that are written together."""
 LEASE = 0.1
 """Seconds for which a process may go by the topology that it read."""
 SETTLED = 1.5 * LEASE
@@ -132,11 +134,14 @@ def _wrong(file: Path, key: str, words: str) -> Misconfigured:
 async def keep(resources: Resources, plan: Plan) -> Mapping[str, int]:
     """Record what a file says; a second time changes nothing. When it returns, every process goes by it.
 
-    Returns how many parts were added, changed and removed, and how many stayed the same.
+    What others refer to is recorded before them, as far as it can be. Returns how many parts were added, changed and
+    removed, and how many stayed the same.
     """
     done = Counter({"added": 0, "changed": 0, "removed": 0})
-    for place in sorted(plan.parts, key=_order):
-        done[await _keep_part(resources, plan, place)] += 1
+    for kind in get_args(Kind):
+        places = sorted(place for place in plan.parts if kind_of(place) == kind)
+        for begin in range(0, len(places), TOGETHER):
+            done.update(await _keep_parts(resources, plan, KEPT_AS[kind], places[begin : begin + TOGETHER]))
     for record in await _imported(resources.store, plan.tenant):
         if place_of(record) not in plan.parts:
             await _remove(resources, record)
@@ -144,11 +149,6 @@ async def keep(resources: Resources, plan: Plan) -> Mapping[str, int]:
     await _stamp(resources.store, plan.tenant)
     await asyncio.sleep(SETTLED)
     return done
-
-
-def _order(place: str) -> tuple[int, str]:
-    """No reference leads nowhere: what others refer to is recorded before them, as far as it can be."""
-    return list(get_args(Kind)).index(kind_of(place)), place
 
 
 def part_at(tenant: str, place: str) -> Part:
@@ -159,7 +159,27 @@ def part_at(tenant: str, place: str) -> Part:
     return KEPT_AS[kind], parts.id_of(tenant, *where), name
 
 
-async def _keep_part(resources: Resources, plan: Plan, place: str) -> str:
+async def _keep_parts(resources: Resources, plan: Plan, resource: Resource, places: Sequence[str]) -> list[str]:
+    """Record parts of one kind. Returns what became of each."""
+    ids = [part_at(plan.tenant, place)[1] for place in places]
+    found = await find_any(resources.store, resource.name, {}, "id", ids)
+    there = {record.id: record for record in found if record.tenant == plan.tenant}
+    before = [there.get(id) for id in ids]
+    drafts = [_part(resources, plan, place, record) for place, record in zip(places, before, strict=True)]
+    for draft, outcome in zip(filter(None, drafts), await resources.write([one for one in drafts if one]), strict=True):
+        if isinstance(outcome, Conflict | Stale) and draft.record.revision:
+            raise outcome  # of a new one: an order was first
+    return [_became(record, draft) for record, draft in zip(before, drafts, strict=True)]
+
+
+def _became(before: Record | None, draft: Draft | None) -> str:
+    if before is None:
+        return "added"
+    return "changed" if draft and draft.record.body != before.body else "same"
+
+
+def _part(resources: Resources, plan: Plan, place: str, record: Record | None) -> Draft | None:
+    """What is to be written of a part, which may be there; None when it is all so."""
     resource, id, name = part_at(plan.tenant, place)
     kind = kind_of(place)
     related = [(RELATED[kind], other) for other in plan.parts[place]]
@@ -167,20 +187,16 @@ async def _keep_part(resources: Resources, plan: Plan, place: str) -> str:
         related.append(("partOf", device))
     ours = {relation for relation, _ in related} | {RELATED.get(kind, "partOf")}
     said = [_related(resources, plan.tenant, relation, other) for relation, other in related]
-    record = await parts.found(resources.store, resource, plan.tenant, id)
     if record is None:
         body: dict[str, Any] = {"name": name, "category": CATEGORIES[kind], **parts.IN_USE, "startOperatingDate": now()}
         body |= {"usageState": "idle"} if kind in ("device", "interface") else {}
         body |= {"value": place.partition("/")[2]} if device else {}
         body |= {"resourceRelationship": said} if said else {}
-        with suppress(Conflict):  # an order was first
-            await resources.create(resource, plan.tenant, body, {"imported": True}, id)
-        return "added"
+        return resources.new(resource, plan.tenant, body, {"imported": True}, id)
     others = [one for one in record.body.get("resourceRelationship", []) if one.get("relationshipType") not in ours]
     fresh = [*others, *said]
     change = {"resourceRelationship": fresh} if fresh != record.body.get("resourceRelationship", []) else {}
-    changed = await resources.change(resource, record, change, {"imported": True})
-    return "changed" if changed.body != record.body else "same"
+    return resources.changed(resource, record, change, {"imported": True})
 
 
 def _related(resources: Resources, tenant: str, relation: str, place: str) -> dict[str, str]:

@@ -110,7 +110,7 @@ def _pure(size: int, effort: Effort) -> Iterator[float]:
         link = size // 2 + number % (size // 2)
         new = Alarm("new", ends(link)[0], "major")
         begun = process_time()
-        near = reconsidered(new.place, known)
+        near = reconsidered([new.place], known)
         there = [at[place] for place in needed(near, known) if place in at]
         found = Correlation([*there, new], known)
         for alarm in (*there, new):

@@ -99,7 +99,7 @@ def test_a_duct_fails_only_if_that_explains_two_links_that_nothing_else_does() -
 
 
 def test_what_a_device_explains_of_a_duct_reaches_the_other_links_of_it() -> None:
-    assert {"pe3/ge-1", "pe3"} & reconsidered("pe2", TWO_LINKS) == {"pe3/ge-1"}
+    assert {"pe3/ge-1", "pe3"} & reconsidered(["pe2"], TWO_LINKS) == {"pe3/ge-1"}
 
 
 def test_devices_that_need_each_other_are_two_problems() -> None:
@@ -324,14 +324,14 @@ def test_a_change_changes_conclusions_in_its_neighbourhood_alone(
     topology = Topology(relations)
     new = data.draw(st.builds(Alarm, st.just("new"), PLACES, st.sampled_from(SEVERITIES)))
     before, after = Correlation(alarms, topology), Correlation([*alarms, new], topology)
-    near = reconsidered(new.place, topology)
+    near = reconsidered([new.place], topology)
     known, more = _known(near, topology, [*alarms, new])
     part = Correlation(known, topology)
     turned = [one for one in DEVICES if one not in near and before.root_of(one) != after.root_of(one)]
     for device in turned:
         assert device in more
         assert part.root_of(device) == after.root_of(device)
-    elsewhere = near.union(*(reconsidered(device, topology) for device in turned))
+    elsewhere = near | reconsidered(turned, topology)
 
     for alarm in alarms:
         if not _in(alarm.place, elsewhere):
