@@ -69,6 +69,8 @@ What is locked has no user to be waited for, so it is not shut down; what is sus
 raises an alarm nor is it kept for somebody before it is back.
 """
 
+LEFT = ("compensating", "waitingForDevice", "completed", "compensated", "failed")
+"""Where a run of a workflow goes that goes on no further."""
 LIFECYCLES: Mapping[str, Lifecycle] = {
     "productOrder": Lifecycle("state", ("acknowledged", "rejected", "draft"), _ORDER),
     "productOrderItem": Lifecycle(
@@ -147,10 +149,11 @@ LIFECYCLES: Mapping[str, Lifecycle] = {
         "state",
         ("running", "refused"),
         {
-            "running": ("waitingForApproval", "stopped", "compensating", "completed", "compensated", "failed"),
-            "waitingForApproval": ("running", "stopped", "compensating", "completed", "compensated", "failed"),
-            "stopped": ("running", "waitingForApproval", "compensating", "completed", "compensated", "failed"),
-            "compensating": ("stopped", "compensated", "failed"),
+            "running": ("waitingForApproval", "stopped", *LEFT),
+            "waitingForApproval": ("running", "stopped", *LEFT),
+            "stopped": ("running", "waitingForApproval", *LEFT),
+            "compensating": ("stopped", "waitingForDevice", "compensated", "failed"),
+            "waitingForDevice": ("stopped", "compensated"),
             "completed": (),
             "compensated": (),
             "failed": (),

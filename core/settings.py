@@ -185,6 +185,11 @@ class Settings(BaseSettings):
     delivery_horizon: float = Field(86_400, gt=0, description="Seconds after which an undeliverable event is parked.")
     retry_horizon: float = Field(3_600, gt=0, description="Seconds after which work that keeps failing is parked.")
     intent_deadline: float = Field(300, gt=0, description="Seconds a device has to reach the state an order asks for.")
+    repair_patience: float = Field(
+        3_600,
+        ge=0,
+        description="Seconds for which a repair that failed waits for its device, docs/workflows.md; 0: it does not.",
+    )
     confirm_timeout: int = Field(30, ge=2, description="Seconds after which a device undoes an unconfirmed commit.")
     body_limit: int = Field(1_048_576, ge=1024, description="Bytes a request body may have.")
     survey_days: float = Field(

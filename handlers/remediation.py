@@ -36,6 +36,7 @@ API = Api("remediation-v1", "/convergedon-api/remediation/v1", (WORKFLOW_RUN, WO
 
 EVERYONE = "*"
 """The tenant of what the operator of the installation decides, which no token names."""
+NO_REASON = "no reason was given"
 
 
 async def stopped(store: Store, tenant: str) -> str:
@@ -43,7 +44,7 @@ async def stopped(store: Store, tenant: str) -> str:
     for whose in (EVERYONE, tenant):
         newest = await _newest(store, whose)
         if newest and newest.body["state"] == "stopped":
-            return str(newest.body.get("reason") or "no reason was given")
+            return str(newest.body.get("reason") or NO_REASON)
     return ""
 
 

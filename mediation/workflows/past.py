@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from convergedon.core.store import Record
+from convergedon.handlers.remediation import NO_REASON
 from convergedon.mediation.workflows.definitions import Definition
 
 LATELY, A_DAY = 3_600.0, 86_400.0
@@ -67,6 +68,16 @@ class Past:
 
 
 @dataclass(frozen=True)
+class Press:
+    """The button that stops workflows, or lets them go on: of the tenant, or of ``everyone``."""
+
+    at: str
+    state: str
+    reason: str = ""
+    everyone: bool = False
+
+
+@dataclass(frozen=True)
 class Decided:
     """When it was decided whether a workflow may begin for the alarm, and how many of the tenant's were under way."""
 
@@ -82,6 +93,16 @@ class Recorded:
     past: Past
     known: bool = True
     decided: Mapping[str, Decided] = field(default_factory=dict)
+    pressed: Sequence[Press] = ()
+
+    def stopped(self, moment: float) -> str:
+        """Why workflows might do nothing at a moment; empty when they might. As it is decided of a run that is live."""
+        for everyone in (True, False):
+            before = [one for one in self.pressed if one.everyone is everyone and instant(one.at) <= moment]
+            newest = max(before, key=lambda one: instant(one.at), default=None)
+            if newest and newest.state == "stopped":
+                return newest.reason or NO_REASON
+        return ""
 
     def of(self, workflow: str, alarm: str) -> tuple[Past, float]:
         """What there was when a workflow was to begin, or would be now, without itself; and when that is."""
@@ -106,8 +127,10 @@ def read(given: Mapping[str, Any]) -> Recorded:
     told = dict(given)
     runs, raised = [Run(**run) for run in told.pop("runs")], [str(at) for at in told.pop("raised")]
     decided = {name: Decided(**one) for name, one in told.pop("decided", {}).items()}
-    found = Recorded(past=Past(runs, raised, int(told.pop("underWay"))), decided=decided, **told)
-    for at in (found.until, *raised, *(run.startedAt for run in runs), *(one.at for one in decided.values())):
+    pressed = [Press(**one) for one in told.pop("pressed", ())]
+    found = Recorded(past=Past(runs, raised, int(told.pop("underWay"))), decided=decided, pressed=pressed, **told)
+    begun, asked = (run.startedAt for run in runs), (one.at for one in decided.values())
+    for at in (found.until, *raised, *begun, *asked, *(press.at for press in pressed)):
         instant(at)
     return found
 

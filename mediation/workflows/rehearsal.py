@@ -74,7 +74,7 @@ class Rehearsal:
             self.definition,
             target["device"],
             known=self.recorded.known,
-            stopped="",
+            stopped=self.recorded.stopped(moment),
             **figures,
         )
         if not decision.allow:

@@ -21,26 +21,30 @@ from convergedon.core.errors import Conflict, Invalid, NotFound, Refused, Stale,
 from convergedon.core.policy import Decision, Policy, known, system
 from convergedon.core.store import Record, Store
 from convergedon.handlers.alarms import ALARM
-from convergedon.handlers.remediation import WORKFLOW_APPROVAL, WORKFLOW_RUN
+from convergedon.handlers.remediation import WORKFLOW_APPROVAL, WORKFLOW_CONTROL, WORKFLOW_RUN
 from convergedon.handlers.resource import Resources, now
 from convergedon.handlers.service_inventory import SERVICE
 from convergedon.mediation import inventory, parts
 from convergedon.mediation.work import Work
-from convergedon.mediation.workflows import controls, past, proof, web
+from convergedon.mediation.workflows import away, controls, past, proof, web
 from convergedon.mediation.workflows.course import error
 from convergedon.mediation.workflows.definitions import Definition, seconds
 from convergedon.mediation.workflows.expressions import evaluate
 from convergedon.mediation.workflows.past import Past, instant
 from convergedon.mediation.workflows.running import (
     ENDED,
+    LOOK_AGAIN,
     Course,
     conclude,
     course_of,
     done,
     failed,
+    fall_short,
     go_on,
+    is_back,
     key_of,
     may_change,
+    tell_end,
 )
 
 log = structlog.get_logger()
@@ -119,8 +123,13 @@ async def _begin(work: Work, alarm: Record, definition: Definition, given: Mappi
     await go_on(work, run, course_of(run))
 
 
-async def _created(work: Work, alarm: Record, definition: Definition, given: Mapping[str, Any], id: str) -> Record:
-    """A new run, with the lock on its device if it changes any; or one that says why it may not be."""
+async def _created(
+    work: Work, alarm: Record, definition: Definition, given: Mapping[str, Any], id: str, former: Record | None = None
+) -> Record:
+    """A new run, with the lock on its device if it changes any; or one that says why it may not be.
+
+    ``former`` is the one that it begins again.
+    """
     before = await _past(work.store, alarm, given["target"]["device"], time() - past.A_DAY)
     given = {**given, "earlier": before.earlier(definition.name, given["target"]["object"])}
     figures = before.figures(definition.name, given, time())
@@ -134,6 +143,7 @@ async def _created(work: Work, alarm: Record, definition: Definition, given: Map
         "target": device,
         "startedAt": now(),
         "guard": figures,
+        **({"follows": _reference(work, former.id)} if former else {}),
     }
     until = time() + seconds(definition.document["timeout"]["after"])
     facts: dict[str, Any] = {
@@ -143,7 +153,7 @@ async def _created(work: Work, alarm: Record, definition: Definition, given: Map
         "events": [],
         "approvals": [],
         "until": until,
-        "due": until,
+        "due": time() if former else until,
         "line": alarm.id,
     }
     if definition.changes and not refused:
@@ -169,6 +179,10 @@ async def _create(
         detail["reason"] = body["reason"]
     work.audit.record(what, alarm.tenant, "convergedon", f"{run.kind}/{run.id}", outcome, decision, **detail)
     return run
+
+
+def _reference(work: Work, id: str) -> dict[str, str]:
+    return {"id": id, "href": work.resources.href(WORKFLOW_RUN.name, id)}
 
 
 async def _held_by(work: Work, alarm: Record, device: str, id: str) -> str:
@@ -212,8 +226,21 @@ async def recorded(resources: Resources, alarm: Record) -> dict[str, Any]:
     }
     first = min((instant(one.at) for one in decided.values()), default=time())
     before = await _past(store, alarm, device, first - past.A_DAY)
-    earlier = past.Recorded(now(), before, await _is_known(store, alarm, device), decided)
+    known, pressed = await _is_known(store, alarm, device), await _pressed(store, alarm.tenant, first)
+    earlier = past.Recorded(now(), before, known, decided, pressed)
     return {"tenant": alarm.tenant, "incident": given, "earlier": earlier.written}
+
+
+async def _pressed(store: Store, tenant: str, since: float) -> list[past.Press]:
+    """When workflows were stopped and let go on: what counted then, and what was pressed since."""
+    found: list[past.Press] = []
+    for whose in (controls.EVERYONE, tenant):
+        for record in await store.find(WORKFLOW_CONTROL.name, {"tenant": whose}, [("body.time", -1)]):
+            body = record.body
+            found.append(past.Press(body["time"], body["state"], body.get("reason", ""), whose == controls.EVERYONE))
+            if instant(body["time"]) <= since:
+                break
+    return found
 
 
 async def _may_begin(
@@ -242,7 +269,64 @@ async def _is_known(store: Store, alarm: Record, device: str) -> bool:
     return "key" in alarm.facts or bool(await inventory.on(store, alarm.tenant, device, ""))
 
 
+async def _begin_again(work: Work, run: Record) -> None:
+    """The device of a run that failed answers again: begin its workflow anew, where its guards let it, once."""
+    if (again := await _anew(work, run)) is not None:
+        await _conclude(work, run, "begun again", escalated=False, followedBy=_reference(work, again.id))
+        await go_on(work, again, course_of(again))
+
+
+async def _anew(work: Work, run: Record) -> Record | None:
+    """The run that begins this one's workflow again; none where it has ended for good, or waits for its turn."""
+    id = str(uuid5(NAMESPACE_URL, f"{run.id}|again"))
+    with suppress(NotFound):
+        return await work.store.get(WORKFLOW_RUN.name, run.tenant, id)
+    alarm, definition, given = await _still(work, run)
+    if alarm is None:
+        await _conclude(work, run, "the alarm was over before it was begun again", escalated=False)
+    elif definition is None:
+        await _conclude(work, run, "no workflow of this name is for this alarm any more", escalated=True)
+    elif await _is_free(work, run, definition):
+        return await _created(work, alarm, definition, given, id, run)
+    return None
+
+
+async def _still(work: Work, run: Record) -> tuple[Record | None, Definition | None, Mapping[str, Any]]:
+    """The alarm of a run if it is still open, the workflow if it is still for that, and what it would be given."""
+    try:
+        alarm = await work.store.get(ALARM.name, run.tenant, run.body["alarm"]["id"])
+    except NotFound:
+        return None, None, {}
+    if alarm.body["state"] == "cleared":
+        return None, None, {}
+    given = await incident(work.resources, alarm)
+    mine = [one for one in work.workflows if one.name == run.body["workflow"]["name"] and triggered(one, given)]
+    return alarm, next(iter(mine), None), given
+
+
+async def _is_free(work: Work, run: Record, definition: Definition) -> bool:
+    """Whether no other run has the device; while one has, this one waits, as long as it waited for the device."""
+    held = {"facts.lock": run.body["target"]}
+    if definition.changes and time() < run.facts["patience"] and await work.store.count(WORKFLOW_RUN.name, held):
+        await work.resources.change(WORKFLOW_RUN, run, facts={"due": time() + LOOK_AGAIN})
+        return False
+    return True
+
+
+async def _conclude(work: Work, run: Record, words: str, **said: Any) -> None:
+    """End a run that has waited for its device."""
+    reason = f"{run.facts['error']['type']}: {run.facts['error']['detail']}; {words}"
+    body = {"state": "compensated", "endedAt": now(), "reason": reason, **said}
+    tell_end(work, await work.resources.change(WORKFLOW_RUN, run, body, {"due": None}, description=reason))
+
+
 # what makes a run go on
+
+
+async def _carry_on(work: Work, run: Record, course: Course) -> None:
+    run = await go_on(work, run, course)
+    if is_back(run):
+        await _begin_again(work, run)
 
 
 async def hear(work: Work, message: Message) -> None:
@@ -272,31 +356,39 @@ async def take(work: Work, message: Message) -> None:
         if isinstance(answer, Reading):
             await _read(work, run, course, path, answer)
         else:
-            _performed(path, entry, answer)
-    await go_on(work, run, course)
+            _performed(course, path, answer)
+        if away.is_away(answer):
+            entry["away"] = True
+    await _carry_on(work, run, course)
 
 
-def _performed(path: str, entry: dict[str, Any], outcome: Outcome) -> None:
+def _performed(course: Course, path: str, outcome: Outcome) -> None:
+    entry = course.told[path]
     if outcome.done:
         diff = {leaf: list(values) for leaf, values in outcome.diff.items()}
         done(entry, {"status": outcome.status, "words": outcome.words, "diff": diff})
     else:
         wrong = error(outcome.status, 409, outcome.status, outcome.words or outcome.status, path)
-        failed(entry, wrong, outcome.status == "unknown")
+        fall_short(course, path, wrong, outcome.status == "unknown", away.may_come(outcome))
 
 
 async def _read(work: Work, run: Record, course: Course, path: str, reading: Reading) -> None:
     """A reading proves a change if the device has and does all that was wanted, and nothing is worse than before."""
     entry = course.told[path]
-    if not reading.agrees:
+    if path == away.PROBE and not away.is_away(reading):
+        done(entry, None)  # whatever it says, it answers
+    elif not reading.agrees:
         kind = "proof" if reading.status == "read" else reading.status
         words = f"{reading.device}: {reading.words}"
-        failed(entry, error(kind, 409, "it is not shown", words, path))
-        return
-    output = {"state": reading.state}
+        fall_short(course, path, error(kind, 409, "it is not shown", words, path), may_come=away.is_away(reading))
+    else:
+        await _shown(work, run, course, path, {"state": reading.state})
+
+
+async def _shown(work: Work, run: Record, course: Course, path: str, output: Any) -> None:
     before = proof.baseline(course.told)
-    if before is None or course.error or not proof.shows(course.told, entry["given"]):
-        done(entry, output)
+    if before is None or course.error or not proof.shows(course.told, course.told[path]["given"]):
+        done(course.told[path], output)
     else:
         await conclude(work, run, course, path, before, output)
 
@@ -379,7 +471,7 @@ async def look_after(work: Work) -> None:
     for run in await work.store.find(WORKFLOW_RUN.name, {"facts.due": {"$lt": time()}}, limit=100):
         try:
             with suppress(Stale), trace.span("workflow.timer", None):
-                await go_on(work, run, course_of(run))
+                await _carry_on(work, run, course_of(run))
         except Refused:
             log.exception("a run cannot go on", run=run.id)  # and must not keep the others from it
 

@@ -21,8 +21,9 @@ from convergedon.core.store import Outgoing, Record
 from convergedon.handlers.alarms import ALARM
 from convergedon.handlers.remediation import WORKFLOW_RUN
 from convergedon.handlers.resource import now
+from convergedon.mediation.assurance import instant
 from convergedon.mediation.work import Work
-from convergedon.mediation.workflows import controls, proof
+from convergedon.mediation.workflows import away, controls, proof
 from convergedon.mediation.workflows.course import Ask, Error, Heard, Walked, error, walk, walk_back
 from convergedon.mediation.workflows.definitions import Definition
 
@@ -37,7 +38,7 @@ REQUEST_PATIENCE = 60.0
 
 @dataclass
 class Course:
-    """What is kept of a run, while it goes on."""
+    """What is kept of a run, while it goes on. ``patience`` is until when one that failed waits for its device."""
 
     definition: Definition
     about: Mapping[str, Any]
@@ -47,6 +48,7 @@ class Course:
     until: float
     said: list[Mapping[str, Any]]
     approvals: list[Mapping[str, Any]]
+    patience: float | None = None
     stopped: str = ""
     held: bool = False
     messages: list[Outgoing] = field(default_factory=list)
@@ -92,6 +94,7 @@ def course_of(run: Record) -> Course:
         facts["until"],
         list(run.body.get("said", [])),
         list(facts["approvals"]),
+        facts.get("patience"),
     )
 
 
@@ -111,25 +114,65 @@ async def go_on(work: Work, run: Record, course: Course) -> Record:
         return run
     course.stopped = await controls.stopped(work.store, run.tenant)
     _give_up(course, time())
+    _ask_again(work, run, course, time())
     walked = await _forward(work, run, course)
     if course.error or walked.error:
         course.error = course.error or walked.error
+        course.patience = course.patience or time() + work.settings.repair_patience
         walked = await _back(work, run, course)
+        await _wait_for_device(work, run, course, walked)
     return await _keep(work, run, course, walked)
 
 
 def _give_up(course: Course, moment: float) -> None:
     """What has waited long enough: a wait is over, anything else has failed; with the whole, all has."""
     for path, entry in course.told.items():
-        if entry["status"] != "asked" or entry["due"] is None or entry["due"] > moment:
+        if entry["status"] != "asked" or entry["due"] is None or entry["due"] > moment or entry.get("resting"):
             continue
         if entry["function"] == "wait":
             done(entry, None)
         else:
             words = f"{entry['name']}: no answer in time"
-            failed(entry, error("timeout", 408, "time-out", words, path), entry["function"] in ("intent", "http"))
+            wrong = error("timeout", 408, "time-out", words, path)
+            fall_short(course, path, wrong, entry["function"] in ("intent", "http"), True)
+            entry["away"] = entry["function"] in ("intent", "observe")
     if moment >= course.until and course.error is None:
         course.error = error("timeout", 408, "time-out", "the workflow as a whole has taken too long")
+
+
+def fall_short(course: Course, path: str, wrong: Error, unknown: bool = False, may_come: bool = False) -> None:
+    """What was asked has failed; where it waits for a device that is away and may yet come, it is asked again."""
+    entry = course.told[path]
+    of_device = entry["function"] in ("intent", "observe")
+    if may_come and of_device and away.is_patient(path) and _is_patient(course):
+        away.rest(entry, _words(wrong), time())
+    else:
+        failed(entry, wrong, unknown)
+
+
+def _ask_again(work: Work, run: Record, course: Course, moment: float) -> None:
+    """Ask once more what has rested for long enough."""
+    for entry in course.told.values():
+        if entry["status"] != "asked" or not entry.get("resting") or entry["due"] > moment:
+            continue
+        if course.stopped:
+            course.held, entry["due"] = True, moment + LOOK_AGAIN
+        else:
+            entry["resting"] = False
+            _send(work, run, course, entry)
+
+
+async def _wait_for_device(work: Work, run: Record, course: Course, walked: Walked) -> None:
+    """Where a device that was away is what it failed by, and nothing of it is left: wait until that answers."""
+    ask, entry = away.probe(course.told, course.error), course.told.get(away.PROBE)
+    if entry:
+        course.held = course.held or bool(course.stopped and entry["status"] == "done")
+    elif ask and walked.over and not walked.unsuccessful and not _is_cleared(course) and _is_patient(course):
+        await _take_up_all(work, run, course, [ask])
+
+
+def _is_patient(course: Course) -> bool:
+    return course.patience is not None and time() < course.patience
 
 
 async def _forward(work: Work, run: Record, course: Course) -> Walked:
@@ -175,7 +218,7 @@ async def conclude(work: Work, run: Record, course: Course, path: str, before: p
 async def _back(work: Work, run: Record, course: Course) -> Walked:
     """Take back what was done; of what is still unanswered nobody knows, so it is taken back, too."""
     for path, entry in course.told.items():
-        if entry["status"] == "asked" and "/compensate/" not in path:
+        if entry["status"] == "asked" and not away.is_patient(path):
             failed(entry, error("unknown", 503, "unanswered", "it was not waited for any more", path), True)
     while True:
         walked = walk_back(course.definition, course.about, course.told, course.events)
@@ -210,7 +253,8 @@ async def _take_up(work: Work, run: Record, course: Course, ask: Ask) -> None:
         case "clear":
             await _clear(work, run, course, ask)
         case "http":
-            entry = course.asked(ask, time() + (ask.within or REQUEST_PATIENCE))
+            due = time() + (ask.within or REQUEST_PATIENCE)
+            entry = course.asked(ask, due if ask.within else max(due, course.patience or 0))
             course.messages.append(_request(run, entry))
         case "intent" | "observe":
             await _ask_device(work, run, course, ask)
@@ -247,9 +291,15 @@ async def _ask_device(work: Work, run: Record, course: Course, ask: Ask) -> None
     entry = course.asked(ask)
     if ask.function == "intent" and not await _may_ask(work, run, course, ask, entry):
         return
-    within = min(ask.within or work.settings.intent_deadline, work.settings.intent_deadline)
-    entry["due"] = time() + within + GRACE
-    course.messages.append(_intent(work, run, course, entry, time() + within))
+    entry["within"] = min(ask.within or work.settings.intent_deadline, work.settings.intent_deadline)
+    _send(work, run, course, entry)
+
+
+def _send(work: Work, run: Record, course: Course, entry: dict[str, Any]) -> None:
+    """Ask the device, also once more."""
+    deadline = time() + entry["within"]
+    entry["due"] = deadline + GRACE
+    course.messages.append(_intent(work, run, course, entry, deadline))
 
 
 async def _may_ask(work: Work, run: Record, course: Course, ask: Ask, entry: dict[str, Any]) -> bool:
@@ -274,8 +324,9 @@ GRACE = 5.0
 
 
 def key_of(run: Record, entry: Mapping[str, Any]) -> str:
-    """The same however often it is asked."""
-    return f"{run.id}:{entry['order']}"
+    """The same however often it is delivered."""
+    again = f".{tries}" if (tries := away.tries(entry)) else ""
+    return f"{run.id}:{entry['order']}{again}"
 
 
 def _intent(work: Work, run: Record, course: Course, entry: Mapping[str, Any], deadline: float) -> Outgoing:
@@ -341,21 +392,25 @@ async def _keep(work: Work, run: Record, course: Course, walked: Walked) -> Reco
     if course.said:
         body["said"] = course.said
     if over:
-        body |= {"endedAt": now(), "escalated": state != "completed"}
+        body |= {
+            "endedAt": now(),
+            "escalated": not (state == "completed" or (state == "compensated" and _is_needless_now(course))),
+        }
     facts = {
         "told": course.told,
         "events": course.events,
         "approvals": course.approvals,
         "error": course.error,
+        "patience": course.patience,
         "due": None if over else _due(course),
-        **({"lock": None} if over else {}),
+        **({"lock": None} if over or away.PROBE in course.told else {}),
     }
     members = {name: value for name, value in {**run.body, **body}.items() if value is not None}
     kept = await work.resources.change(
         WORKFLOW_RUN, run, members, facts, course.messages, whole=True, description=reason
     )
     if over:
-        _tell_end(work, kept, state, reason)
+        tell_end(work, kept)
     return kept
 
 
@@ -369,18 +424,56 @@ def _state(course: Course, walked: Walked) -> tuple[str, str]:
     if walked.over and walked.unsuccessful:
         left = "; ".join(_words(error) for _, error in walked.unsuccessful)
         return "failed", f"{wrong}; what was done could not be taken back: {left}"
+    if walked.over and (waiting := _for_device(course)):
+        return waiting
     if walked.over:
         return "compensated", wrong
     if course.held:
-        return "stopped", f"all workflows are stopped: {course.stopped}"
+        return _held(course)
     if course.error:
-        return "compensating", wrong
+        resting = [entry["words"] for entry in course.told.values() if entry["status"] == "asked" and "words" in entry]
+        again = [f"it is asked again until {instant(course.patience or 0)}"] if resting else []
+        return "compensating", "; ".join([wrong, *resting, *again])
     return ("waitingForApproval" if _waiting(course, "approval") else "running"), ""
+
+
+def _held(course: Course) -> tuple[str, str]:
+    return "stopped", f"all workflows are stopped: {course.stopped}"
+
+
+def _for_device(course: Course) -> tuple[str, str] | None:
+    """How a run stands that has taken back all, and waits for its device or has waited; None where it does not."""
+    wrong, entry = _words(course.error) if course.error else "", course.told.get(away.PROBE)
+    if _is_needless_now(course):
+        return "compensated", f"{wrong}; the alarm was cleared before it was begun again"
+    if course.held and away.probe(course.told, course.error):
+        return _held(course)
+    if entry is None:
+        return None
+    device = entry["given"]["device"]
+    if entry["status"] == "failed":
+        return "compensated", f"{wrong}; {device} did not answer again in time"
+    return "waitingForDevice", f"{wrong}; it is begun again if {device} answers by {instant(course.patience or 0)}"
+
+
+def is_back(run: Record) -> bool:
+    """Whether the device has answered that a run waits for."""
+    told = run.facts["told"].get(away.PROBE, {})
+    return bool(run.body["state"] == "waitingForDevice" and told["status"] == "done")
+
+
+def _is_needless_now(course: Course) -> bool:
+    """Whether a fault is over that a run failed to repair as its device was away: there is nothing to begin again."""
+    return away.probe(course.told, course.error) is not None and _is_cleared(course)
+
+
+def _is_cleared(course: Course) -> bool:
+    return any(event["data"].get("state") == "cleared" for event in course.events)
 
 
 def _needless(course: Course) -> bool:
     """Whether a person would be asked about a fault that is over, and nothing was done yet."""
-    cleared = any(event["data"].get("state") == "cleared" for event in course.events)
+    cleared = _is_cleared(course)
     acted = any(entry["function"] in ("intent", "http") for entry in course.told.values())
     return cleared and not acted and bool(_waiting(course, "approval"))
 
@@ -406,10 +499,16 @@ def _steps(course: Course) -> list[dict[str, Any]]:
             "function": entry["function"],
             "status": entry["status"],
             "time": entry["time"],
-            **({"reason": _words(entry["error"])} if "error" in entry else {}),
+            **({"reason": words} if (words := _step_words(entry)) else {}),
         }
         for path, entry in ordered
     ]
+
+
+def _step_words(entry: Mapping[str, Any]) -> str:
+    if "error" in entry:
+        return _words(entry["error"])
+    return f"{entry['words']}; asked again {away.tries(entry)} times" if "words" in entry else ""
 
 
 def _due(course: Course) -> float:
@@ -419,10 +518,12 @@ def _due(course: Course) -> float:
     return float(min([*open_, *again, *([] if course.error else [course.until])], default=time() + LOOK_AGAIN))
 
 
-def _tell_end(work: Work, run: Record, state: str, reason: str) -> None:
+def tell_end(work: Work, run: Record) -> None:
+    """Record how a run has ended, and that it is left to a person."""
+    state, reason = run.body["state"], run.body.get("reason", "")
     outcome = "done" if state == "completed" else "failed"
     _record(work, run, "workflow.ended", outcome, None, state=state, reason=reason)
-    if state != "completed":
+    if run.body["escalated"]:
         _record(work, run, "workflow.escalated", "done", None, reason=reason)
 
 

@@ -175,7 +175,7 @@ async def over(scene: Scene) -> Record:
 @pytest.mark.parametrize("name", ROWS)
 async def test_whatever_goes_wrong_is_taken_back_and_told(name: str, tmp_path: Path) -> None:
     row = ROWS[name]
-    async with pumped(tmp_path, workflows=[definition(*row.tasks)], intent_deadline=2) as scene:
+    async with pumped(tmp_path, workflows=[definition(*row.tasks)], intent_deadline=2, repair_patience=0) as scene:
         assert (await scene.ended(await scene.order(item(**BERLIN))))["state"] == "completed"
         await scene.say("fault", **FAULT)
         await scene.pump()

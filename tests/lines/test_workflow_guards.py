@@ -224,6 +224,29 @@ async def test_a_recorded_incident_is_decided_as_it_was(limits: dict[str, int], 
         assert state != "refused" or last.partition("told: ")[2] == reason.partition(" (run ")[0]
 
 
+@pytest.mark.parametrize("whose", ["acme", "*"])
+async def test_a_recorded_incident_knows_when_workflows_were_stopped(whose: str, tmp_path: Path) -> None:
+    """It is refused as it was then, though they may go on by now; what came after may begin."""
+    flow, rules = definition(MEND, HEAR), bounds()
+    async with within(tmp_path, rules, flow) as scene:
+        await press(scene, "stopped", whose)
+        await say(scene)
+        at = now()
+        await scene.until(lambda: is_later(at))  # what is pressed is known to the millisecond
+        await press(scene, "running", whose)
+        await say(scene, key="another", device="pe2")
+        runs = sorted(await scene.find("workflowRun"), key=lambda run: str(run.body["target"]))
+        said = [(await rehearsed(scene, run, flow, rules))[1] for run in runs]
+
+    assert [run.body["state"] == "refused" for run in runs] == [True, False]
+    assert said[0] == "it would be refused, and a person would be told: all workflows are stopped: maintenance"
+    assert not said[1].startswith("it would be refused")
+
+
+async def is_later(than: str) -> bool:
+    return now() > than
+
+
 async def rehearsed(scene: Scene, run: Record, flow: Definition, rules: Policy) -> tuple[int, str]:
     """How often it ran there before, and how it would end, by what is recorded of the alarm of a run."""
     alarm = await scene.store.get(ALARM.name, "acme", run.body["alarm"]["id"])
@@ -241,6 +264,7 @@ async def rehearsed(scene: Scene, run: Record, flow: Definition, rules: Policy) 
         ({}, "'runs'"),
         ({"until": "noon", "runs": [], "raised": [], "underWay": 0}, "noon"),
         ([], "'runs'"),
+        ({"until": now(), "runs": [], "raised": [], "underWay": 0, "pressed": [{"at": "dusk"}]}, "state"),
         (None, "None"),
     ],
 )
