@@ -24,12 +24,11 @@ from convergedon.core.errors import Conflict, NotFound, Unavailable
 from convergedon.core.store import Record
 from convergedon.handlers.affected_parties import AFFECTED_PARTY
 from convergedon.handlers.alarms import ALARM
-from convergedon.handlers.customer_notifications import CUSTOMER_NOTIFICATION
 from convergedon.handlers.resource import now
 from convergedon.mediation import aside, inventory
 from convergedon.mediation.correlation import rank
 from convergedon.mediation.inventory import Service
-from convergedon.mediation.notification import notification_id, notify
+from convergedon.mediation.notification import bring_out, notification_id, notify
 from convergedon.mediation.work import Work
 
 TOLD = frozenset(("service", "cause", "affectedSince", "expectedRestoration"))
@@ -429,7 +428,7 @@ async def tell(work: Work, message: Message) -> None:
         kind = "serviceUpdated"
     else:
         return
-    await _wait_for_the_bad_news(work, about, customer)
+    await bring_out(work, about.tenant, notification_id(about, customer, "serviceAffected"))
     again = event["eventId"] if kind == "serviceUpdated" else ""
     await notify(work, about, customer, _notification(work, kind, about), again)
 
@@ -439,20 +438,6 @@ async def _tell_of_the_fault(work: Work, about: Record, customer: str) -> None:
         seconds = time() - datetime.fromisoformat(about.body["affectedSince"]).timestamp()
         on = f"alarm/{about.body['alarm']['id']}"
         work.audit.record("customer.told", about.tenant, "convergedon", on, "done", seconds=round(seconds, 3))
-
-
-async def _wait_for_the_bad_news(work: Work, about: Record, customer: str) -> None:
-    """An all-clear must not overtake the fault that it ends, not even one whose teller died before it was published.
-
-    Raises Unavailable while that still stands in its outbox.
-    """
-    id = notification_id(about, customer, "serviceAffected")
-    try:
-        told = await work.store.get(CUSTOMER_NOTIFICATION.name, about.tenant, id)
-    except NotFound:
-        return
-    if not all(work.published(message.id) for message in told.unsent):
-        raise Unavailable(f"notification {id} is not out yet")
 
 
 SAID = (

@@ -44,6 +44,7 @@ FLOWS: Mapping[str, tuple[Step, ...]] = {
     "AffectedPartyCreateEvent": (cases.hear,),
     "AffectedPartyAttributeValueChangeEvent": (cases.hear,),
     "AffectedPartyStateChangeEvent": (cases.hear,),
+    "CustomerNotificationDeleteEvent": (cases.let_go,),
     "undelivered": (dispatch.hand_over,),
     "WorkflowRunCreateEvent": (dispatch.tell_operators,),
     "WorkflowRunStateChangeEvent": (dispatch.tell_operators,),

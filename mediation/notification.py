@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 from uuid import NAMESPACE_URL, uuid5
 
-from convergedon.core.errors import Conflict, NotFound, Unavailable
+from convergedon.core.errors import Conflict, NotFound
 from convergedon.core.policy import system
-from convergedon.core.store import Record
+from convergedon.core.store import Draft, Record
 from convergedon.handlers import surveys
 from convergedon.handlers.customer_notifications import CUSTOMER_NOTIFICATION, TELLING
 from convergedon.mediation.privacy import private
@@ -40,7 +40,15 @@ async def notify(work: Work, about: Record, customer: str, body: Mapping[str, An
 async def tell(
     work: Work, about: Record, customer: str, body: Mapping[str, Any], again: str = "", severity: str = ""
 ) -> Answer:
-    """Say a thing now, if the policy lets it be said now, through all channels that its customer has.
+    """Say a thing now, if the policy lets it be said now, through all channels that its customer has."""
+    found = await word(work, about, customer, body, again, severity)
+    return found if isinstance(found, Answer) else await say(work, customer, found)
+
+
+async def word(
+    work: Work, about: Record, customer: str, body: Mapping[str, Any], again: str = "", severity: str = ""
+) -> Draft | Answer:
+    """The notification that may be made now, or why none may.
 
     The policy also says what of it: what devices and people wrote may hold what is nobody else's business.
     """
@@ -61,18 +69,21 @@ async def tell(
     facts = {"trace": about.facts.get("trace", ""), "line": about.facts.get("line", about.id)}
     if link := surveys.link(work.settings, about, customer, body["notificationType"]):
         facts["surveyLink"] = link
-    made, record = await _made(work, about.tenant, body, facts, id)
+    return work.resources.new(CUSTOMER_NOTIFICATION, about.tenant, body, facts, id)
+
+
+async def say(work: Work, customer: str, draft: Draft) -> Answer:
+    """Make a notification, and hand it to all channels that its customer has. Doing it twice is doing it once."""
+    made, record = await _made(work, draft)
     await dispatch.begin(work, record, customer)
     return Answer("made" if made else "there", record)
 
 
-async def _made(
-    work: Work, tenant: str, body: Mapping[str, Any], facts: Mapping[str, Any], id: str
-) -> tuple[bool, Record]:
+async def _made(work: Work, draft: Draft) -> tuple[bool, Record]:
     try:
-        return True, await work.resources.create(CUSTOMER_NOTIFICATION, tenant, body, facts, id)
+        return True, await work.store.create(*draft)
     except Conflict:
-        return False, await work.store.get(CUSTOMER_NOTIFICATION.name, tenant, id)
+        return False, await work.store.get(CUSTOMER_NOTIFICATION.name, draft.record.tenant, draft.record.id)
 
 
 def notification_id(about: Record, customer: str, type_: str, again: str = "") -> str:
@@ -80,17 +91,19 @@ def notification_id(about: Record, customer: str, type_: str, again: str = "") -
     return str(uuid5(NAMESPACE_URL, "|".join(said)))
 
 
-async def wait_until_out(work: Work, tenant: str, id: str) -> None:
-    """What is said later must not overtake what was said before, not even if its teller died before it was published.
+async def bring_out(work: Work, tenant: str, id: str) -> bool:
+    """Have what was said before on the bus, so that what is said now does not overtake it; says whether it is there.
 
-    Raises Unavailable while that still stands in its outbox.
+    Whoever said it may have died before it was published, or be about to: the bus drops what comes to it twice.
     """
     try:
         told = await work.store.get(CUSTOMER_NOTIFICATION.name, tenant, id)
     except NotFound:
-        return
-    if not all(work.published(message.id) for message in told.unsent):
-        raise Unavailable(f"notification {id} is not out yet")
+        return False
+    for message in told.unsent:
+        if not work.published(message.id):
+            await work.bus.publish(message.subject, message.body, message.id, message.headers)
+    return True
 
 
 # what is said later

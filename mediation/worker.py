@@ -47,6 +47,7 @@ class Worker:
         self._sending = Sending(work)
         self._reloading = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
+        self._adopted = False
 
     async def start(self) -> None:
         await inventory.adopt(self._work.resources)
@@ -96,6 +97,9 @@ class Worker:
         await cancellation.take_up_due(self._work)
         await self._delivery.attend()
         await parking.watch(self._work.bus, self._work.settings.parked_bytes)
+        if not self._adopted:
+            await keeping.adopt(self._work)
+            self._adopted = True
         await keeping.forget(self._work)
 
     async def close_intervals(self) -> None:

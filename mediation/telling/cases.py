@@ -2,9 +2,10 @@
 
 hear (an event of an affectedParty) or look_after (time has passed) -> consider -> decide -> tell, wait, rest or
 summarise. What is known of a problem stands in its affectedParty; what its customer knows, and when to decide again,
-in a record of its own, whose revision says who was first. A message is made before it is noted, under an id that
-follows from what was noted before: whoever dies between the two, the next one finds it made. So it is the same whoever
-decides, and how often, and after which restart.
+in a record of its own, whose revision says who was first. A message is noted with its words before it is made, under an
+id that follows from what was noted before: whoever is not the first makes none, and whoever dies between the two, the
+next one makes it. So it is the same whoever decides, and how often, and after which restart. Where several cases of a
+customer owe the all-clear of one service, the first to claim it pays for all of them (allclear.py).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import structlog
 from convergedon.core import trace
 from convergedon.core.bus import Message
 from convergedon.core.errors import Conflict, NotFound, Refused, Stale, Unavailable
-from convergedon.core.store import Record
+from convergedon.core.store import Draft, Record
 from convergedon.handlers.affected_parties import AFFECTED_PARTY
 from convergedon.handlers.customer_notifications import CUSTOMER_NOTIFICATION, TELLING
 from convergedon.handlers.product_ordering import ENDED, PRODUCT_ORDER, items
@@ -30,8 +31,8 @@ from convergedon.handlers.resource import now
 from convergedon.handlers.service_inventory import SERVICE
 from convergedon.mediation import affected, aside, inventory, notification
 from convergedon.mediation.correlation import device_of, kind_of
-from convergedon.mediation.notification import notification_id, wait_until_out
-from convergedon.mediation.telling import keeping
+from convergedon.mediation.notification import bring_out, notification_id
+from convergedon.mediation.telling import allclear, keeping
 from convergedon.mediation.telling.governance import Case, Kept, Told, Verdict, decide, window_over
 from convergedon.mediation.telling.keeping import clock
 from convergedon.mediation.telling.rules import Notifications, none
@@ -41,6 +42,8 @@ log = structlog.get_logger()
 
 AT_ONCE = 5.0
 """Seconds within which an event comes for the first time: what comes again was taken before, by whoever died then."""
+MADE_BY = 10.0
+"""Seconds after which it is looked whether a message was made that no event would have made again."""
 LOOK_AGAIN = 60.0
 """Seconds after which it is looked whether services that a customer was told of still suffer from something else."""
 REFUSED = 3_600.0
@@ -93,6 +96,15 @@ def _is_long_over(work: Work, record: Record, message: Message) -> bool:
     return record.body["status"] != "affected" and keeping.is_past(work, said)
 
 
+async def let_go(work: Work, message: Message) -> None:
+    """A notification was deleted: the words of it that a case has, should it have to be made again, go as well."""
+    said = message.body["event"]["event"][CUSTOMER_NOTIFICATION.name]
+    with suppress(NotFound):
+        case = await work.store.get(TELLING.name, message.body["tenant"], said.get("affectedParty", {}).get("id", ""))
+        if case.facts.get("saying", {}).get("id") == message.body["id"]:
+            await _write(work, _set(case, {"saying": None}))
+
+
 async def look_after(work: Work) -> None:
     """Cases whose time has come: a hold-down, an interval, a window or quiet hours are over."""
     due = await work.store.find(TELLING.name, {"facts.due": {"$lt": clock(work)}}, limit=MOST)
@@ -142,33 +154,69 @@ async def _go_on(work: Work, case: Record) -> None:
     else:
         given = work.notifications or none()  # what waits when the rules are taken away is told in its time
         record = await work.store.get(AFFECTED_PARTY.name, case.tenant, case.id)
-        await _settle(work, given, record, await consider(work, given, record))
+        await _settle(work, given, record, await consider(work, given, record, in_time=True))
 
 
 # one case
 
 
 async def consider(
-    work: Work, rules: Notifications, record: Record, kept: Record | None = None, just_now: bool = False
+    work: Work,
+    rules: Notifications,
+    record: Record,
+    kept: Record | None = None,
+    just_now: bool = False,
+    in_time: bool = False,
 ) -> Record:
     """Decide what is to be told of a problem to its customer now, and do it; returns what is kept of the case then.
 
     ``just_now``: nothing that this customer suffers from can have been told since the record said what works again.
+    ``in_time``: a time has come, so that nothing but the time has this done again should it not come to its end.
     Raises Stale or Unavailable.
     """
     kept = written = kept or await _kept(work, record)
+    await _see_made(work, kept)
+    said: Draft | None = None
     for _ in range(STEPS):
         case, verdict = await _verdict(work, rules, record, kept, just_now)
+        if verdict.what == "tell" and said:
+            kept, said = await _say(work, rules, record, await _write(work, kept), said), None
+            written = kept
         if verdict.what == "tell":
-            if kept is not written:
-                kept = written = await _write(work, kept)
-            verdict, kept = await _tell(work, rules, record, kept, case, verdict)
+            verdict, draft = await _word(work, rules, record, kept, case, verdict)
+            if draft and (paid := await _paid_elsewhere(work, kept, case.well)):
+                kept = _relieved(kept, paid)
+                continue
+            kept, said = (_as_told(kept, draft), draft) if draft else (kept, None)
         if verdict.what == "tell":
-            continue  # what was told is noted together with what is decided next
+            continue  # what is told is noted together with what is decided next
         if verdict.what == "summarise":
             await _keep_for_summary(work, record, verdict)
-        return await _note(work, record, written, kept, verdict)
+        kept = await _note(work, record, written, kept, verdict, bool(said and in_time))
+        return await _say(work, rules, record, kept, said) if said else kept
     raise Unavailable(f"affectedParty {record.id} changes too fast")
+
+
+async def _paid_elsewhere(work: Work, kept: Record, well: Collection[str]) -> set[str]:
+    """Of these services those of which another case of this customer says that they work again, and this one may not.
+
+    Of the others it is this one from now on.
+    """
+    if not well:
+        return set()
+    owing = await _owing(work, kept, well)
+    shared = {id: {one.id: _debts(one)[id] for one in (kept, *owing) if id in _debts(one)} for id in sorted(well)}
+    return {
+        id
+        for id, debts in shared.items()
+        if debts.keys() > {kept.id} and not await allclear.claim(work, kept, id, debts)
+    }
+
+
+async def _owing(work: Work, kept: Record, services: Collection[str]) -> list[Record]:
+    """The other cases of this customer that owe the all-clear of any of these services."""
+    where = {"tenant": kept.tenant, "facts.owes": {"$in": _owes(kept.facts["customer"], services)}}
+    return [one for one in await work.store.find(TELLING.name, where) if one.id != kept.id]
 
 
 async def _kept(work: Work, record: Record) -> Record:
@@ -182,8 +230,8 @@ async def _kept(work: Work, record: Record) -> Record:
     if said is None:
         return new
     over = await _said(work, record, customer, "serviceRestored")
-    new = _as_told(new, said)
-    return new.with_(facts={"believed": {}, "owes": []}) if over else new
+    new = _set(_as_told(new, Draft(said, said.unsent)), {"saying": None})
+    return new.with_(facts=_believing(new, {})) if over else new
 
 
 def _new(work: Work, record: Record) -> Record:
@@ -257,13 +305,13 @@ async def _suffering_elsewhere(work: Work, record: Record) -> set[str]:
     return {id for other in others if other.id != record.id for id in _services(other.body)}
 
 
-async def _note(work: Work, record: Record, written: Record, kept: Record, verdict: Verdict) -> Record:
-    """Keep what was told and decided, and when to decide again. Raises Stale when somebody else was first."""
-    facts: dict[str, Any] = {
-        "verdict": verdict.what,
-        "why": verdict.why,
-        "due": _due(record, kept, verdict, clock(work)),
-    }
+async def _note(
+    work: Work, record: Record, written: Record, kept: Record, verdict: Verdict, look_again: bool = False
+) -> Record:
+    """Keep what is told and decided, and when to decide again. Raises Stale when somebody else was first."""
+    times = [_due(record, kept, verdict, clock(work)), clock(work) + MADE_BY if look_again else None]
+    due = min((one for one in times if one is not None), default=None)
+    facts: dict[str, Any] = {"verdict": verdict.what, "why": verdict.why, "due": due}
     if facts["due"] is None and record.body["status"] != "affected":
         facts["over"] = kept.facts.get("over", clock(work))
     if verdict.kept and "told" not in kept.facts:
@@ -271,6 +319,8 @@ async def _note(work: Work, record: Record, written: Record, kept: Record, verdi
     changed = _set(kept, facts)
     if changed == written:
         return written
+    if written.facts.get("saying") == kept.facts.get("saying"):
+        changed = _set(changed, {"saying": None})  # it was made
     changed = await _write(work, changed)
     if record.body["status"] == "restored" and "told" not in kept.facts:
         on = f"{AFFECTED_PARTY.name}/{record.id}"
@@ -291,27 +341,42 @@ def _due(record: Record, kept: Record, verdict: Verdict, moment: float) -> float
 # telling
 
 
-async def _tell(
+async def _word(
     work: Work, rules: Notifications, record: Record, kept: Record, case: Case, verdict: Verdict
-) -> tuple[Verdict, Record]:
-    """Tell it; the verdict is another when the policy keeps it back or refuses it. Raises Stale or Unavailable."""
+) -> tuple[Verdict, Draft | None]:
+    """What is to be told; the verdict is another when the policy keeps it back or refuses it. Raises Unavailable."""
     customer, facts = _customer(record), kept.facts
     if "last" in facts and not _is_out(work, facts):
-        await wait_until_out(work, record.tenant, facts["last"])
+        await bring_out(work, record.tenant, facts["last"])
     again = "" if verdict.type == "serviceAffected" else f"{facts['number']}"
     about = replace(record, facts={"trace": _trace(kept), "line": customer})
     body = await _notification(work, record, kept, case, verdict.type)
-    answer = await notification.tell(work, about, customer, body, again, case.severity)
-    if answer.what == "later":
+    found = await notification.word(work, about, customer, body, again, case.severity)
+    if isinstance(found, Draft):
+        return verdict, found
+    if found.what == "later":
         ways = rules.of(record.tenant, customer).rules
-        return decide(case, ways, rules.clock(), None, Kept("quiet hours", answer.until)), kept
-    if answer.record is None:
-        return Verdict("wait", "the policy refuses it", until=rules.clock() + REFUSED), kept
-    if answer.what == "made" and verdict.type == "serviceAffected":
+        return decide(case, ways, rules.clock(), None, Kept("quiet hours", found.until)), None
+    return Verdict("wait", "the policy refuses it", until=rules.clock() + REFUSED), None
+
+
+async def _say(work: Work, rules: Notifications, record: Record, kept: Record, said: Draft) -> Record:
+    """Make a message that was noted; returns the case."""
+    answer = await notification.say(work, _customer(record), said)
+    if answer.what == "made" and said.record.body["notificationType"] == "serviceAffected":
         seconds = round(rules.clock() - _instant(record.body["affectedSince"]), 3)
         on = f"alarm/{record.body['alarm']['id']}"
         work.audit.record("customer.told", record.tenant, "convergedon", on, "done", seconds=seconds)
-    return verdict, _as_told(kept, answer.record)
+    return kept
+
+
+async def _see_made(work: Work, kept: Record) -> None:
+    """Have the message that was noted last made, if whoever noted it may have died before it was."""
+    saying = kept.facts.get("saying")
+    if saying is None or _is_out(work, kept.facts) or await bring_out(work, kept.tenant, saying["id"]):
+        return
+    draft = work.resources.new(CUSTOMER_NOTIFICATION, kept.tenant, saying["body"], saying["facts"], saying["id"])
+    await notification.say(work, kept.facts["customer"], draft)
 
 
 def _is_out(work: Work, facts: Mapping[str, Any]) -> bool:
@@ -319,9 +384,10 @@ def _is_out(work: Work, facts: Mapping[str, Any]) -> bool:
     return bool(facts.get("events")) and all(map(work.published, facts["events"]))
 
 
-def _as_told(kept: Record, said: Record) -> Record:
+def _as_told(kept: Record, said: Draft) -> Record:
     """The case after a notification; what it says is what its customer believes."""
-    body, well = said.body, said.body["notificationType"] in ("serviceRestored", "serviceEnded")
+    note, messages = said
+    body, well = note.body, note.body["notificationType"] in ("serviceRestored", "serviceEnded")
     named = {one["id"]: one for one in body.get("service") or []}
     less = [*(body.get("restoredService") or []), *(body.get("endedService") or [])]
     restored = {one["id"] for one in less} | (named.keys() if well else set())
@@ -330,10 +396,10 @@ def _as_told(kept: Record, said: Record) -> Record:
     at = _instant(body["notificationTime"])
     facts = {
         "number": kept.facts["number"] + 1,
-        "last": said.id,
-        "events": [message.id for message in said.unsent],
-        "believed": believed,
-        "owes": _owes(kept.facts["customer"], believed),
+        "last": note.id,
+        "events": [message.id for message in messages],
+        "saying": {"id": note.id, "body": dict(note.body), "facts": dict(note.facts)},
+        **_believing(kept, believed),
         "cleared": {**kept.facts.get("cleared", {}), **dict.fromkeys(restored, at)},
         "told": {
             "at": at,
@@ -343,6 +409,21 @@ def _as_told(kept: Record, said: Record) -> Record:
         },
     }
     return _set(kept, facts)
+
+
+def _believing(kept: Record, believed: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of a customer who believes that these services are disturbed: it is owed their all-clear.
+
+    A debt is named after the writing by which it came to be: a service that is disturbed again is owed another.
+    """
+    known = _debts(kept)
+    debts = {id: known.get(id, kept.revision) for id in believed}
+    return {"believed": dict(believed), "owes": _owes(kept.facts["customer"], believed), "debts": debts}
+
+
+def _debts(kept: Record) -> dict[str, int]:
+    """The services of which an all-clear is owed, each with the name of its debt."""
+    return {id: kept.facts.get("debts", {}).get(id, 0) for id in kept.facts.get("believed", {})}
 
 
 def _owes(customer: str, services: Collection[str]) -> list[str]:
@@ -394,34 +475,33 @@ async def _settle(work: Work, rules: Notifications, record: Record, mine: Record
     One that goes on as part of another passes on that it was told; of a service that works again each customer hears
     once, by whichever it suffered from last. What only goes on ends nothing for anybody.
     """
-    customer, cleared = _customer(record), mine.facts.get("cleared", {})
+    cleared = mine.facts.get("cleared", {})
     if "continuedBy" in record.body and "told" in mine.facts:
         await _pass_on(work, rules, mine, record.body["continuedBy"]["id"])
     ended = [*(record.body.get("restoredService") or []), *(record.body.get("endedService") or [])]
     if record.body["status"] == "affected" and not (cleared or ended):
         return
     services = {*_services(record.body), *cleared, *(one["id"] for one in ended)}
-    where = {"tenant": record.tenant, "facts.owes": {"$in": _owes(customer, services)}}
-    for other in await work.store.find(TELLING.name, where):
-        if other.id == record.id:
-            continue
+    for other in await _owing(work, mine, services):
+        if said := await _paid_by(work, mine, other, cleared):
+            other = await _write(work, _relieved(other, said))
         about = await work.store.get(AFFECTED_PARTY.name, record.tenant, other.id)
-        if said := {id for id, at in cleared.items() if at >= other.facts["told"]["at"]} - _suffering(about):
-            await _write(work, _relieved(other, said))
-        told = await consider(work, rules, about)
+        told = await consider(work, rules, about, in_time=True)
         if told.facts.get("cleared", {}) != other.facts.get("cleared", {}):  # others owe that no more
             await _settle(work, rules, about, told)
 
 
-def _suffering(record: Record) -> set[str]:
-    return {*_services(record.body)} if record.body["status"] == "affected" else set()
+async def _paid_by(work: Work, mine: Record, other: Record, cleared: Collection[str]) -> set[str]:
+    """The services of which this case has said that they work again for that other one, too."""
+    both = [id for id in cleared if id in _debts(other) and id not in _debts(mine)]
+    return {id for id in both if await allclear.is_paid(work, mine, other, id, _debts(other)[id])}
 
 
 def _relieved(kept: Record, said: Collection[str]) -> Record:
-    """A case whose customer was told elsewhere that these services work again."""
+    """A case whose customer is told elsewhere that these services work again."""
     believed = {id: one for id, one in kept.facts["believed"].items() if id not in said}
     told = {**kept.facts["told"], "services": [id for id in kept.facts["told"]["services"] if id not in said]}
-    return _set(kept, {"believed": believed, "owes": _owes(kept.facts["customer"], believed), "told": told})
+    return _set(kept, {**_believing(kept, believed), "told": told})
 
 
 async def _pass_on(work: Work, rules: Notifications, kept: Record, heir: str) -> None:
@@ -431,9 +511,8 @@ async def _pass_on(work: Work, rules: Notifications, kept: Record, heir: str) ->
     believed = {id: one for id, one in kept.facts["believed"].items() if id in _services(record.body)}
     if "told" in its.facts or not believed:
         return
-    owes = _owes(kept.facts["customer"], believed)
-    passed = await _write(work, _set(its, {"told": kept.facts["told"], "believed": believed, "owes": owes}))
-    await consider(work, rules, record, passed)
+    passed = await _write(work, _set(its, {"told": kept.facts["told"], **_believing(its, believed)}))
+    await consider(work, rules, record, passed, in_time=True)
 
 
 # windows

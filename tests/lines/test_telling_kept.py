@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,30 @@ async def test_what_is_gone_is_not_told_again(tmp_path: Path) -> None:
 
         assert await told.said() == []
         assert await left(told) == {"telling": 0, "dispatch": 0}
+
+
+async def test_what_an_earlier_build_left_goes_as_well(tmp_path: Path) -> None:
+    """It does not say since when it is over; what is not over stays, however old it is."""
+    async with posted(tmp_path) as told:
+        await told.say("fault")
+        await told.say("clear")
+        await sent(told, 3)
+        await told.say("fault")
+        await sent(told, 4)
+        for kind in ("telling", "dispatch"):
+            for record in await told.scene.find(kind):
+                facts = {name: value for name, value in record.facts.items() if name not in ("over", "debts", "saying")}
+                await told.scene.store.replace(replace(record, facts=facts))
+        told.clock.ahead += 29 * DAY
+        await told.scene.worker.look_after()
+        assert await left(told) == {"telling": 2, "dispatch": 4}
+        told.clock.ahead += 2 * DAY
+        await told.scene.worker.look_after()
+        assert await left(told) == {"telling": 1, "dispatch": 0}
+        await told.say("clear")
+
+        assert await told.said() == ["Affected", "Restored"] * 2
+        assert [one for one in await told.scene.find("telling") if "over" not in one.facts] == []
 
 
 async def test_an_open_all_clear_is_kept_however_old_it_is(tmp_path: Path) -> None:
