@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, TypeGuard
@@ -127,7 +127,7 @@ class Exports:
             return None
         place = (exporter, domain)
         for option in message.options:
-            self._sampling.note(place, option)
+            self._sampling.note(place, option, lambda number: self._fields(place, number))
             self._note_start(place, version, option)
         header = self._timed(header, place)
         rates = self._sampling.rates(place)
@@ -191,6 +191,11 @@ class Exports:
             self._drop("truncated", 1)
             return None
         return message
+
+    def _fields(self, place: Place, number: int) -> Sequence[Any] | None:
+        """Those of a template that is no option's, where it is known."""
+        fields, of_options = self._decoder.templates.get(*place, number)  # type: ignore[no-untyped-call]
+        return None if of_options else fields
 
     def _forget_templates(self) -> None:
         """Let go of the templates that were not used for longest, where all of them have too many fields."""

@@ -18,6 +18,8 @@ from typing import Any
 
 from netflume.parse import TemplateStore
 
+from convergedon.adapters.flow.lists import AGAIN, FieldsOf, unfold
+
 PLACES = 10_000
 SAMPLERS = 256
 MOST = 1 << 20
@@ -27,8 +29,6 @@ SAMPLER_NAMES = ("sampler_id", "selector_id")
 ANY = None
 SELECTION_SEQUENCE = "ie301"
 SELECTOR = "selector_id"
-AGAIN = "+"
-"""Between the name of a field that is in an options template more than once, and which time it is."""
 PROPERTY_MATCH = 5
 """The algorithm of a selector that takes what matches: what is left out is no part of what is counted."""
 PROBABILITY = "ie311"
@@ -101,9 +101,9 @@ def _numbered(fields: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return found
 
 
-def _chain(option: Mapping[str, Any]) -> tuple[int, ...]:
+def _chain(items: Sequence[tuple[str, Any]]) -> tuple[int, ...]:
     """The selectors that an option names, in their order; none where they are more than anybody has."""
-    found = [value for name, value in option.items() if name.partition(AGAIN)[0] == SELECTOR]
+    found = [value for name, value in items if name == SELECTOR]
     return tuple(found) if len(found) <= LONGEST_CHAIN and all(isinstance(one, int) for one in found) else ()
 
 
@@ -113,11 +113,19 @@ class Sampling:
     def __init__(self) -> None:
         self._places: OrderedDict[Place, Rates] = OrderedDict()
 
-    def note(self, place: Place, option: Mapping[str, Any]) -> None:
-        """Take in what an option record says of sampling, if it does; one in a million is believed at most."""
+    def note(self, place: Place, option: Mapping[str, Any], fields_of: FieldsOf) -> None:
+        """Take in what an option record says of sampling, if it does; one in a million is believed at most.
+
+        What its lists say of selectors counts as if each were told by itself.
+        """
+        unfolded = unfold(option, fields_of)
+        for one in (*unfolded.records, option):
+            self._note(place, one, unfolded.items if one is option else ())
+
+    def _note(self, place: Place, option: Mapping[str, Any], items: Sequence[tuple[str, Any]]) -> None:
         said = 1 if option.get("selector_algorithm") == PROPERTY_MATCH else rate(option)
         sequence = option.get(SELECTION_SEQUENCE)
-        chain = _chain(option) if isinstance(sequence, int) else ()
+        chain = _chain(items) if isinstance(sequence, int) else ()
         if said is None and not chain:
             return
         rates = self._places.setdefault(place, Rates())

@@ -236,7 +236,9 @@ def flow_datagram(chance: random.Random) -> bytes:
         return head + chance.randbytes(chance.randrange(48 * 4 + 1))
     for _ in range(chance.randrange(5)):
         number = chance.choice((256, 257, 258, 300))
-        if chance.random() < 0.5:
+        if kind == 10 and chance.random() < 0.2:
+            sets += flow_lists(chance)
+        elif chance.random() < 0.5:
             sets.append(flow_template(chance, kind, number, chance.random() < 0.3))
         else:
             sets.append((number, chance.randbytes(chance.choice((0, 4, 24, 120, 1400)))))
@@ -262,11 +264,35 @@ def flow_template(chance: random.Random, kind: int, number: int, options: bool) 
     return {(9, False): 0, (9, True): 1, (10, False): 2, (10, True): 3}[kind, options], head + specified
 
 
+def flow_lists(chance: random.Random) -> list[tuple[int, bytes]]:
+    """An option with lists in it (RFC 6313), and its data, of which a byte may be another one."""
+    kind = chance.choice((291, 292, 293))
+    template = struct.pack("!HHHHHHH", 301, 2, 1, 301, 8, kind, 65535)
+    content = bytearray(flow_list(chance, kind, chance.randrange(8)))
+    if content and chance.random() < 0.3:
+        content[chance.randrange(len(content))] = chance.randrange(256)
+    return [(3, template), (301, bytes(8) + b"\xff" + struct.pack("!H", len(content)) + bytes(content))]
+
+
+def flow_list(chance: random.Random, kind: int, deep: int) -> bytes:
+    """One of elements, or of lists of them, and the records of templates that may be there."""
+    semantic, inner = chance.choice((0, 3, 4, 4, 255)), chance.choice((291, 292, 293))
+    lists = [flow_list(chance, inner, deep - 1) for _ in range(chance.randrange(4))] if deep else []
+    within = b"".join(b"\xff" + struct.pack("!H", len(one)) + one for one in lists)
+    if kind == 291 and deep:
+        return struct.pack("!BHH", semantic, inner, 65535) + within
+    if kind == 291:
+        return struct.pack("!BHH", semantic, chance.choice(ELEMENTS), chance.choice((0, 4, 8))) + chance.randbytes(40)
+    number, records = chance.choice((256, 257, 258, 300)), within or chance.randbytes(chance.randrange(60))
+    head = struct.pack("!BH", semantic, number)
+    return head + (records if kind == 292 else struct.pack("!H", 4 + len(records)) + records)
+
+
 TABLES = 128 << 20
 """Datagrams that wait for templates, templates, flows of which totals are known, and what came lately."""
 # Elements that something depends on, and others
-ELEMENTS = (1, 2, 4, 5, 8, 10, 12, 14, 21, 22, 23, 27, 28, 34, 48, 50, 85, 86, 149, 150, 152, 153, 156, 160, 302, 304,
-            305, 306, 309, 310, 0x8001, 999)  # fmt: skip
+ELEMENTS = (1, 2, 4, 5, 8, 10, 12, 14, 21, 22, 23, 27, 28, 34, 48, 50, 85, 86, 149, 150, 152, 153, 156, 160, 291,
+            292, 293, 302, 304, 305, 306, 309, 310, 0x8001, 999)  # fmt: skip
 
 
 # files of call records
@@ -517,6 +543,8 @@ TRAP_MAPPING = b"""services:
     instance: {label: IF-MIB::ifAlias, at: interface}
     leaves:
       state: {object: IF-MIB::ifAdminStatus, type: integer, words: {up: 1, down: 2}, absent: down}
+    reads:
+      operStatus: {object: IF-MIB::ifOperStatus, type: integer, words: {up: 1, down: 2}}
   system:
     instance: device
     leaves:

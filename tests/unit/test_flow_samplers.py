@@ -158,6 +158,103 @@ def test_a_sequence_that_nothing_was_said_of_is_counted_as_unknown(exporter: Exp
     assert exporter.reader.unknown_samplers == 1
 
 
+BASIC, SUB, MULTI = 291, 292, 293
+ORDERED, ONE_OF = 4, 1
+NAMES, SYSTEMATIC = 500, 501
+"""Templates of the records in lists: of a selector alone, and of one with how it selects."""
+
+
+def varying(content: bytes) -> bytes:
+    """A field of no fixed length."""
+    return bytes([255]) + whole(len(content), 2) + content
+
+
+def selectors_in(kind: int, *selectors: int, semantic: int = ORDERED) -> bytes:
+    """A list of them (RFC 6313)."""
+    each = b"".join(whole(one, 8) for one in selectors)
+    if kind == BASIC:
+        return struct.pack("!BHH", semantic, *SELECTOR) + each
+    if kind == SUB:
+        return struct.pack("!BH", semantic, NAMES) + each
+    parts = b"".join(struct.pack("!HH", NAMES, 12) + whole(one, 8) for one in selectors)
+    return bytes([semantic]) + parts
+
+
+def templates(exporter: Exporter) -> None:
+    for number, fields in ((NAMES, (SELECTOR,)), (SYSTEMATIC, (SELECTOR, (305, 4), (306, 4)))):
+        specified = b"".join(struct.pack("!HH", *one) for one in fields)
+        assert exporter._send((2, struct.pack("!HH", number, len(fields)) + specified)) == []
+
+
+def listed(exporter: Exporter, kind: int, content: bytes, number: int = 7) -> None:
+    exporter.say((SEQUENCE, (138, 4), (kind, 65535)), whole(number, 8), whole(3, 4), varying(content))
+
+
+@pytest.mark.parametrize("kind", [BASIC, SUB, MULTI], ids=["basicList", "subTemplateList", "subTemplateMultiList"])
+def test_the_selectors_of_a_sequence_may_be_a_list(exporter: Exporter, kind: int) -> None:
+    templates(exporter)
+    systematic(exporter, 1, 9)
+    systematic(exporter, 2, 4)
+    listed(exporter, kind, selectors_in(kind, 1, 2))
+    listed(exporter, kind, selectors_in(kind, 2), number=8)
+
+    assert exporter.flows(SEQUENCE, 7, 8) == [50_000, 5_000]
+    assert not exporter.reader.unknown_samplers
+
+
+def test_a_list_may_say_how_its_selectors_select(exporter: Exporter) -> None:
+    """Of two templates: one that takes what matches, then one in ten; and within another list one in five of these."""
+    templates(exporter)
+    exporter.say((SELECTOR, ALGORITHM, (8, 4)), whole(5, 8), whole(5, 2), ENDS[:4])
+    parts = struct.pack("!HH", NAMES, 12) + whole(5, 8)
+    parts += struct.pack("!HH", SYSTEMATIC, 20) + whole(1, 8) + whole(1, 4) + whole(9, 4)
+    listed(exporter, MULTI, bytes([ORDERED]) + parts)
+    inner = struct.pack("!BH", ORDERED, SYSTEMATIC) + whole(2, 8) + whole(1, 4) + whole(4, 4)
+    outer = struct.pack("!BHH", ORDERED, SUB, 65535) + varying(selectors_in(SUB, 1)) + varying(inner)
+    listed(exporter, BASIC, outer, number=8)
+
+    assert exporter.flows(SEQUENCE, 7, 8) == [10_000, 50_000]
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        (BASIC, selectors_in(BASIC, 1, 2, semantic=ONE_OF)),
+        (BASIC, struct.pack("!BHH", ORDERED, 302, 0) + bytes(100)),
+        (BASIC, struct.pack("!BHHI", ORDERED, 302 | 0x8000, 8, 9) + whole(1, 8)),
+        (BASIC, selectors_in(BASIC, 1)[:9]),
+        (BASIC, bytes([ORDERED])),
+        (SUB, struct.pack("!BH", ORDERED, 999) + whole(1, 8)),
+        (SUB, struct.pack("!BH", ORDERED, OPTIONS) + whole(1, 8)),
+        (MULTI, struct.pack("!BHH", ORDERED, NAMES, 3) + whole(1, 8)),
+        (MULTI, struct.pack("!BHH", ORDERED, NAMES, 999) + whole(1, 8)),
+        (BASIC, b""),
+        (SUB, selectors_in(SUB, *[1] * 5000)),
+    ],
+    ids=["one of", "no size", "a maker's", "cut", "no more", "no template", "options", "short", "long", "none", "many"],
+)
+def test_a_list_that_says_no_sequence_is_none(exporter: Exporter, kind: int, content: bytes) -> None:
+    templates(exporter)
+    systematic(exporter, 1, 9)
+    systematic(exporter, 2, 4)
+    listed(exporter, kind, content)
+
+    assert exporter.flows(SEQUENCE, 7) == [1000]
+    assert exporter.reader.unknown_samplers == 1
+
+
+def test_lists_within_lists_are_read_so_deep_and_no_deeper(exporter: Exporter) -> None:
+    systematic(exporter, 1, 9)
+    systematic(exporter, 2, 4)
+    sequence(exporter, 1, 2)
+    content = selectors_in(BASIC, 1)
+    for depth in range(2, 8):
+        content = struct.pack("!BHH", ORDERED, BASIC, 65535) + varying(content)
+        listed(exporter, BASIC, content, number=depth)
+
+    assert exporter.flows(SEQUENCE, *range(2, 8)) == [10_000] * 3 + [1000] * 3
+
+
 @pytest.mark.parametrize("links", [3, 17], ids=["more than one in a million", "more selectors than anybody has"])
 def test_a_chain_that_no_exporter_has_is_not_believed(exporter: Exporter, links: int) -> None:
     systematic(exporter, 1, 9 if links == 17 else 999)
