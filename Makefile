@@ -2,8 +2,9 @@
 PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(shell $(name) -c 'import sys, venv; print("$(name)") if (3, 11) <= sys.version_info < (3, 14) else None' 2>/dev/null | grep -v None)))
 BIN := .venv/bin
 STAMP := .venv/.installed
-# Processes that share the tests, file by file; each has its own servers. 0: no processes beside this one, for a debugger.
-WORKERS ?= 2
+# Processes that share the tests, file by file; each has its own servers. Half of their time is waiting, so they are more
+# than the two cores of a small machine. 0: no processes beside this one, for a debugger.
+WORKERS ?= 3
 
 .PHONY: install demo test check bench fuzz clean
 

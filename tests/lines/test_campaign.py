@@ -32,7 +32,7 @@ def test_nothing_escapes_and_nothing_is_refused_falsely(tmp_path: Path) -> None:
         text=True,
         cwd=tmp_path,
         env=environment(TMPDIR=str(tmp_path)),
-        timeout=170,
+        timeout=230,
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
