@@ -16,11 +16,11 @@ MOST = 25
 class Combined(Generic[T, R]):
     """One call for many. ``do`` answers for each what came of it: a result, or the error that its caller is to get.
 
-    What ``do`` raises, all get.
+    What ``do`` raises, all get. ``most`` are done at once.
     """
 
-    def __init__(self, do: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]]) -> None:
-        self._do = do
+    def __init__(self, do: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]], most: int = MOST) -> None:
+        self._do, self._most = do, most
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -35,7 +35,7 @@ class Combined(Generic[T, R]):
     async def _work(self) -> None:
         try:
             while self._waiting:
-                taken, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+                taken, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
                 await self._answer(taken)
         finally:
             self._task = None

@@ -414,7 +414,7 @@ class MongoStore:
         self._kinds = {kind.name: kind for kind in kinds}
         self._documents = {name: _declare(kind, self._alias) for name, kind in self._kinds.items()}
         self._creates: Mapping[str, Combined[Draft, Record]] = {
-            name: Combined(self._create_some) for name in self._kinds
+            name: Combined(self._create_some, INSERTED) for name in self._kinds
         }
         self._changes: Mapping[str, Combined[Draft, Record]] = {
             name: Combined(self._replace_together) for name in self._kinds
@@ -469,7 +469,7 @@ class MongoStore:
         """New ones of one kind that came together. One that cannot be stored at all is the others' no harm."""
         if len(drafts) > 1:
             with suppress(Invalid):
-                return await self.create_all(drafts)
+                return await self._insert(drafts)
         return await _each(self._create, drafts)
 
     async def _create(self, draft: Draft) -> Record:
@@ -478,21 +478,28 @@ class MongoStore:
         return self._tell(replace(draft.record, revision=1), draft.messages)
 
     async def create_all(self, drafts: Sequence[Draft]) -> list[Record | Conflict]:
-        kind = drafts[0].record.kind if drafts else ""
-        at = time()
+        creating = (self.create(*draft) for draft in drafts)
+        found: list[Record | Conflict] = []
+        for outcome in await asyncio.gather(*creating, return_exceptions=True):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, Conflict):
+                raise outcome
+            found.append(outcome)
+        return found
+
+    async def _insert(self, drafts: Sequence[Draft]) -> list[Record | Exception]:
+        """In one statement."""
+        collection, at = self._collection(drafts[0].record.kind), time()
         documents = [_document(draft, at) for draft in drafts]
 
         def write() -> dict[int, Mapping[str, Any]]:
-            failed: dict[int, Mapping[str, Any]] = {}
-            for begin in range(0, len(documents), INSERTED):
-                try:
-                    self._collection(kind).insert_many(documents[begin : begin + INSERTED], ordered=False)
-                except BulkWriteError as error:
-                    failures = error.details["writeErrors"]
-                    if any(failure.get("code") != DUPLICATE for failure in failures):
-                        raise
-                    failed |= {begin + failure["index"]: failure for failure in failures}
-            return failed
+            try:
+                collection.insert_many(documents, ordered=False)
+            except BulkWriteError as error:
+                failures = error.details["writeErrors"]
+                if any(failure.get("code") != DUPLICATE for failure in failures):
+                    raise
+                return {failure["index"]: failure for failure in failures}
+            return {}
 
         failed = await self._call(write)
         return [
@@ -748,18 +755,18 @@ def _replacing(drafts: Sequence[Draft], published: Published, at: float) -> tupl
             "body": record.body,
             "facts": record.facts,
             "outbox": _outbox(messages),
+            "out": [message.id for message in record.unsent if published(message.id)],
             "at": [at] if messages else [],
         }
         for record, messages in drafts
     ]
-    out = [message.id for draft in drafts for message in draft.record.unsent if published(message.id)]
     mine = {"$arrayElemAt": ["$$all", {"$indexOfArray": ["$$ids", "$_id"]}]}
     same = {"$and": [{"$eq": ["$$fresh.revision", "$revision"]}, {"$eq": ["$$fresh.tenant", "$tenant"]}]}
     changed = {
         "revision": {"$add": ["$revision", 1]},
         "body": "$$fresh.body",
         "facts": "$$fresh.facts",
-        "outbox": {"$concatArrays": [_without(out), "$$fresh.outbox"]},
+        "outbox": {"$concatArrays": [_without("$$fresh.out"), "$$fresh.outbox"]},
         "waiting": {"$ifNull": [{"$arrayElemAt": ["$$fresh.at", 0]}, "$waiting"]},
     }
     whole = {"$cond": [same, {"$mergeObjects": ["$$ROOT", changed]}, "$$ROOT"]}
@@ -767,9 +774,9 @@ def _replacing(drafts: Sequence[Draft], published: Published, at: float) -> tupl
     return [{"$replaceWith": {"$let": {"vars": {"fresh": mine}, "in": whole}}}], values
 
 
-def _without(ids: Sequence[str]) -> dict[str, Any]:
-    """An outbox without these messages."""
-    return {"$filter": {"input": "$outbox", "as": "one", "cond": {"$not": [{"$in": ["$$one.id", {"$literal": ids}]}]}}}
+def _without(ids: Any) -> dict[str, Any]:
+    """An outbox without the messages that an expression names."""
+    return {"$filter": {"input": "$outbox", "as": "one", "cond": {"$not": [{"$in": ["$$one.id", ids]}]}}}
 
 
 def _is_ours(draft: Draft, document: Mapping[str, Any]) -> bool:
@@ -784,7 +791,9 @@ def _empty(collection: pymongo.collection.Collection[dict[str, Any]], revision: 
     """Take what was published out of records that were at this revision: of one that still is, all there is."""
     ids = [unsent.id for unsent in several]
     unchanged = {"_id": {"$in": ids}, "revision": revision}
-    if collection.update_many(unchanged, {"$set": {"outbox": []}, "$unset": {"waiting": ""}}).matched_count < len(ids):
+    # no operators: for those the embedded store copies the whole document first, and finds out what they changed
+    emptied: list[dict[str, Any]] = [{"$set": {"outbox": []}}, {"$unset": "waiting"}]
+    if collection.update_many(unchanged, emptied).matched_count < len(ids):
         collection.update_many({"_id": {"$in": ids}}, _emptying(several))
 
 
@@ -792,4 +801,4 @@ def _emptying(several: Sequence[Unsent]) -> list[dict[str, Any]]:
     """The change that takes these messages out of the outboxes that they stand in."""
     ids = [message.id for unsent in several for message in unsent.messages]
     waits = {"$cond": [{"$eq": ["$outbox", []]}, "$$REMOVE", "$waiting"]}
-    return [{"$set": {"outbox": _without(ids)}}, {"$set": {"waiting": waits}}]
+    return [{"$set": {"outbox": _without({"$literal": ids})}}, {"$set": {"waiting": waits}}]

@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
+import bson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from secantus import storage
 from secantus.storage import IndexConflict, Storage
+from wiredtiger import swig_wiredtiger
 
-from convergedon.core.embedded_store import TRIED, LeanStorage
+from convergedon.core import embedded_store
+from convergedon.core.embedded_store import PACKED, TRIED, LeanStorage, packed
 
 INDEXES: list[tuple[dict[str, int], dict[str, Any]]] = [
     ({"tenant": 1, "facts.parties": 1, "_id": 1}, {}),
@@ -31,11 +35,14 @@ CHANGES = st.one_of(
     st.sampled_from([{"$unset": {path: ""}} for path in (*PATHS, "facts.parties", "body.list")]),
     st.builds(lambda value: [{"$set": {"facts.at": value}}], st.sampled_from([1, "x"])),
 )
+IDS = st.sampled_from(["0", "1", "2", "3", 4, 5])
+TEXTS = st.lists(st.sampled_from(["0", "1", "2", "3"]), min_size=1, max_size=4)
+BESIDE = st.sampled_from([{}, {"tenant": "t"}, {"facts.at": {"$in": [1, 2]}}])
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("change"), st.lists(st.integers(0, 5), min_size=1, max_size=4), st.booleans(), CHANGES),
-        st.tuples(st.just("insert"), st.integers(0, 5)),
-        st.tuples(st.just("delete"), st.integers(0, 5)),
+        st.tuples(st.just("change"), TEXTS | st.lists(IDS, min_size=1, max_size=4), st.booleans(), CHANGES, BESIDE),
+        st.tuples(st.just("insert"), IDS),
+        st.tuples(st.just("delete"), IDS),
     ),
     max_size=8,
 )
@@ -44,9 +51,18 @@ STEPS = st.lists(
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Storage]]:
     opened = [kind(str(tmp_path_factory.mktemp(kind.__name__))) for kind in (Storage, LeanStorage)]
-    yield opened
-    for one in opened:
-        one.close()
+    with pytest.MonkeyPatch.context() as patch:
+        for where, name in (
+            (storage, "matches"),
+            (storage, "_update_oplog_o"),
+            (storage, "bson"),
+            (swig_wiredtiger, "pack"),
+        ):
+            patch.setattr(where, name, getattr(where, name))
+        embedded_store.lean()
+        yield opened
+        for one in opened:
+            one.close()
 
 
 def test_it_is_the_version_that_was_tried() -> None:
@@ -63,12 +79,38 @@ def test_indexes_hold_what_they_would(stores: list[Storage], steps: list[Any], n
     assert kept[0] == kept[1]
 
 
+def test_the_log_of_changes_leads_to_what_is_kept(stores: list[Storage]) -> None:
+    """What a pipeline changed is logged as the whole document, where SecantusDB may log what has changed in it."""
+    lean = stores[1]
+    insert(lean, "logged", "0")
+    lean.update_matching("db", "logged", {"_id": {"$in": ["0"]}}, [{"$set": {"facts.at": 7}}], multi=True)
+    (logged,) = [entry for entry in log_of(lean) if entry["ns"] == "db.logged" and entry["op"] == "u"]
+
+    assert [logged["o"]] == lean.find_matching("db", "logged", {})
+
+
+@given(texts=st.lists(st.text("a\0é", max_size=3), min_size=3, max_size=3), end=st.binary(max_size=3))
+def test_keys_are_packed_as_they_would_be(texts: list[str], end: bytes) -> None:
+    assert packed("SSSu", *texts, end) == PACKED("SSSu", *texts, end)
+    assert packed("u", end) == PACKED("u", end)
+    assert packed("SSu", *texts[:2], end) == PACKED("SSu", *texts[:2], end)
+
+
+def log_of(store: Storage) -> list[dict[str, Any]]:
+    cursor = store._session().open_cursor("table:secantus_oplog", None)
+    found = []
+    while cursor.next() == 0:
+        found.append(bson.decode(bytes(cursor.get_value())))
+    cursor.close()
+    return found
+
+
 def run(store: Storage, collection: str, steps: list[Any]) -> list[Any]:
     """What became of each step, and all that is kept at the end."""
     for number, (keys, options) in enumerate(INDEXES):
         store.create_index("db", collection, f"index {number}", keys, options)
-    for number in range(4):
-        insert(store, collection, number)
+    for id in ("0", "1", "2", "3"):
+        insert(store, collection, id)
     outcomes = [step(store, collection, *what) for what in steps]
     found = [
         sorted(repr(one) for one in store.find_matching("db", collection, where))
@@ -77,19 +119,22 @@ def run(store: Storage, collection: str, steps: list[Any]) -> list[Any]:
     return [outcomes, entries(store, collection), found]
 
 
-def insert(store: Storage, collection: str, number: int) -> Any:
+def insert(store: Storage, collection: str, id: str | int) -> Any:
+    number = int(id)
     facts = {"key": f"k{number}", "at": number, "parties": ["a"][: number % 2]}
-    document = {"_id": number, "tenant": "t", "body": {"state": "raised"}, "facts": facts}
+    document = {"_id": id, "tenant": "t", "body": {"state": "raised"}, "facts": facts}
     return store.insert("db", collection, [document])
 
 
-def step(store: Storage, collection: str, what: str, which: Any, many: bool = False, change: Any = None) -> Any:
+def step(
+    store: Storage, collection: str, what: str, which: Any, many: bool = False, change: Any = None, beside: Any = None
+) -> Any:
     if what == "insert":
         return insert(store, collection, which)
     if what == "delete":
         return store.delete_matching("db", collection, {"_id": which})
     try:
-        return store.update_matching("db", collection, {"_id": {"$in": which}}, change, multi=many)
+        return store.update_matching("db", collection, {"_id": {"$in": which}, **beside}, change, multi=many)
     except IndexConflict as error:
         return error.key_value
 
