@@ -164,14 +164,18 @@ class Entry(strict.Strict):
     def _is_address(cls, given: str) -> str:
         return address(str(ip_address(given)))
 
-    @model_validator(mode="after")
-    def _sections_are_known(self) -> Self:
-        for name, section in (self.model_extra or {}).items():
+    @model_validator(mode="before")
+    @classmethod
+    def _sections_are_known(cls, given: Any) -> Any:
+        """First of all: where one is misspelt something else is missing."""
+        for name, section in given.items() if isinstance(given, dict) else ():
+            if name in cls.model_fields:
+                continue
             if name not in discovery.adapters():
                 raise ValueError(f"{name}: this key is not known, and no adapter has this name")
             if not isinstance(section, dict):
                 raise ValueError(f"{name}: must be a section of keys and values")
-        return self
+        return given
 
 
 class Inventory(strict.Strict):

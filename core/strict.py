@@ -58,9 +58,8 @@ def _validated(model: type[Model], given: object, file: Traversable, text: str, 
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        inside = [part for part in first["loc"] if part != "[key]"]
-        raise Misconfigured(f"{_told(file, text, [*place, *inside])}: {_words(first['type'], first['msg'])}") from None
+        inside, words = _first(error)
+        raise Misconfigured(f"{_told(file, text, [*place, *inside])}: {words}") from None
 
 
 def where(file: Traversable, *place: str | int) -> str:
@@ -107,9 +106,33 @@ def mapping_file(folder: Path | None, name: str, shipped: Traversable) -> Traver
     return own if own.exists() else shipped
 
 
+WORDS = {
+    "extra_forbidden": "this key is not known",
+    "missing": "this key is missing",
+    "dict_type": "must be a section, with keys and their values",
+    "model_type": "must be a section, with keys and their values",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "string_type": "must be text: put quotes around what looks like something else",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+}
+"""pydantic's kinds of mistakes whose words speak of Python, in ours."""
+
+
+def _first(error: ValidationError) -> tuple[list[str | int], str]:
+    """Where the first mistake stands, and in what it consists; a key that is missing may be one that is misspelt."""
+    found = error.errors(include_url=False, include_input=False)
+    first, words = found[0], _words(found[0]["type"], found[0]["msg"])
+    strange = [one for one in found if one["type"] == "extra_forbidden" and one["loc"][:-1] == first["loc"][:-1]]
+    if first["type"] == "missing" and strange:
+        words += f"; {strange[0]['loc'][-1]} is not known"
+    return [part for part in first["loc"] if part != "[key]"], words
+
+
 def _words(kind: str, words: str) -> str:
-    known = {"extra_forbidden": "this key is not known", "missing": "this key is missing"}
-    return known.get(kind, words.removeprefix("Value error, "))
+    return WORDS.get(kind, words.removeprefix("Value error, ").replace("Input should be ", "must be "))
 
 
 DEEPEST = 100

@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from convergedon.adapters import inventory
 from convergedon.adapters.contract import Capability, Device, Difference, Intent, Report, State
 from convergedon.adapters.netconf import change, mapping
 from convergedon.adapters.netconf.calling import Calls
@@ -66,7 +67,9 @@ class NetconfAdapter:
         self._events = mapping.load_events() if events is None else events
         self._tenants = {name: device.tenant for name, device in devices.items()}
         self._accesses = {
-            name: Access.of(name, device.address, device.settings["netconf"])
+            name: Access.of(
+                name, device.address, device.settings["netconf"], partial(inventory.where, settings, name, "netconf")
+            )
             for name, device in devices.items()
             if "netconf" in device.settings
         }

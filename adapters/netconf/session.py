@@ -87,11 +87,16 @@ class Access:
     called: Callable[[float], paramiko.Transport] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def of(cls, device: str, address: str, given: Mapping[str, Any]) -> Access:
-        """Read the netconf settings of a device. Raises Misconfigured with device and key, never with a value."""
+    def of(
+        cls, device: str, address: str, given: Mapping[str, Any], where: Callable[[str], str] | None = None
+    ) -> Access:
+        """Read the netconf settings of a device. Raises Misconfigured with device and key, never with a value.
+
+        ``where`` says in which file and line a key stands.
+        """
 
         def wrong(key: str, words: str) -> Misconfigured:
-            return Misconfigured(f"device {device}: netconf.{key}: {words}")
+            return Misconfigured(f"{where(key) if where else f'device {device}: netconf.{key}'}: {words}")
 
         def text(key: str) -> str | None:
             value = given.get(key)

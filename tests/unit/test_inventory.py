@@ -2,7 +2,8 @@
 
 import pytest
 
-from convergedon.adapters import inventory
+from convergedon.adapters import inventory, netconf
+from convergedon.core import settings
 from convergedon.core.errors import Misconfigured
 
 FULL = """
@@ -168,3 +169,25 @@ def test_an_adapter_of_somebody_else_has_a_section_of_its_own(written):
     device = inventory.load(written(DEVICE.format("loopback: {anything: [1]}")))["pe1"]
 
     assert device.settings["loopback"] == {"anything": [1]}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("adress: 127.0.10.1", "devices.pe1: adress: this key is not known"),
+        ("address: 127.0.10.1, snmp: {community: c, poll: 60}", "snmp.poll: must be a section"),
+        ("address: 127.0.10.1, snmp: {community: 7}", "snmp.community: must be text: put quotes"),
+        ("address: 127.0.10.1, netconf: {port: x}", "netconf.port: must be a whole number"),
+        ("address: 127.0.10.1, snmp: {user: u, authProtocol: SHA2}", "authProtocol: must be 'MD5', 'SHA'"),
+    ],
+)
+def test_a_mistake_is_told_in_the_words_of_who_writes_the_file(written, given, words):
+    assert words in refusal(written(f"devices:\n  pe1: {{tenant: acme, {given}}}\n"))
+
+
+def test_what_netconf_lacks_is_told_with_file_and_line(written, tmp_path):
+    file = written(
+        "devices:\n  pe1:\n    tenant: acme\n    address: 127.0.10.1\n    netconf: {username: a, password: b}\n"
+    )
+    with pytest.raises(Misconfigured, match=r"line 5: devices\.pe1\.netconf\.hostKey: is missing; take"):
+        netconf.create(settings.load(devices=file, data=tmp_path), inventory.load(file))

@@ -114,7 +114,7 @@ async def test_a_process_notices_another_file(resources: Resources, tmp_path: Pa
     ("text", "words"),
     [
         ("devices: {}", "tenant: this key is missing"),
-        ("tenant: acme\nlinks: {a: {end: [pe1/1]}}", "links.a.ends: this key is missing"),
+        ("tenant: acme\nlinks: {a: {end: [pe1/1]}}", "links.a.ends: this key is missing; end is not known"),
         ("tenant: acme\nlinks: {a: {ends: [pe1/1]}}", "links.a.ends: List should have at least 2 items"),
         (
             "tenant: acme\ndevices: {pe1: {}}\nlinks: {a: {ends: [pe1/1, pe2/1]}}",
