@@ -4,8 +4,9 @@ What fails takes with it what depends on it: a device its interfaces and the lin
 shared-risk group (a duct, a power feed) its members. So an alarm follows from the highest failing part that it depends
 on, and that part's alarm is the root of the problem. A link of which all ends fail, and a group of which all members
 do, is taken to have failed itself though nobody said so, unless a device that is known to fail explains it. So is a
-device that is cut off: all its neighbours say that their links to it are down, and it does not. Then the root is
-inferred.
+device that is cut off: all its neighbours say that their links to it are down, and it does not. So are two that are
+linked with each other, when neither says anything and all their other neighbours say so of both. Then the root is
+inferred. Of three and more nobody's word is left on which of them it is: those fail together as a group that was named.
 
 Neither order nor time is asked, so late news corrects what was concluded without them. What changes at one place can
 change conclusions in its neighbourhood alone (``reconsidered``), and those need few alarms (``needed``, ``evidence``).
@@ -15,7 +16,7 @@ That a device is cut off is the exception: whoever finds that so, or not so any 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -181,10 +182,15 @@ class Topology:
             return False
         return len({device_of(end) for ends in self.far_ends(place).values() for end in ends}) > 1
 
-    def holders(self, device: str) -> set[str]:
-        """The groups to which all links of a device belong."""
-        found = [closure([link], lambda one: self._groups.get(one, ())) - {link} for link in self.far_ends(device)]
+    def holders(self, device: str, partner: str = "") -> set[str]:
+        """The groups to which all links of a device belong, but for those with its partner."""
+        links = [link for link, ends in self.far_ends(device).items() if {*map(device_of, ends)} != {partner}]
+        found = [self.groups([link]) for link in links]
         return set.intersection(*found) if found else set()
+
+    def groups(self, places: Iterable[str]) -> set[str]:
+        """The groups that any of these belong to, and those that these are in."""
+        return {one for one in closure(places, lambda one: self._groups.get(one, ())) if kind_of(one) == "group"}
 
     def hubs(self, group: str) -> set[str]:
         """The devices on which all that is in a group ends, and other links besides."""
@@ -246,6 +252,31 @@ def signs_of(device: str, topology: Topology) -> set[str]:
     return {end for ends in topology.far_ends(device).values() for end in ends}
 
 
+def own_ends(device: str, topology: Topology) -> set[str]:
+    """The ends of its links on a device: of which it says nothing if it is cut off."""
+    return {end for link in topology.far_ends(device) for end in topology.ends[link] if device_of(end) == device}
+
+
+def first_signs(device: str, topology: Topology) -> set[str]:
+    """Two of these, of two neighbours: of a device that is cut off, be it with another one, one of them fails."""
+    signs = sorted(signs_of(device, topology))
+    return {signs[0], next(sign for sign in signs if device_of(sign) != device_of(signs[0]))}
+
+
+def partners(devices: Iterable[str], failing: Set[str], inferred: Collection[str], topology: Topology) -> set[str]:
+    """The neighbours with which devices that may be cut off are cut off together, if they are, or may have been.
+
+    ``inferred`` are the parts that were found to fail so far.
+    """
+    found: set[str] = set()
+    for device in devices:
+        silent = {device_of(end) for end in signs_of(device, topology) if end not in failing}
+        may_be = len(silent) == 1 and failing.isdisjoint({device, *own_ends(device, topology)})
+        if may_be or (inferred and not closure([device], topology.above).isdisjoint(inferred)):
+            found |= {one for one in silent if topology.is_watched(one)}
+    return found
+
+
 class Correlation:
     """The conclusions from a set of open alarms, each drawn when it is asked for."""
 
@@ -258,6 +289,7 @@ class Correlation:
                 self._said[alarm.place] = alarm
         self._taken_to_fail: dict[str, bool] = {}
         self._cut_off: dict[str, bool] = {}
+        self._partners: dict[str, str | None] = {}
         self._words: dict[str, str] = {}
 
     def inferred(self, place: str) -> bool:
@@ -268,7 +300,8 @@ class Correlation:
 
     def _all_signs(self, place: str) -> bool:
         if kind_of(place) == "device":
-            return self._is_cut_off(place) and not any(map(self._fails, self._topology.holders(place)))
+            partner = self._partner(place) or ""
+            return self._is_cut_off(place) and not any(map(self._fails, self._topology.holders(place, partner)))
         signs = self._topology.witnesses(place)
         if len(signs) < 2:
             return False
@@ -281,19 +314,48 @@ class Correlation:
     def _is_cut_off(self, device: str) -> bool:
         """Whether all neighbours of a device, two at least, say that their links to it are down, and it does not.
 
+        Or all but one, of which the same is so.
+
         What it says of other things counts for nothing: that may be older. Nor does a neighbour's word that something
         else explains.
         """
         if device not in self._cut_off:
-            self._cut_off[device] = self._topology.is_watched(device) and self._nobody_reaches(device)
+            reached = not self._topology.is_watched(device) or not self._nobody_reaches(device)
+            self._cut_off[device] = not reached or self._partner(device) is not None
         return self._cut_off[device]
 
-    def _nobody_reaches(self, device: str) -> bool:
-        links, far = self._topology.far_ends(device), signs_of(device, self._topology)
-        own = {end for link in links for end in self._topology.ends[link]} - far
-        if device in self._said or not far <= self._said.keys() or not own.isdisjoint(self._said):
+    def _nobody_reaches(self, *devices: str) -> bool:
+        """Whether these say nothing of their links, and all neighbours they have besides say that they are down."""
+        far = {device: self._heard_from_outside(device, devices) for device in devices}
+        if any(ends is None for ends in far.values()):
             return False
-        return len({device_of(end) for end in far if not self._explained(end)}) > 1
+        told = {one: {device_of(end) for end in ends or () if not self._explained(end)} for one, ends in far.items()}
+        return all(told.values()) and len(set.union(*told.values())) > 1
+
+    def _heard_from_outside(self, device: str, among: Sequence[str]) -> set[str] | None:
+        """What neighbours but these say of a device; None if one of them does not, or it is heard of itself."""
+        own = own_ends(device, self._topology)
+        outside = {end for end in signs_of(device, self._topology) if device_of(end) not in among}
+        if device in self._said or not outside <= self._said.keys() or not own.isdisjoint(self._said):
+            return None
+        return outside
+
+    def _partner(self, device: str) -> str | None:
+        """The neighbour with which a device is cut off: the only one that does not say that its link to it is down.
+
+        If anything else explains that one of the two is out of service, they are not taken together.
+        """
+        if device not in self._partners:
+            self._partners[device] = self._found_partner(device)
+        return self._partners[device]
+
+    def _found_partner(self, device: str) -> str | None:
+        silent = {device_of(end) for end in signs_of(device, self._topology) if end not in self._said}
+        if not self._topology.is_watched(device) or len(silent) != 1:
+            return None
+        (other,) = silent
+        together = self._nobody_reaches(device, other) and not (self._explained(device) or self._explained(other))
+        return other if together else None
 
     def _dead(self, member: str) -> bool:
         """Whether a member of a group is out of service. Of a link one end is enough: the other may have no voice."""
@@ -357,6 +419,12 @@ class Correlation:
             return f"{called(place)} fails: all its ends do ({_listed(ends)}), and none of their devices is known to"
         if kind_of(place) == "device":
             far = sorted(signs_of(place, self._topology))
+            if partner := self._partner(place):
+                both = sorted({*far, *signs_of(partner, self._topology)} & self._said.keys())
+                return (
+                    f"{place} and {partner} fail: all their other neighbours say that their links to them are down "
+                    f"({_listed(both)}), they do not"
+                )
             return (
                 f"{place} fails: all its neighbours say that their links to it are down ({_listed(far)}), it does not"
             )
@@ -377,6 +445,10 @@ class Correlation:
     def root_of(self, place: str) -> bool:
         """Whether this link, group or device is the root of a problem though no alarm says that it fails."""
         return self.inferred(place) and self.top(place) == place
+
+    def why_root(self, place: str) -> str:
+        """Why a part is the root of a problem though no alarm says that it fails; nothing for one that is not."""
+        return self.signs(place) if self.root_of(place) else ""
 
     def problem(self, part: str, children: Mapping[str, str], root: str | None) -> Problem:
         """A problem with what is out of service because of it."""

@@ -33,11 +33,12 @@ from convergedon.mediation.correlation import (
     closure,
     device_of,
     evidence,
+    first_signs,
     kind_of,
     needed,
+    partners,
     rank,
     reconsidered,
-    signs_of,
 )
 from convergedon.mediation.inventory import Service
 from convergedon.mediation.topology import part_at
@@ -269,6 +270,18 @@ async def _alarms(
         found = await work.store.find(ALARM.name, {"id": alone})
         return [record for record in found if record.tenant == tenant and "place" not in record.facts], ()
     known = needed(near, topology)
+    found, watched = await _known_at(work, tenant, known, topology)
+    failing = {_place(record) for record in found if _fails(record)}
+    inferred = {record.facts["openAt"] for record in found if record.facts.get("inferred")}
+    if others := partners(watched, failing, inferred, topology) - known:  # hardly ever: then they must be known as well
+        found, _ = await _known_at(work, tenant, needed({*near, *others}, topology), topology)
+    return found, sorted({*watched, *others})
+
+
+async def _known_at(
+    work: Work, tenant: str, known: Collection[str], topology: Topology
+) -> tuple[list[Record], Sequence[str]]:
+    """What is open there, with what tells which of the devices there are cut off, and those that may be."""
     there = await _open_at(work, ALARM.name, tenant, known)
     watched = sorted(place for place in known if topology.is_watched(place))
     return there + await _heard_of(work, tenant, known, watched, topology, there), watched
@@ -284,17 +297,18 @@ async def _heard_of(
 ) -> list[Record]:
     """The alarms beyond what is known that tell which of these devices are cut off.
 
-    Of each one sign is looked for first: hardly ever is it there, and then the others matter not.
+    Of each two signs are looked for first: hardly ever are they there, and then the others matter not.
     """
 
     def beyond(places: Iterable[str]) -> set[str]:
         return {place for place in places if place not in known and device_of(place) not in known}
 
-    first = {device: min(signs_of(device, topology)) for device in watched}
-    found = await _exactly_at(work, tenant, beyond(first.values()))
+    first = {device: first_signs(device, topology) for device in watched}
+    looked = set().union(*first.values())
+    found = await _exactly_at(work, tenant, beyond(looked))
     open_ = {record.facts["openAt"] for record in (*there, *found)}
-    doubtful = [device for device in watched if first[device] in open_]
-    return found + await _exactly_at(work, tenant, beyond(evidence(doubtful, topology)) - {*first.values()})
+    doubtful = [device for device in watched if not first[device].isdisjoint(open_)]
+    return found + await _exactly_at(work, tenant, beyond(evidence(doubtful, topology)) - looked)
 
 
 async def _exactly_at(work: Work, tenant: str, places: Collection[str]) -> list[Record]:
@@ -337,9 +351,13 @@ class Look:
             self._problems.setdefault((found.part, found.root), []).append(key)
 
     def turned(self) -> list[str]:
-        """Devices outside that are found cut off, or so no more, and of which that is not written."""
-        outside = [device for device in self.watched if not self._is_near(device)]
-        return [one for one in outside if self._correlation.root_of(one) != (one in self._inferred)]
+        """Devices outside that are found cut off, or so no more, or by other signs, and of which that is not written;
+        and their groups.
+        """
+        places = [*self.watched, *sorted(self.topology.groups(self.watched))]
+        outside = [place for place in places if not self._is_near(place)]
+        said = {place: self._inferred[place].body.get("why") for place in outside if place in self._inferred}
+        return [one for one in outside if self._correlation.why_root(one) != said.get(one, "")]
 
     def _is_near(self, place: str) -> bool:
         return _is_in(place, self.near)

@@ -46,6 +46,12 @@ PLAN = Plan(
         **{place: [] for place in ("agg/1", "agg/2", "x1/1", "x2/1")},
         "link c": ["agg/1", "x1/1"],
         "link d": ["agg/2", "x2/1"],
+        "m": [],
+        "n": [],
+        **{place: [] for place in ("m/1", "m/2", "n/1", "n/2", "x1/2", "x2/2")},
+        "link e": ["m/1", "x1/2"],
+        "link f": ["m/2", "n/1"],
+        "link g": ["n/2", "x2/2"],
     },
 )
 SERVICES = {
@@ -55,6 +61,8 @@ SERVICES = {
     "s4": (("pe1", "pe1/ge-8", "pe3", "pe3/ge-1"), ("fabrikam", "contoso")),
     "s5": (("cpe",), ("fabrikam",)),
     "s6": (("agg", "agg/7"), ("northwind", "fabrikam")),
+    "s7": (("m", "m/7"), ("northwind",)),
+    "s8": (("n", "n/7"), ("contoso",)),
 }
 PLACES = ["pe1", "pe2", "pe3", "cpe", "pe1/ge-1", "pe1/ge-8", "pe1/ge-9", "pe2/ge-8", "pe3/ge-9", "pe3/ge-1"]
 AROUND = ["x1/1", "x2/1", "x1/1", "x2/1", "agg/1", "agg", "agg/7", "x1"]
@@ -217,7 +225,8 @@ def reordered(seen: list[Observation], chance: Random) -> list[Observation]:
     return [next(queues[device]) for device in devices]
 
 
-SOMEWHERE = st.sampled_from([PLACES, PLACES, AROUND]).flatmap(st.sampled_from)
+BESIDE = ["x1/2", "x2/2", "x1/2", "x2/2", "m/1", "n/2", "n", "x2"]
+SOMEWHERE = st.sampled_from([PLACES, PLACES, AROUND, BESIDE]).flatmap(st.sampled_from)
 FAULTS = st.lists(
     st.tuples(SOMEWHERE, st.sampled_from(["critical", "major", "major", "warning"])),
     min_size=1,
@@ -293,6 +302,43 @@ async def test_a_late_parent_takes_over_and_gives_back(still: Scene) -> None:
         ("serviceUpdated", "pe2/ge-8 is down. access s4 s4 works again."),
     ]
     assert [alarm["root"] for alarm in (await outcome(still))["alarms"].values()] == [True]
+
+
+@pytest.mark.parametrize("heard", ["", "x1/2", "m/1", "n"])
+async def test_two_devices_that_all_others_lose_are_problems_until_one_is_heard_of(still: Scene, heard: str) -> None:
+    """By whatever: a neighbour's link works again, one of them says something of its links, or has its own alarm."""
+    await furnish(still)
+    for number, place in enumerate(("x1/2", "x2/2")):
+        await still.network.say(observation(number, place, "fault"))
+        await still.settled()
+    assert await inferred(still) == {"m", "n"}
+    assert {who for who, word in (await last_words(still)).items() if word == "disturbed"} == {
+        ("northwind", "s7"),
+        ("contoso", "s8"),
+    }
+    if heard:
+        await still.network.say(observation(2, heard, "clear" if heard == "x1/2" else "fault"))
+        await still.settled()
+
+    assert await inferred(still) == (set() if heard else {"m", "n"}) | ({"link e"} if heard == "m/1" else set())
+    await hold(still)
+
+
+async def inferred(scene: Scene) -> set[str]:
+    """The parts that are found to fail though nobody says so."""
+    found = await scene.find("alarm")
+    return {one.facts["place"] for one in found if one.facts.get("inferred") and one.body["state"] != "cleared"}
+
+
+def test_of_two_it_comes_to_the_same_in_whatever_order() -> None:
+    """One of them turns out to be heard of, and not any more, while others look."""
+    said = [("x1/2", "fault"), ("x2/2", "fault"), ("n", "fault"), ("x1/2", "clear"), ("n", "clear"), ("x1/2", "fault")]
+    seen = [observation(number, place, kind) for number, (place, kind) in enumerate(said)]
+    at_once = asyncio.run(play(seen, Random(1), 0))
+    assert {key for key, alarm in at_once["alarms"].items() if alarm["root"]} == {"inferred m", "inferred n"}
+    for seed in range(4):
+        chance = Random(seed)
+        assert timeless(asyncio.run(play(reordered(seen, chance), chance, 20))) == timeless(at_once)
 
 
 async def test_a_device_that_its_neighbours_lose_is_the_problem(still: Scene) -> None:

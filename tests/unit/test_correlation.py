@@ -19,14 +19,15 @@ from convergedon.mediation.correlation import (
     device_of,
     evidence,
     needed,
+    partners,
     reconsidered,
     walk,
 )
 
-PORTS = [f"pe{device}/ge-{port}" for device in (1, 2, 3) for port in (1, 2)]
-LINKS = ["link a", "link b", "link c"]
+PORTS = [f"pe{device}/ge-{port}" for device in (1, 2, 3, 4) for port in (1, 2)]
+LINKS = ["link a", "link b", "link c", "link d"]
 GROUPS = ["group duct", "group site"]
-DEVICES = ["pe1", "pe2", "pe3"]
+DEVICES = ["pe1", "pe2", "pe3", "pe4"]
 TWO_LINKS = Topology(
     [
         Relation("connects", "link a", "pe1/ge-1"),
@@ -248,6 +249,56 @@ def test_devices_that_share_a_site_and_are_cut_off_are_the_sites_problem() -> No
     assert set(roots(down("x/1", "y/1", "x/2", "y/2"), site).values()) == {"group site"}
 
 
+TWO_OF_RING = {"link 1": "x/1 a/1", "link 2": "a/2 b/1", "link 3": "b/2 y/1", "link 4": "y/2 x/2"}
+PAIR = [Relation("connects", link, end) for link, ends in TWO_OF_RING.items() for end in ends.split()]
+"""a and b stand between x and y."""
+
+
+def test_two_linked_devices_that_all_others_have_lost_are_roots_though_nobody_says_so() -> None:
+    found = Correlation(down("x/1", "y/1"), Topology(PAIR))
+
+    assert [(problem.part, problem.root, [*problem.children]) for problem in found.problems] == [
+        ("a", None, ["down x/1"]),
+        ("b", None, ["down y/1"]),
+    ]
+    assert found.problems[0].why == (
+        "a and b fail: all their other neighbours say that their links to them are down (x/1, y/1), they do not"
+    )
+
+
+def test_one_of_two_that_is_heard_of_is_alive_and_so_is_what_it_reaches() -> None:
+    for heard in ("a/1", "b/2"):
+        assert {"a", "b"}.isdisjoint(roots(down("x/1", "y/1", heard), Topology(PAIR)).values())
+    assert set(roots(down("x/1", "y/1", "a/2"), Topology(PAIR)).values()) == {"x/1", "b"}
+
+
+def test_a_device_that_only_the_other_one_reaches_proves_nothing() -> None:
+    """As where we stand ourselves: that core is silent, and pe1 with it, says no more than that two links are down."""
+    assert "core" not in roots(down(*FAR[1:]), THREE).values()
+
+
+def test_one_neighbour_of_both_cannot_tell_them_from_itself() -> None:
+    triangle = [Relation("connects", "link 1", "x/1"), Relation("connects", "link 1", "a/1")]
+    triangle += [Relation("connects", "link 2", "x/2"), Relation("connects", "link 2", "b/1")]
+    triangle += [Relation("connects", "link 3", "a/2"), Relation("connects", "link 3", "b/2")]
+
+    assert {"a", "b"}.isdisjoint(roots(down("x/1", "x/2"), Topology(triangle)).values())
+
+
+def test_of_three_in_a_row_nothing_is_taken() -> None:
+    """The one in the middle has no neighbour that is heard of."""
+    links = {"link 1": "x/1 a/1", "link 2": "a/2 b/1", "link 3": "b/2 c/1", "link 4": "c/2 y/1"}
+    row = Topology(Relation("connects", link, end) for link, ends in links.items() for end in ends.split())
+
+    assert roots(down("x/1", "y/1"), row) == {"down x/1": "x/1", "down y/1": "y/1"}
+
+
+def test_two_linked_devices_of_one_site_are_the_sites_problem() -> None:
+    site = Topology([*PAIR, *(Relation("contains", "group site", device) for device in ("a", "b"))])
+
+    assert set(roots(down("x/1", "y/1"), site).values()) == {"group site"}
+
+
 # laws
 
 PARTS = [*PORTS, "pe1/bgp", *DEVICES, *LINKS, *GROUPS]
@@ -268,8 +319,11 @@ RING = [
     for end in ends.split()
 ]
 """Each device has two neighbours, which can tell together that it fails."""
+FOUR = {"a": "pe1/ge-1 pe2/ge-1", "b": "pe2/ge-2 pe3/ge-1", "c": "pe3/ge-2 pe4/ge-1", "d": "pe4/ge-2 pe1/ge-2"}
+RING_OF_FOUR = [Relation("connects", f"link {link}", end) for link, ends in FOUR.items() for end in ends.split()]
+"""Of two that stand beside each other the other two can tell together that they fail."""
 TOPOLOGIES = st.tuples(
-    st.one_of(_related("connects", LINKS, PORTS, 2), st.just(RING)),
+    st.one_of(_related("connects", LINKS, PORTS, 2), st.just(RING), st.just(RING_OF_FOUR)),
     _related("contains", GROUPS, [*LINKS, *LINKS, *PORTS, *DEVICES, *GROUPS], 3),
     _related("dependsOn", DEVICES, [*DEVICES, *LINKS, *PORTS], 1),
 ).map(lambda found: [relation for relations in found for relation in relations])
@@ -284,9 +338,13 @@ SOME = st.lists(
     max_size=12,
     unique_by=lambda alarm: alarm.key,
 )
-LOST = {"pe1": ("pe2/ge-1", "pe3/ge-2"), "pe2": ("pe1/ge-1", "pe3/ge-1"), "pe3": ("pe2/ge-2", "pe1/ge-2")}
-"""Around the ring: what the neighbours of a device that fails say."""
-ALARMS = st.tuples(SOME, st.sampled_from([(), *LOST.values()])).map(lambda found: [*found[0], *down(*found[1])])
+LOST = [
+    *(("pe2/ge-1", "pe3/ge-2"), ("pe1/ge-1", "pe3/ge-1"), ("pe2/ge-2", "pe1/ge-2")),
+    *(("pe2/ge-1", "pe4/ge-2"), ("pe3/ge-1", "pe1/ge-1"), ("pe2/ge-2", "pe4/ge-1"), ("pe3/ge-2", "pe1/ge-2")),
+    *(("pe1/ge-2", "pe2/ge-2"), ("pe3/ge-1", "pe4/ge-2"), ("pe2/ge-1", "pe3/ge-2"), ("pe4/ge-1", "pe1/ge-1")),
+]
+"""Around the rings: what the neighbours of one device that fails say, or of two."""
+ALARMS = st.tuples(SOME, st.sampled_from([(), *LOST])).map(lambda found: [*found[0], *down(*found[1])])
 
 
 @effort(max_examples=200)
@@ -325,12 +383,12 @@ def test_a_change_changes_conclusions_in_its_neighbourhood_alone(
     new = data.draw(st.builds(Alarm, st.just("new"), PLACES, st.sampled_from(SEVERITIES)))
     before, after = Correlation(alarms, topology), Correlation([*alarms, new], topology)
     near = reconsidered([new.place], topology)
-    known, more = _known(near, topology, [*alarms, new])
+    known, more = _known(near, topology, [*alarms, new], before)
     part = Correlation(known, topology)
-    turned = [one for one in DEVICES if one not in near and before.root_of(one) != after.root_of(one)]
-    for device in turned:
-        assert device in more
-        assert part.root_of(device) == after.root_of(device)
+    turned = [one for one in (*DEVICES, *GROUPS) if one in more - near and part.why_root(one) != before.why_root(one)]
+    for place in (*DEVICES, *GROUPS):
+        if place in more:
+            assert part.why_root(place) == after.why_root(place)
     elsewhere = near | reconsidered(turned, topology)
 
     for alarm in alarms:
@@ -346,11 +404,22 @@ def test_a_change_changes_conclusions_in_its_neighbourhood_alone(
             assert before.root_of(place) == after.root_of(place)
 
 
-def _known(near: Iterable[str], topology: Topology, alarms: list[Alarm]) -> tuple[list[Alarm], set[str]]:
-    """The alarms that are read for a look, and the places that it can tell of."""
+def _known(
+    near: Iterable[str], topology: Topology, alarms: list[Alarm], before: Correlation
+) -> tuple[list[Alarm], set[str]]:
+    """The alarms that are read for a look, and the places besides that it tells of."""
     wide = needed(near, topology)
-    narrow = evidence(wide, topology)
-    return [one for one in alarms if _in(one.place, wide) or one.place in narrow], wide
+    found = _read(wide, topology, alarms)
+    watched = {place for place in wide if topology.is_watched(place)}
+    inferred = [place for place in (*LINKS, *GROUPS, *DEVICES) if before.root_of(place)]
+    others = partners(watched, {alarm.place for alarm in found if alarm.fails}, inferred, topology) - wide
+    found = _read(needed({*near, *others}, topology), topology, alarms) if others else found
+    return found, watched | others | topology.groups(watched | others)
+
+
+def _read(places: set[str], topology: Topology, alarms: list[Alarm]) -> list[Alarm]:
+    narrow = evidence(places, topology)
+    return [one for one in alarms if _in(one.place, places) or one.place in narrow]
 
 
 def _in(place: str, places: Iterable[str]) -> bool:
