@@ -14,6 +14,7 @@ from bisect import bisect
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
@@ -108,8 +109,10 @@ class Names:
             raise
 
     def _missing(self, module: str, symbol: str) -> str:
-        if any(found == module for found, _ in (*self.known, *self.places)):
-            return f"{module} has no such name"
+        names = [name for found, name in (*self.known, *self.places) if found == module]
+        if names:
+            alike = get_close_matches(symbol, names, 1)
+            return f"{module} has no such name" + (f"; did you mean {alike[0]}?" if alike else "")
         return f"add the text of {module} to the folder mibs beside the mapping"
 
 

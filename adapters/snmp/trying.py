@@ -99,9 +99,11 @@ def anonymous(data: bytes, notification: ber.Notification) -> bytes:
 
 
 class Case:
-    """A golden case in a new folder: what came in, and what it became."""
+    """A golden case in a new folder: what came in, and what it became. Raises Misconfigured where it is none."""
 
     def __init__(self, reader: Reader, folder: Path) -> None:
+        if folder.exists():
+            raise Misconfigured(f"{folder}: is there already; a case has a folder of its own")
         self._reader, self._folder = reader, folder
         self._packets: list[str] = []
         self._observations: list[dict[str, Any]] = []

@@ -144,7 +144,7 @@ def adapter_record(
             packets += 1
     if not packets:
         raise Misconfigured(f"nothing came to UDP port {settings.trap_port} within {seconds:g} s")
-    click.echo(f"{packets} packets are in {folder}")
+    click.echo(f"{packets} {'packets are' if packets > 1 else 'packet is'} in {folder}")
 
 
 @adapter.command("health")

@@ -210,7 +210,7 @@ def test_one_of_version_3_that_arrives_is_recorded_without_its_keys(tmp_path):
     [packet] = yaml.safe_load((tmp_path / "case" / "packets.yaml").read_text())
     [observation] = yaml.safe_load((tmp_path / "case" / "observations.yaml").read_text())
 
-    assert "1 packets are in" in told.output, told.output
+    assert "1 packet is in" in told.output, told.output
     assert (ber.decode(bytes.fromhex(packet)).community, observation["kind"]) == (b"public", "fault")
 
 
