@@ -23,7 +23,7 @@ from convergedon.core.settings import Settings
 from convergedon.handlers import documents
 from convergedon.handlers.alarms import ALARM
 from convergedon.handlers.alarms import API as ALARMS
-from convergedon.mediation.workflows import definitions
+from convergedon.mediation.workflows import definitions, paths
 from convergedon.mediation.workflows.definitions import Definition, Task, inner, is_effect, keyword, named
 from convergedon.mediation.workflows.expressions import WORD, expressions, fault, is_expression
 
@@ -51,15 +51,17 @@ class Place:
     path: str
     variables: tuple[str, ...] = ()
     before: tuple[Task, ...] = ()
-    after: tuple[Task, ...] = ()
     compensating: bool = False
     forked: bool = False
 
 
 @dataclass
 class Findings:
+    """``misled``: a task leads nowhere or back, so that the ways through the definition cannot be walked."""
+
     source: str
     sentences: list[str] = field(default_factory=list)
+    misled: bool = False
 
     def add(self, path: str, words: str) -> None:
         self.sentences.append(f"{self.source}: {path}: {words}")
@@ -117,9 +119,20 @@ async def check(
     approved = True
     if definition.changes and policy:
         approved = await _policy(findings, definition, policy, tenant)
-    if definition.changes and not approved:
-        _approvals(findings, definition.document["do"], "do", False)
+    if not findings.misled:
+        _ways(findings, definition, approved)
     return findings.sentences
+
+
+def _ways(findings: Findings, definition: Definition, approved: bool) -> None:
+    """What is not proven, or not approved where it must be, on some way through the definition."""
+    ways = paths.walked(definition.document["do"])
+    for path in ways.unproven:
+        words = "nothing after it proves what it did: listen to AlarmStateChangeEvent, or observe what it asked for"
+        findings.add(path, f"{words}, on every way")
+    for path in ways.unapproved if not approved else ():
+        words = "the policy wants an approval, and no task before it asks for one (call approval) on every way"
+        findings.add(path, words)
 
 
 def _trigger(findings: Findings, definition: Definition) -> None:
@@ -153,7 +166,6 @@ def _tasks(findings: Findings, tasks: Sequence[Task], place: Place, known: Servi
             path,
             place.variables,
             (*place.before, *bodies[:number]),
-            (*bodies[number + 1 :], *place.after),
             place.compensating,
             place.forked,
         )
@@ -161,6 +173,7 @@ def _tasks(findings: Findings, tasks: Sequence[Task], place: Place, known: Servi
         for directive in _directives(task):
             if words := _misled(directive, names, number):
                 findings.add(path, words)
+                findings.misled = True
         _below(findings, task, here, known)
 
 
@@ -172,7 +185,7 @@ def _below(findings: Findings, task: Task, here: Place, known: Services) -> None
         elif below == "catch/do":
             variables = (*variables, task["catch"].get("as", "error"))
         forked = here.forked or below == "fork/branches"
-        place = Place(f"{here.path}/{below}", variables, here.before, here.after, here.compensating, forked)
+        place = Place(f"{here.path}/{below}", variables, here.before, here.compensating, forked)
         _tasks(findings, listed, place, known)
     if compensation := (task.get("metadata") or {}).get("compensate"):
         place = Place(f"{here.path}/metadata/compensate", here.variables, compensating=True)
@@ -249,9 +262,6 @@ def _call(findings: Findings, task: Task, here: Place, known: Services) -> None:
         return
     if here.compensating and function not in ("intent", "http"):
         findings.add(here.path, f"a compensation does not call {function}")
-    if function == "intent" and not here.compensating and not _is_proven(task["with"], here.after):
-        words = "nothing after it proves what it did: listen to AlarmStateChangeEvent, or observe what it asked for"
-        findings.add(here.path, words)
     if function in ("intent", "observe"):
         _intent(findings, task, here, known)
     if function == "observe" and _looks_past(task["with"], here.before):
@@ -266,16 +276,6 @@ def _flat(tasks: Iterable[Task]) -> Iterator[Task]:
         yield task
         for below, listed in inner(task):
             yield from (one for _, one in definitions.every_task(listed, below))
-
-
-def _is_proven(intent: Mapping[str, Any], after: Iterable[Task]) -> bool:
-    """Whether the network says later that it helped, or a reading shows it; of several of one service the last is."""
-    return any(
-        "listen" in one
-        or (one.get("call") == "observe" and definitions.covers(one["with"], intent))
-        or (one.get("call") == "intent" and definitions.place(one["with"]) == definitions.place(intent))
-        for one in _flat(after)
-    )
 
 
 def _looks_past(seen: Mapping[str, Any], before: Iterable[Task]) -> bool:
@@ -345,18 +345,3 @@ async def _may(policy: Policy, definition: Definition, tenant: str, approval: Ma
     if approval:
         resource["approval"] = approval
     return await policy.decide(system(tenant), "perform", resource, {}, channel="check")
-
-
-def _approvals(findings: Findings, tasks: Sequence[Task], path: str, approved: bool) -> bool:
-    """Add each intent that no approval comes before. Returns whether one has been given when the list is through."""
-    for number, name, task in named(tasks):
-        here = f"{path}/{number}/{name}"
-        if task.get("call") == "approval" and "if" not in task:
-            approved = True
-        if task.get("call") == "intent" and not approved:
-            findings.add(here, "the policy wants an approval, and no task before it asks for one (call approval)")
-        for below, listed in inner(task):
-            within = _approvals(findings, listed, f"{here}/{below}", approved)
-            if below == "do" and keyword(task) == "do" and "if" not in task:
-                approved = within
-    return approved

@@ -13,7 +13,7 @@ from typing import Any
 from convergedon.handlers.alarms import ALARM
 from convergedon.mediation import inventory
 from convergedon.mediation.work import Work
-from convergedon.mediation.workflows.course import Told
+from convergedon.mediation.workflows.course import Error, Told, error
 from convergedon.mediation.workflows.definitions import covers, place
 
 GRAVE = ("critical", "major")
@@ -71,6 +71,23 @@ def lacking(told: Told) -> bool:
     wanting = [entry for entry in readings if entry["given"]["values"] != {}]
     return not wanting or not all(
         any(seen["order"] > entry["order"] and covers(seen["given"], entry["given"]) for seen in wanting)
+        for entry in _last_changes(told)
+    )
+
+
+def missing() -> Error:
+    """What a run fails with that comes to its end unproven."""
+    return error("proof", 409, "no evidence", "nothing that was heard or read shows what became of its changes")
+
+
+def unproven(told: Told) -> bool:
+    """Whether something was changed, or may have been, and nothing later shows what became of it."""
+    later = [one for one in told.values() if one["function"] in ("observe", "listen") and one["status"] == "done"]
+    return not all(
+        any(
+            one["order"] > entry["order"] and (one["function"] == "listen" or covers(one["given"], entry["given"]))
+            for one in later
+        )
         for entry in _last_changes(told)
     )
 

@@ -17,7 +17,7 @@ from convergedon.core import strict
 from convergedon.core.errors import Misconfigured
 from convergedon.core.policy import Policy, system
 from convergedon.handlers.resource import now
-from convergedon.mediation.workflows import past
+from convergedon.mediation.workflows import past, proof
 from convergedon.mediation.workflows.course import Ask, Error, Walked, error, walk, walk_back
 from convergedon.mediation.workflows.definitions import Definition, endpoint
 from convergedon.mediation.workflows.past import Past, Recorded
@@ -53,9 +53,10 @@ class Rehearsal:
         if refusal := await self._refused():
             return [f"it would be refused, and a person would be told: {refusal}"]
         walked = await self._through(walk)
-        if walked.error is None:
+        wrong = walked.error or (proof.missing() if proof.unproven(self.told) else None)
+        if wrong is None:
             return [*self.lines, "it would end completed"]
-        self.lines.append(f"it would fail: {_words(walked.error)}")
+        self.lines.append(f"it would fail: {_words(wrong)}")
         back = await self._through(walk_back)
         for path, wrong in back.unsuccessful:
             self.lines.append(f"{path} could not be taken back: {_words(wrong)}")
@@ -105,6 +106,7 @@ class Rehearsal:
 
     def _tell(self, ask: Ask, said: Mapping[str, Any]) -> None:
         entry: dict[str, Any] = {"order": len(self.told), "name": ask.name, "function": ask.function}
+        entry["given"] = ask.given
         if "error" in said:
             wrong = {"status": 500, "title": "", "detail": "", "instance": ask.path, **said["error"]}
             entry |= {"status": "failed", "error": wrong, "unknown": wrong["type"] == "unknown"}

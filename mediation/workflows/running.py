@@ -116,8 +116,8 @@ async def go_on(work: Work, run: Record, course: Course) -> Record:
     _give_up(course, time())
     _ask_again(work, run, course, time())
     walked = await _forward(work, run, course)
-    if course.error or walked.error:
-        course.error = course.error or walked.error
+    if course.error or walked.error or (walked.over and proof.unproven(course.told)):
+        course.error = course.error or walked.error or proof.missing()
         course.patience = course.patience or time() + work.settings.repair_patience
         walked = await _back(work, run, course)
         await _wait_for_device(work, run, course, walked)
