@@ -7,23 +7,29 @@ it, is compensated, is proven, and ends.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from time import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
+
+import orjson
 
 from convergedon.adapters import discovery
 from convergedon.adapters.netconf import mapping as netconf
+from convergedon.adapters.x733 import AlarmType, Severity
 from convergedon.core import strict
 from convergedon.core.errors import Misconfigured
+from convergedon.core.lifecycle import LIFECYCLES
 from convergedon.core.policy import Policy, system
 from convergedon.core.settings import Settings
 from convergedon.handlers import documents
 from convergedon.handlers.alarms import ALARM
 from convergedon.handlers.alarms import API as ALARMS
 from convergedon.mediation.workflows import definitions, paths
+from convergedon.mediation.workflows.course import filters as heard
 from convergedon.mediation.workflows.definitions import Definition, Task, inner, is_effect, keyword, named
 from convergedon.mediation.workflows.expressions import WORD, expressions, fault, is_expression
 
@@ -31,6 +37,17 @@ FUNCTIONS = ("approval", "clear", "http", "intent", "observe", "policy")
 DIRECTIVES = ("continue", "exit", "end")
 COMPENSATING = ("call", "do", "for", "set", "switch")
 """The tasks of which a compensation consists: it waits for nobody."""
+WORDS: Mapping[str, Sequence[str]] = {
+    "state": LIFECYCLES["alarm"].initial,
+    "perceivedSeverity": get_args(Severity),
+    "alarmType": get_args(AlarmType),
+}
+"""The values that our document says in words."""
+LITERAL = r'\s*[!=]=\s*("[^"\\]*"|true\b|false\b|\d+\b)'
+COMPARED = re.compile(rf"\.alarm\.(\w+){LITERAL}")
+"""An attribute of the alarm that is compared with what is written there."""
+HEARD = re.compile(rf"(?:\$\{{|\band\b|\bor\b|\bnot\b|\()\s*\.(\w+){LITERAL}")
+"""The same of an event's alarm, where nothing says that it is of anything else."""
 
 
 class Offered(NamedTuple):
@@ -206,6 +223,8 @@ def _task(findings: Findings, task: Task, here: Place, known: Services) -> None:
     if kind == "try":
         conditions = {name: value for name, value in task["catch"].items() if name != "do"}
         _expressions(findings, f"{here.path}/catch", conditions, (*here.variables, task["catch"].get("as", "error")))
+    if kind == "listen":
+        _heard(findings, here.path, task)
     if kind == "call":
         _call(findings, task, here, known)
     if is_effect(task) and not here.compensating and not (task.get("metadata") or {}).get("compensate"):
@@ -225,6 +244,28 @@ def _expressions(findings: Findings, path: str, value: Any, variables: Sequence[
         for member in _alarm_members(expression):
             if not documents.shape(ALARMS.document, ALARM.schema).has(member):
                 findings.add(path, f"{where}: an alarm has no {member} ({ALARMS.document})")
+        for member, literal in COMPARED.findall(expression):
+            if words := _never(member, orjson.loads(literal)):
+                findings.add(path, f"{where}: {words}")
+
+
+def _heard(findings: Findings, path: str, task: Task) -> None:
+    """What a listen waits for is an event of an alarm, which is its input."""
+    for one in heard(task):
+        for member, literal in HEARD.findall(one["with"].get("data", "")):
+            if words := _never(member, orjson.loads(literal)):
+                findings.add(path, f"listen: {words}")
+
+
+def _never(member: str, value: Any) -> str:
+    """Why an attribute of an alarm never is a value; empty where it may be."""
+    if not documents.shape(ALARMS.document, ALARM.schema).has(member):
+        return f"an alarm has no {member} ({ALARMS.document})"
+    if member in WORDS:
+        return "" if value in WORDS[member] else f"{member} of an alarm is one of {', '.join(WORDS[member])}"
+    faults = documents.schema(ALARMS.document, ALARM.schema).faults({member: value})
+    said = orjson.dumps(value).decode()
+    return f"{member} of an alarm is never {said} ({ALARMS.document})" if [member] in faults else ""
 
 
 def _alarm_members(expression: str) -> list[str]:

@@ -283,7 +283,7 @@ class _Walk:
         return any(
             one["with"]["type"] == event["type"]
             and ("data" not in one["with"] or bool(self._value(one["with"]["data"], event["data"], known, path)))
-            for one in _filters(task)
+            for one in filters(task)
         )
 
     def _try(
@@ -318,7 +318,8 @@ class _Walk:
         return not ("exceptWhen" in catch and self._value(catch["exceptWhen"], given, known, path))
 
 
-def _filters(task: Task) -> Iterator[Mapping[str, Any]]:
+def filters(task: Task) -> Iterator[Mapping[str, Any]]:
+    """What a listen waits for: any of these."""
     to = task["listen"]["to"]
     yield from [to["one"]] if "one" in to else to["any"]
 

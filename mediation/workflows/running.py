@@ -499,16 +499,20 @@ def _steps(course: Course) -> list[dict[str, Any]]:
             "function": entry["function"],
             "status": entry["status"],
             "time": entry["time"],
-            **({"reason": words} if (words := _step_words(entry)) else {}),
+            **({"reason": words} if (words := _step_words(course, path, entry)) else {}),
         }
         for path, entry in ordered
     ]
 
 
-def _step_words(entry: Mapping[str, Any]) -> str:
+def _step_words(course: Course, path: str, entry: Mapping[str, Any]) -> str:
+    """Why it failed; else who has approved it, or how often a device that was away was asked."""
     if "error" in entry:
         return _words(entry["error"])
-    return f"{entry['words']}; asked again {away.tries(entry)} times" if "words" in entry else ""
+    if given := [one["by"]["id"] for one in course.answers(path) if one["decision"] == "approved"]:
+        more = "; another person is needed" if entry["status"] == "asked" else ""
+        return f"approved by {', '.join(given)}{more}"
+    return f"asked again {away.tries(entry)} times: {entry['words']}" if "words" in entry else ""
 
 
 def _due(course: Course) -> float:

@@ -29,7 +29,7 @@ AT_ONCE = {"intent_deadline": 2}
 """Nearer than the adapter tries again: it answers at once that the device is away."""
 UNSEEN = "unknown: pe1: pe1 cannot be reached"
 GIVEN_UP = "unknown: gave up at its deadline: pe1 cannot be reached"
-REST = {"rest": {"wait": {"milliseconds": 1}}}
+REST = {"rest": {"wait": WAY}}
 SEE = {"see": {"call": "observe", "with": {**SERVICE, "values": None}}}
 FLOW = definition(SEE, MEND, REST, LOOK, HEAR)
 
@@ -86,7 +86,7 @@ async def test_what_was_done_is_taken_back_when_the_device_is_back(tmp_path: Pat
     assert f"unknown: pe1: pe1 cannot be reached; {GIVEN_UP}; it is asked again until 20" in still.body["reason"]
     (waits,) = [step for step in still.body["step"] if step["name"] == "back"]
     assert waits["status"] == "asked"
-    assert waits["reason"] == f"{GIVEN_UP}; asked again 2 times"
+    assert waits["reason"] == f"asked again 2 times: {GIVEN_UP}"
     assert (old.body["state"], old.body["escalated"]) == ("compensated", False)
     assert asked(scene)[0] == ("undo", None)
     assert old.body["followedBy"]["id"] == new.id

@@ -219,10 +219,14 @@ async def test_two_persons_are_two(tmp_path: Path) -> None:
         await say(scene)
         await answer(scene)
         again = await answer(scene)
+        half = await run_of(scene)
         assert asked(scene) == []
         other = await answer(scene, by=ZOE)
 
-    assert (await run_of(scene)).body["state"] == "running"
+    run = await run_of(scene)
+    assert run.body["state"] == "running"
+    assert half.body["step"][0]["reason"] == "approved by mara; another person is needed"
+    assert run.body["step"][0]["reason"] == "approved by mara, zoe"
     assert again.body["reason"] == "mara has approved mend already: another person is needed"
     assert other.body["state"] == "accepted"
     assert scene.network.performed[0].approval["second"]["by"] == ZOE.document
@@ -255,6 +259,19 @@ async def test_what_did_not_stay_is_no_proof(tmp_path: Path) -> None:
     assert run.body["escalated"] is True
     assert scene.network.services == {}
     assert alarm.body["state"] == "raised"
+
+
+async def test_a_way_past_the_proof_is_no_end(tmp_path: Path) -> None:
+    """Whatever way a definition finds to its end: what is not shown is taken back, and a person is told."""
+    hurried = {"mend": {**MEND["mend"], "then": "end"}}
+    async with playing(tmp_path, ASK, hurried, LOOK, CLEAR) as scene:
+        await say(scene)
+        await answer(scene)
+        run = await run_of(scene)
+
+    assert asked(scene) == UNDONE
+    assert (run.body["state"], run.body["escalated"]) == ("compensated", True)
+    assert run.body["reason"] == "proof: nothing that was heard or read shows what became of its changes"
 
 
 async def test_a_reading_from_before_the_last_change_is_no_evidence(tmp_path: Path) -> None:

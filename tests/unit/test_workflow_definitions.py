@@ -69,6 +69,15 @@ async def test_what_ships_is_in_order(tmp_path: Path, rules: Policy) -> None:
 
 LISTEN = {"listen": {"to": {"one": {"with": {"type": "AlarmStateChangeEvent"}}}}}
 CLEAR = {"call": "clear"}
+
+
+def hearing(data: str) -> dict[str, Any]:
+    told = {"type": "AlarmStateChangeEvent", "data": data}
+    return {"listen": {"to": {"one": {"with": told}}}, "timeout": {"after": WAY}}
+
+
+CRITICAL = '${ .alarm.perceivedSeverity == "critical" }'
+AWAY = {"try": [{"see": {"call": "observe", "with": INTENT}}], "catch": {"do": [{"note": {"set": {"a": 1}}}]}}
 PORT = {"adapter": "netconf", "device": "pe1", "service": "port", "instance": "ge-0/0/1"}
 URI = {"uri": "https://tickets.example"}
 GET = {"method": "get", "endpoint": "https://tickets.example"}
@@ -100,6 +109,22 @@ CASES: dict[str, tuple[Any, str]] = {
     "unknown attribute of an alarm": (
         task("keep", {"set": {"a": "${ $workflow.input.alarm.colour }"}}),
         "do/3/keep: set.a: an alarm has no colour (TMF642-Alarm-v4)",
+    ),
+    "a value that an attribute never has": (
+        task("keep", {"set": {"a": '${ $workflow.input.alarm.perceivedSeverity == "grave" }'}}),
+        "do/3/keep: set.a: perceivedSeverity of an alarm is one of critical, major",
+    ),
+    "a value of another type": (
+        lambda d: d["schedule"]["on"]["one"]["with"].update(data='${ .alarm.serviceAffecting == "true" }'),
+        'schedule: on.one.with.data: serviceAffecting of an alarm is never "true" (TMF642-Alarm-v4)',
+    ),
+    "a state that an alarm never has": (
+        task("hear", hearing('${ .state == "over" }')),
+        "do/3/hear: listen: state of an alarm is one of raised, updated, cleared",
+    ),
+    "an event's attribute that an alarm has not": (
+        task("hear", hearing('${ (.colour == "red") }')),
+        "do/3/hear: listen: an alarm has no colour (TMF642-Alarm-v4)",
     ),
     "no compensation": (
         lambda d: d["do"][1]["mend"].pop("metadata"),
@@ -178,6 +203,30 @@ CASES: dict[str, tuple[Any, str]] = {
     "no approval": (
         lambda d: d["do"].pop(0),
         "do/0/mend: the policy wants an approval, and no task before it asks for one (call approval)",
+    ),
+    "a way past the approval": (
+        task("urgent", {"switch": [{"now": {"when": CRITICAL, "then": "mend"}}]}, 0),
+        "do/2/mend: the policy wants an approval, and no task before it asks for one (call approval) on every way",
+    ),
+    "an approval that may be left out": (
+        lambda d: d["do"][0]["ask"].update({"if": CRITICAL}),
+        "do/1/mend: the policy wants an approval, and no task before it asks for one (call approval) on every way",
+    ),
+    "an end before the proof": (
+        lambda d: d["do"][1]["mend"].update(then="end"),
+        "do/1/mend: nothing after it proves what it did: listen to AlarmStateChangeEvent, or observe",
+    ),
+    "a way past the proof": (
+        task("hurry", {"switch": [{"on": {"when": CRITICAL, "then": "exit"}}]}, 2),
+        "do/1/mend: nothing after it proves what it did",
+    ),
+    "a proof that may be left out": (
+        lambda d: d["do"][2]["look"].update({"if": CRITICAL}),
+        "do/1/mend: nothing after it proves what it did",
+    ),
+    "a proof whose failure is caught": (
+        lambda d: d["do"].append({"try": AWAY}) or d["do"].pop(2),
+        "do/1/mend: nothing after it proves what it did",
     ),
     "an approval after it": (
         lambda d: d["do"].append(d["do"].pop(0)),
