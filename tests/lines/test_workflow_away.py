@@ -16,7 +16,7 @@ from faulty import FaultyStore
 from scene import STORE_KINDS, Scene, pumped, twice
 from test_workflow_elements import ASKED, BOUNCE, PORT, closed, hasty, on_lab
 from test_workflow_guards import bounds, within
-from test_workflow_line import HEAR, LOOK, MEND, SERVICE, UNDONE, asked, definition, press, run_of, say
+from test_workflow_line import HEAR, LOOK, MEND, SERVICE, UNDONE, WAY, asked, definition, press, run_of, say
 
 from convergedon.core.errors import Unavailable
 from convergedon.core.memory import MemoryStore
