@@ -152,11 +152,12 @@ class SnmpAdapter(ReadAndSet):
     # --- intents
 
     async def capabilities(self, device: str) -> frozenset[Capability]:
-        """Of a device that is not to be set nobody asks more than that it speaks by itself."""
-        if not self._is_set(device):
+        """One that is neither polled nor to be set may only speak by itself: its user need not be let in anywhere."""
+        is_set = self._is_set(device)
+        if not is_set and "poll" not in self._given(device):
             return frozenset({"notifications"})
         await self._peer(device).get([ber.UPTIME])
-        return self.offers
+        return self.offers if is_set else frozenset({"read", "notifications"})
 
     async def prepare(self, intent: Intent) -> Objects:
         """Beside the state: what stood in each object that is written, whatever service that was of."""
@@ -244,8 +245,7 @@ class SnmpAdapter(ReadAndSet):
         if service is None:
             known = ", ".join(sorted(self._mapping.services)) or "none"
             raise Refused(f"the mapping has no service {intent.service}; it has {known}")
-        given = self._named[intent.device].settings.get("snmp", {}) if intent.device in self._named else {}
-        if not given.keys() & {"community", "writeCommunity", "user"}:
+        if not self._given(intent.device).keys() & {"community", "writeCommunity", "user"}:
             raise Unsupported(f"{intent.device} cannot be asked over SNMP: the devices file has no user or community")
         return Place(intent.device, service, intent.instance, self._named_interfaces[intent.device])
 
@@ -254,7 +254,11 @@ class SnmpAdapter(ReadAndSet):
             raise Unsupported(f"{device} is not to be set over SNMP: the devices file has no snmp.set for it")
 
     def _is_set(self, device: str) -> bool:
-        return device in self._named and bool(self._named[device].settings.get("snmp", {}).get("set"))
+        return bool(self._given(device).get("set"))
+
+    def _given(self, device: str) -> Mapping[str, Any]:
+        """What the devices file says of it; nothing of one that is not there."""
+        return self._named[device].settings.get("snmp", {}) if device in self._named else {}
 
     def _peer(self, device: str) -> Peer:
         """The device as it is asked, by the community that may write where there is one."""

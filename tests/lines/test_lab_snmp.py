@@ -157,6 +157,7 @@ async def test_whether_a_repair_helped_is_read_and_never_ordered(scene: Scene, t
     watching = create(settings.load(trap_port=0, data=tmp_path / "watching"), {"pe1": watched})
     await watching.start(scene.heard)
     works = intent("pe1", "port", PORT, {"state": "up", "operStatus": "up"})
+    assert await watching.capabilities("pe1") == {"read", "notifications"}
     seen = {"before": await read(watching, works)}
     await scene.lab.fault("pe1", "ifdown", PORT)
     seen["cut"] = await read(watching, replace(works, values={"operStatus": "up"}))
