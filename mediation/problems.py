@@ -83,6 +83,10 @@ PUT_OFF, PUT_OFF_EACH, PUT_OFF_MOST = 2.0, 0.01, 60.0
 there are parts; and how many in all. So it waits as long as a hundred changes a second come: of a cut that is half
 known, links and devices by the thousand are inferred to be taken back, which takes longer.
 """
+WIDENED = 3
+"""Times that a look is widened by the parts of which it finds that it has something to say; what is left after that is
+looked at by itself. Of a cut that is half known there are devices by the hundred, all in each other's neighbourhood.
+"""
 WAITED = 0.25
 """Seconds after which a message was not alone: then its whole device is looked at, for all that wait behind it."""
 
@@ -122,12 +126,12 @@ def own(id: str) -> str:
 
 
 def _look(tenant: str, place: str, cause: str, changes: int = 1, also: Sequence[str] = (), of: str = "") -> Outgoing:
-    """A look at a place, and at others with it. What is asked of one neighbourhood (``of``) has one subject, so that
-    the newest of it can be found.
+    """A look at a place, and at others with it. Where many looks at one neighbourhood may come (``of`` names it), they
+    have a subject of their own, by which the newest of them is found.
     """
     about = {"kind": ALARM.name, "tenant": tenant, "id": place}
     body = {"look": place, "also": [*also], "changes": changes, "about": about}
-    subject = f"task.{partition(f'alarms of {tenant}')}.{token(tenant)}.{token(of or place)}"
+    subject = f"task.{partition(f'alarms of {tenant}')}.{token(tenant)}" + (f".{token(of)}" if of else "")
     return Outgoing(f"{cause}:{place}", subject, body, trace.headers())
 
 
@@ -139,7 +143,7 @@ def _near(message: Message, topology: Topology) -> frozenset[str]:
 async def have_looked(work: Work, tenant: str, places: Iterable[str], cause: str) -> None:
     """Have these places looked at: one look for all that are of one neighbourhood."""
     for near, changed in (await neighbourhoods(work, tenant, places)).items():
-        look = _look(tenant, changed[0], cause, len(changed), of=min(near))
+        look = _look(tenant, changed[0], cause, len(changed), of=min(near) if len(near) > 1 else "")
         await work.bus.publish(look.subject, look.body, look.id, look.headers)
 
 
@@ -216,14 +220,19 @@ async def correlate(work: Work, message: Message) -> None:
     if _is_left_to(newest, work, message, near, topology):
         return
     look = await _read(work, tenant, near, topology)
+    for _ in range(WIDENED):
+        if not (beyond := look.beyond()):
+            break
+        look = await _read(work, tenant, look.near | reconsidered(beyond, topology), topology)
     if not await look.write():
         again = f"again {message.position.sequence}"
         await work.bus.publish(message.subject, message.body, f"{again}:{place}", trace.headers())
         return
-    if turned := look.turned():  # of a cut that is half known by the hundred, all in the neighbourhood of each other
+    if turned := look.turned():
         further = _look(tenant, turned[0], message.id, also=turned[1:])
         await work.bus.publish(further.subject, further.body, further.id, further.headers)
-    work.known.note(tenant, near, newest.position if newest else message.position)
+    for seen in {near, look.near}:
+        work.known.note(tenant, seen, newest.position if newest else message.position)
 
 
 async def _gathered(work: Work, message: Message, near: frozenset[str], topology: Topology) -> Message | None:
@@ -349,6 +358,20 @@ class Look:
         self._problems: dict[tuple[str, str | None], list[str]] = {}
         for key, found in self._verdicts.items():
             self._problems.setdefault((found.part, found.root), []).append(key)
+
+    def beyond(self) -> set[str]:
+        """The parts outside of which this look finds something else than is written: heads that alarms leave or join,
+        and devices.
+        """
+        heads = {head for key, verdict in self._verdicts.items() for head in self._exchanged(self._near[key], verdict)}
+        return {head for head in heads if not self._is_near(head)} | {*self.turned()}
+
+    def _exchanged(self, record: Record, verdict: Verdict) -> set[str]:
+        """The parts that an alarm leaves and joins, where it is written under another head than is found."""
+        root = self._records[verdict.root] if verdict.root else self._inferred.get(verdict.part)
+        if "place" not in record.facts or (root and root.id == record.facts.get("head")):
+            return set()
+        return {verdict.part, str(record.facts.get("headAt", verdict.part))}
 
     def turned(self) -> list[str]:
         """Devices outside that are found cut off, or so no more, or by other signs, and of which that is not written;

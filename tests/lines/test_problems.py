@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -18,7 +19,9 @@ from hypothesis import strategies as st
 from scene import STORE_KINDS, PumpBus, Scene, playing
 
 from convergedon.adapters.contract import Observation
-from convergedon.core.bus import Message
+from convergedon.adapters.intake import Told
+from convergedon.adapters.reporting import Reporting
+from convergedon.core.bus import Message, partition
 from convergedon.core.memory import MemoryStore, subject_matches
 from convergedon.core.store import Store
 from convergedon.handlers.alarms import ALARM
@@ -381,6 +384,28 @@ async def test_a_device_that_is_silent_too_is_one_problem_in_any_order(still: Sc
         await still.settled()
     found = (await outcome(still))["alarms"]
     assert {key for key, alarm in found.items() if alarm["root"]} == {"inferred link c", "x2|down:1"}
+    await hold(still)
+
+
+async def test_devices_that_a_half_known_cut_seems_to_lose_are_looked_at_together(still: Scene) -> None:
+    """Each is in the neighbourhood of all others: a look for each of them would read all alarms as many times."""
+    names = [name for name in (f"p{n:03}" for n in range(500)) if partition(name) == 0][:23]
+    links = {f"link {n}": [f"{one}/east", f"{other}/west"] for n, (one, other) in enumerate(pairwise(names))}
+    ends: dict[str, list[str]] = {end: [] for ends in links.values() for end in ends}
+    await topology.keep(
+        still.resources, Plan("acme", {**{name: [] for name in names}, **ends, **links, "group d": [*links]})
+    )
+    said = [
+        observation(n, f"{name}/{side}", "fault") for n, name in enumerate(names[:20:2]) for side in ("east", "west")
+    ]
+    for parcel in Reporting("loopback", still.bus).pack([Told(one, None) for one in said]):
+        await parcel.send()
+    await still.settled()
+
+    lost = [one.facts["place"] for one in await still.find("alarm") if one.facts.get("inferred")]
+    assert sorted(lost) == names[1:18:2]
+    looks = [message.body for message in still.bus.messages if "look" in message.body]
+    assert len(looks) == 2  # at the duct, and at a port beside it
     await hold(still)
 
 
