@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from convergedon.core import settings, tokens
 from convergedon.handlers.apis import APIS
 from convergedon.handlers.resource import Api
 
@@ -41,19 +42,15 @@ class System:
     data: Path
 
     def token(self, tenant: str) -> str:
-        command = ["token", "--tenant", tenant, "--role", "admin", "--data", str(self.data)]
-        return subprocess.run(_cli(*command), capture_output=True, text=True, check=True).stdout.strip()
-
-
-def _cli(*words: str) -> list[str]:
-    return [sys.executable, "-P", "-m", "convergedon.core.cli", *words]
+        return tokens.issue(settings.load(data=self.data), tenant, "admin")
 
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     data = tmp_path_factory.mktemp("system")
     env = {name: value for name, value in os.environ.items() if not name.startswith("CONVERGEDON_")}
-    command = _cli("up", "--data", str(data), "--port", "0", "--trap-port", "0", "--flow-port", "0")
+    ports = ("--port", "0", "--trap-port", "0", "--flow-port", "0")
+    command = [sys.executable, "-P", "-m", "convergedon.core.cli", "up", "--data", str(data), *ports]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
         assert process.stdout is not None
         try:
