@@ -141,7 +141,7 @@ async def _posts(
     ) -> Callable[[], Awaitable[float]]:
         async def one() -> float:
             before = [servers.spent(each) for each in (process, *beside)]
-            found = await load.measure(address, [asked], CONNECTIONS, seconds)
+            found = await _answered(address, asked, CONNECTIONS, seconds)
             used = [servers.spent(each) - start for each, start in zip((process, *beside), before, strict=True)]
             done = _created(found)
             answered[name].append(float(found["rate"]))
@@ -153,9 +153,7 @@ async def _posts(
 
     def waited(address: str, at_once: int) -> Callable[[], Awaitable[float]]:
         async def one() -> float:
-            length = seconds / PARTS_OF_A_TURN
-            while not (found := await load.measure(address, [post], at_once, length))["rate"]:
-                length *= 2  # on a busy machine nothing may be answered within so short a turn
+            found = await _answered(address, post, at_once, seconds / PARTS_OF_A_TURN)
             _created(found)
             return float(1000 / found["ms"]["p50"])
 
@@ -188,6 +186,13 @@ async def _posts(
             if stand == "embedded":
                 waits |= {_waited(what, how): waited(address, number) for how, number in WAITED.items()}
     return turns, waits
+
+
+async def _answered(address: str, asked: bytes, at_once: int, seconds: float) -> Mapping[str, Any]:
+    """One measurement; longer ones where nothing was answered within so short a turn, as on a busy machine."""
+    while not (found := await load.measure(address, [asked], at_once, seconds))["rate"]:
+        seconds *= 2
+    return found
 
 
 def _created(found: Mapping[str, Any]) -> int:
