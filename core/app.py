@@ -566,10 +566,11 @@ async def workflow_check(settings: Settings, place: Path | None) -> str:
     from convergedon.mediation.workflows import definitions, secrets
 
     engines.require_embedded()
-    rules = Policy(engines.Embedded(bundles.read(settings.policies)))
+    bundle = bundles.read(settings.policies)
+    rules, said = Policy(engines.Embedded(bundle)), workflows.words_of(bundle)
     sources = definitions.sources(place)
     known = secrets.names(settings.workflow_secrets)
-    wrong = await workflows.check_all(sources, workflows.services(settings), rules, settings.tenant, known)
+    wrong = await workflows.check_all(sources, workflows.services(settings), rules, settings.tenant, known, said)
     if wrong:
         raise Findings(wrong)
     count = len(sources)

@@ -21,6 +21,7 @@ from convergedon.adapters import discovery
 from convergedon.adapters.netconf import mapping as netconf
 from convergedon.adapters.x733 import AlarmType, Severity
 from convergedon.core import strict
+from convergedon.core.bundles import Bundle
 from convergedon.core.errors import Misconfigured
 from convergedon.core.lifecycle import LIFECYCLES
 from convergedon.core.policy import Policy, system
@@ -43,6 +44,7 @@ WORDS: Mapping[str, Sequence[str]] = {
     "alarmType": get_args(AlarmType),
 }
 """The values that our document says in words."""
+QUOTED = re.compile(r'"([^"\\\n]+)"')
 LITERAL = r'\s*[!=]=\s*("[^"\\]*"|true\b|false\b|\d+\b)'
 COMPARED = re.compile(rf"\.alarm\.(\w+){LITERAL}")
 """An attribute of the alarm that is compared with what is written there."""
@@ -74,11 +76,15 @@ class Place:
 
 @dataclass
 class Findings:
-    """``misled``: a task leads nowhere or back, so that the ways through the definition cannot be walked."""
+    """``misled``: a task leads nowhere or back, so that the ways through the definition cannot be walked.
+
+    ``said`` are the words of the policies that are set, where these are known.
+    """
 
     source: str
     sentences: list[str] = field(default_factory=list)
     misled: bool = False
+    said: frozenset[str] | None = None
 
     def add(self, path: str, words: str) -> None:
         self.sentences.append(f"{self.source}: {path}: {words}")
@@ -94,16 +100,24 @@ def services(settings: Settings) -> Services:
     return {**{name: {} for name in discovery.adapters()}, "netconf": known}
 
 
+def words_of(rules: Bundle) -> frozenset[str]:
+    """What stands in quotes in policies that are in force, and what their data grants to roles."""
+    quoted = {word for text in rules.in_force.policies.values() for word in QUOTED.findall(text)}
+    granted = [grant for grants in rules.data.get("roles", {}).values() for grant in grants.values()]
+    return frozenset(quoted.union(*granted))
+
+
 async def check_all(
     files: Iterable[Traversable | Path],
     known: Services,
     policy: Policy | None,
     tenant: str,
     secrets: Collection[str] = (),
+    said: frozenset[str] | None = None,
 ) -> list[str]:
     """Every sentence about these files; an empty list when all of them may be put in force.
 
-    ``secrets`` are the names of those that requests may use.
+    ``secrets`` are the names of those that requests may use, ``said`` the words of the policies.
     """
     sentences: list[str] = []
     seen: dict[tuple[str, str], str] = {}
@@ -121,15 +135,20 @@ async def check_all(
         if first != str(file):
             sentences.append(f"{file}: {definition.name} {definition.version} is defined in {first} already")
             continue
-        sentences += await check(definition, known, policy, tenant, secrets)
+        sentences += await check(definition, known, policy, tenant, secrets, said)
     return sentences
 
 
 async def check(
-    definition: Definition, known: Services, policy: Policy | None, tenant: str, secrets: Collection[str] = ()
+    definition: Definition,
+    known: Services,
+    policy: Policy | None,
+    tenant: str,
+    secrets: Collection[str] = (),
+    said: frozenset[str] | None = None,
 ) -> list[str]:
     """What is wrong with one definition that the schema accepts."""
-    findings = Findings(definition.source)
+    findings = Findings(definition.source, said=said)
     _trigger(findings, definition)
     _secrets(findings, definition, secrets)
     _tasks(findings, definition.document["do"], Place("do"), known)
@@ -303,12 +322,20 @@ def _call(findings: Findings, task: Task, here: Place, known: Services) -> None:
         return
     if here.compensating and function not in ("intent", "http"):
         findings.add(here.path, f"a compensation does not call {function}")
+    if function == "policy" and findings.said is not None:
+        _asked(findings, task["with"]["action"], here.path)
     if function in ("intent", "observe"):
         _intent(findings, task, here, known)
     if function == "observe" and _looks_past(task["with"], here.before):
         findings.add(here.path, "it must observe what an intent before it asked for, in the same words")
     if function == "clear" and not any(_wants(one) for one in _flat(here.before)):
         findings.add(here.path, "an alarm is cleared on evidence: no observe comes before it")
+
+
+def _asked(findings: Findings, action: str, path: str) -> None:
+    """The gateway may do whatever no policy speaks of, so that a misspelt question is always answered with yes."""
+    if not (is_expression(action) or action in (findings.said or ())):
+        findings.add(path, f"no policy says anything of the action {action}: whatever it is asked of would be allowed")
 
 
 def _flat(tasks: Iterable[Task]) -> Iterator[Task]:

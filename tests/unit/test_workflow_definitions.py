@@ -41,7 +41,7 @@ async def findings(document: Any, tmp_path: Path, rules: Policy) -> list[str]:
     file = tmp_path / "mend.yaml"
     file.write_text(document if isinstance(document, str) else yaml.safe_dump(document, sort_keys=False))
     known = checking.services(settings.load(data=tmp_path))
-    found = await checking.check_all([file], known, rules, "acme")
+    found = await checking.check_all([file], known, rules, "acme", (), checking.words_of(policy.read()))
     assert all(sentence.startswith(str(file)) for sentence in found), found
     return [sentence.removeprefix(f"{file}: ").removeprefix(f"{file}, ") for sentence in found]
 
@@ -125,6 +125,10 @@ CASES: dict[str, tuple[Any, str]] = {
     "an event's attribute that an alarm has not": (
         task("hear", hearing('${ (.colour == "red") }')),
         "do/3/hear: listen: an alarm has no colour (TMF642-Alarm-v4)",
+    ),
+    "a question of which no policy speaks": (
+        task("may", {"call": "policy", "with": {"action": "aprove", "resource": {"kind": "workflowRun"}}}),
+        "do/3/may: no policy says anything of the action aprove: whatever it is asked of would be allowed",
     ),
     "no compensation": (
         lambda d: d["do"][1]["mend"].pop("metadata"),
