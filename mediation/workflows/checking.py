@@ -36,6 +36,11 @@ from convergedon.mediation.workflows.expressions import WORD, expressions, fault
 
 FUNCTIONS = ("approval", "clear", "http", "intent", "observe", "policy")
 DIRECTIVES = ("continue", "exit", "end")
+ERRORS = (
+    *("refused", "rolledBack", "unknown", "policy", "notApproved"),
+    *("timeout", "proof", "worse", "communication", "expression"),
+)
+"""The types of errors that tasks have, docs/workflows.md."""
 COMPENSATING = ("call", "do", "for", "set", "switch")
 """The tasks of which a compensation consists: it waits for nobody."""
 WORDS: Mapping[str, Sequence[str]] = {
@@ -152,6 +157,8 @@ async def check(
     _trigger(findings, definition)
     _secrets(findings, definition, secrets)
     _tasks(findings, definition.document["do"], Place("do"), known)
+    _errors(findings, definition)
+    _waits(findings, definition)
     approved = True
     if definition.changes and policy:
         approved = await _policy(findings, definition, policy, tenant)
@@ -186,6 +193,26 @@ def _secrets(findings: Findings, definition: Definition, known: Collection[str])
         used = definitions.endpoint(task["with"])[1] if task.get("call") == "http" else {}
         for name in sorted({one["use"] for one in used.values()} - definition.secrets):
             findings.add(path, f"secret {name} is not in use.secrets")
+
+
+def _errors(findings: Findings, definition: Definition) -> None:
+    """What is caught must be something that a task fails with."""
+    tasks = list(definitions.every_task(definition.document["do"], "do"))
+    raised = {str(task["raise"]["error"]["type"]) for _, task in tasks if "raise" in task}
+    if any(is_expression(type_) for type_ in raised):
+        return
+    for path, task in tasks:
+        caught = task["catch"].get("errors", {}).get("with", {}).get("type") if "try" in task else None
+        if caught is not None and not is_expression(caught) and caught not in {*ERRORS, *raised}:
+            words = f"no task fails with {caught}: there are {', '.join(ERRORS)}, and what raise says"
+            findings.add(f"{path}/catch", words)
+
+
+def _waits(findings: Findings, definition: Definition) -> None:
+    whole = definitions.seconds(definition.document["timeout"]["after"])
+    for path, task in definitions.every_task(definition.document["do"], "do"):
+        if "wait" in task and definitions.seconds(task["wait"]) >= whole:
+            findings.add(path, "it waits for as long as the workflow as a whole has, which fails by then")
 
 
 # tasks

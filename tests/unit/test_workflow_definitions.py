@@ -130,6 +130,14 @@ CASES: dict[str, tuple[Any, str]] = {
         task("may", {"call": "policy", "with": {"action": "aprove", "resource": {"kind": "workflowRun"}}}),
         "do/3/may: no policy says anything of the action aprove: whatever it is asked of would be allowed",
     ),
+    "an error that no task has": (
+        task("attempt", {"try": [{"keep": {"set": {"a": 1}}}], "catch": {"errors": {"with": {"type": "refusal"}}}}),
+        "do/3/attempt/catch: no task fails with refusal: there are refused, rolledBack",
+    ),
+    "a wait that is longer than the whole": (
+        task("rest", {"wait": {"minutes": 60}}),
+        "do/3/rest: it waits for as long as the workflow as a whole has, which fails by then",
+    ),
     "no compensation": (
         lambda d: d["do"][1]["mend"].pop("metadata"),
         "do/1/mend: it changes something outside and has no metadata.compensate that takes it back",
