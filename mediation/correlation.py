@@ -124,6 +124,7 @@ class Topology:
         self._on: dict[str, set[str]] = defaultdict(set)
         self._neighbourhoods: dict[frozenset[str], frozenset[str]] = {}
         self._far_ends: dict[str, dict[str, frozenset[str]]] = {}
+        self._above: dict[str, dict[str, str]] = {}
         for relation in relations:
             self._take(relation)
 
@@ -144,8 +145,13 @@ class Topology:
             if device := device_of(place):
                 self._on[device].add(place)
 
-    def above(self, place: str) -> dict[str, str]:
+    def above(self, place: str) -> Mapping[str, str]:
         """What takes this part with it when it fails, each with how they hang together."""
+        if place not in self._above:
+            self._above[place] = self._found_above(place)
+        return self._above[place]
+
+    def _found_above(self, place: str) -> dict[str, str]:
         found = {group: f"{called(place)} belongs to {called(group)}" for group in self._groups.get(place, ())}
         found |= {part: f"{called(place)} depends on {called(part)}" for part in self._needs.get(place, ())}
         found |= {link: f"{place} is an end of {called(link)}" for link in self._links.get(place, ())}
@@ -336,7 +342,7 @@ class Correlation:
         """What neighbours but these say of a device; None if one of them does not, or it is heard of itself."""
         own = own_ends(device, self._topology)
         outside = {end for end in signs_of(device, self._topology) if device_of(end) not in among}
-        if device in self._said or not outside <= self._said.keys() or not own.isdisjoint(self._said):
+        if device in self._said or not outside <= self._said.keys() or not self._said.keys().isdisjoint(own):
             return None
         return outside
 

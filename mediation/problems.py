@@ -535,23 +535,30 @@ class Look:
     ) -> dict[Told, Wanted]:
         """What a problem means for each of its customers."""
         root = None if record.facts.get("inferred") else _key(record)
-        by_customer = _by_customer(services.get(root or place, ()))
-        keys = self._problems.get((place, root), [])
+        firsts = self._firsts(root, self._problems.get((place, root), []), services)
         return {
             Told(customer, record.id): Wanted(
                 record, place, device_of(place), theirs, first.body["alarmRaisedTime"], first.id, cause
             )
-            for customer, theirs in by_customer.items()
-            if (first := self._first(root, keys, customer, services))
+            for customer, theirs in _by_customer(services.get(root or place, ())).items()
+            if (first := firsts.get(customer, firsts.get(None)))
         }
 
-    def _first(
-        self, root: str | None, keys: Sequence[str], customer: str, services: Mapping[str, Sequence[Service]]
-    ) -> Record:
-        """The root, or the first alarm of its problem that disturbs this customer."""
-        disturbing = [key for key in keys if any(customer in one.customers for one in services.get(key, ()))]
-        begun = [root, *disturbing] if root else disturbing or keys
-        return self._near[min(begun, key=lambda key: (self._near[key].body["alarmRaisedTime"], key))]
+    def _firsts(
+        self, root: str | None, keys: Sequence[str], services: Mapping[str, Sequence[Service]]
+    ) -> dict[str | None, Record]:
+        """customer -> the root, or the first alarm of its problem that disturbs the customer; for all others (None)
+        the root, or the first of all.
+        """
+        disturbing: dict[str | None, list[str]] = {None: [root] if root else [*keys]}
+        for key in keys:
+            for customer in {one for service in services.get(key, ()) for one in service.customers}:
+                disturbing.setdefault(customer, [root] if root else []).append(key)
+        return {
+            customer: self._near[min(begun, key=lambda key: (self._near[key].body["alarmRaisedTime"], key))]
+            for customer, begun in disturbing.items()
+            if begun
+        }
 
     def _decided(self, told: Record) -> list[str]:
         """The problems of a record on which this look decides: of no part that is, or fails because of one, outside."""
