@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from time import time
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import NAMESPACE_URL, uuid5
 
 import structlog
@@ -57,6 +57,13 @@ Services = dict[str, Any]
 """id -> the reference that says its name and where it is."""
 
 
+class Considered(NamedTuple):
+    """A case that was decided on, and services of which it said that they work again and no other case owes that."""
+
+    case: Record
+    alone: Collection[str] = ()
+
+
 async def hear(work: Work, message: Message) -> None:
     """An event of an affectedParty. Without rules its customer is told at once what it says."""
     if work.notifications is None:
@@ -67,16 +74,16 @@ async def hear(work: Work, message: Message) -> None:
     except NotFound:
         return
     rules = work.notifications
-    kept = await _begun(work, rules, record, message)
-    if kept is None:
+    found = await _begun(work, rules, record, message)
+    if found is None:
         kept = await _kept(work, record)
         if not kept.revision and _is_long_over(work, record, message):
             return
-        kept = await consider(work, rules, record, kept, just_now=True)
-    await _settle(work, rules, record, kept)
+        found = await consider(work, rules, record, kept, just_now=True)
+    await _settle(work, rules, record, found)
 
 
-async def _begun(work: Work, rules: Notifications, record: Record, message: Message) -> Record | None:
+async def _begun(work: Work, rules: Notifications, record: Record, message: Message) -> Considered | None:
     """The case of a problem that was found a moment ago: nobody can have told anything of it, so nothing is looked up.
 
     None if somebody has begun it all the same, and for what is no such problem.
@@ -167,50 +174,49 @@ async def consider(
     kept: Record | None = None,
     just_now: bool = False,
     in_time: bool = False,
-) -> Record:
-    """Decide what is to be told of a problem to its customer now, and do it; returns what is kept of the case then.
+) -> Considered:
+    """Decide what is to be told of a problem to its customer now, and do it.
 
     ``just_now``: nothing that this customer suffers from can have been told since the record said what works again.
     ``in_time``: a time has come, so that nothing but the time has this done again should it not come to its end.
     Raises Stale or Unavailable.
     """
     kept = written = kept or await _kept(work, record)
-    await _see_made(work, kept)
+    out = await _see_made(work, kept)
     said: Draft | None = None
+    alone: set[str] = set()
     for _ in range(STEPS):
         case, verdict = await _verdict(work, rules, record, kept, just_now)
         if verdict.what == "tell" and said:
             kept, said = await _say(work, rules, record, await _write(work, kept), said), None
             written = kept
         if verdict.what == "tell":
-            verdict, draft = await _word(work, rules, record, kept, case, verdict)
-            if draft and (paid := await _paid_elsewhere(work, kept, case.well)):
-                kept = _relieved(kept, paid)
-                continue
+            verdict, draft = await _word(work, rules, record, kept, case, verdict, out)
+            if draft and case.well:
+                paid, shared = await _paid_elsewhere(work, kept, case.well)
+                if paid:
+                    kept = _relieved(kept, paid)
+                    continue
+                alone |= case.well - shared
             kept, said = (_as_told(kept, draft), draft) if draft else (kept, None)
         if verdict.what == "tell":
             continue  # what is told is noted together with what is decided next
         if verdict.what == "summarise":
             await _keep_for_summary(work, record, verdict)
         kept = await _note(work, record, written, kept, verdict, bool(said and in_time))
-        return await _say(work, rules, record, kept, said) if said else kept
+        return Considered(await _say(work, rules, record, kept, said) if said else kept, alone)
     raise Unavailable(f"affectedParty {record.id} changes too fast")
 
 
-async def _paid_elsewhere(work: Work, kept: Record, well: Collection[str]) -> set[str]:
-    """Of these services those of which another case of this customer says that they work again, and this one may not.
-
-    Of the others it is this one from now on.
+async def _paid_elsewhere(work: Work, kept: Record, well: Collection[str]) -> tuple[set[str], set[str]]:
+    """Of these services those of which another case of this customer says that they work again, so that this one may
+    not; and all that others owe, too. The rest of them is for this one to tell from now on.
     """
-    if not well:
-        return set()
     owing = await _owing(work, kept, well)
-    shared = {id: {one.id: _debts(one)[id] for one in (kept, *owing) if id in _debts(one)} for id in sorted(well)}
-    return {
-        id
-        for id, debts in shared.items()
-        if debts.keys() > {kept.id} and not await allclear.claim(work, kept, id, debts)
-    }
+    debts = {id: {one.id: _debts(one)[id] for one in (kept, *owing) if id in _debts(one)} for id in sorted(well)}
+    shared = {id: by for id, by in debts.items() if by.keys() > {kept.id}}
+    paid = {id for id, by in shared.items() if not await allclear.claim(work, kept, id, by)}
+    return paid, {*shared}
 
 
 async def _owing(work: Work, kept: Record, services: Collection[str]) -> list[Record]:
@@ -342,11 +348,14 @@ def _due(record: Record, kept: Record, verdict: Verdict, moment: float) -> float
 
 
 async def _word(
-    work: Work, rules: Notifications, record: Record, kept: Record, case: Case, verdict: Verdict
+    work: Work, rules: Notifications, record: Record, kept: Record, case: Case, verdict: Verdict, out: str
 ) -> tuple[Verdict, Draft | None]:
-    """What is to be told; the verdict is another when the policy keeps it back or refuses it. Raises Unavailable."""
+    """What is to be told; the verdict is another when the policy keeps it back or refuses it. Raises Unavailable.
+
+    ``out`` is the message that is known to be on the bus.
+    """
     customer, facts = _customer(record), kept.facts
-    if "last" in facts and not _is_out(work, facts):
+    if facts.get("last", out) != out and not _is_out(work, facts):
         await bring_out(work, record.tenant, facts["last"])
     again = "" if verdict.type == "serviceAffected" else f"{facts['number']}"
     about = replace(record, facts={"trace": _trace(kept), "line": customer})
@@ -370,13 +379,19 @@ async def _say(work: Work, rules: Notifications, record: Record, kept: Record, s
     return kept
 
 
-async def _see_made(work: Work, kept: Record) -> None:
-    """Have the message that was noted last made, if whoever noted it may have died before it was."""
+async def _see_made(work: Work, kept: Record) -> str:
+    """Have the message that was noted last made, if whoever noted it may have died before it was.
+
+    Returns its id if it is on the bus.
+    """
     saying = kept.facts.get("saying")
-    if saying is None or _is_out(work, kept.facts) or await bring_out(work, kept.tenant, saying["id"]):
-        return
+    if saying is None or _is_out(work, kept.facts):
+        return ""
+    if await bring_out(work, kept.tenant, saying["id"]):
+        return str(saying["id"])
     draft = work.resources.new(CUSTOMER_NOTIFICATION, kept.tenant, saying["body"], saying["facts"], saying["id"])
     await notification.say(work, kept.facts["customer"], draft)
+    return ""
 
 
 def _is_out(work: Work, facts: Mapping[str, Any]) -> bool:
@@ -469,25 +484,26 @@ async def _restored_since(work: Work, record: Record, well: Collection[str]) -> 
     return max((one.body["restoredAt"] for one in others if well & _services(one.body).keys()), default=now())
 
 
-async def _settle(work: Work, rules: Notifications, record: Record, mine: Record) -> None:
+async def _settle(work: Work, rules: Notifications, record: Record, considered: Considered) -> None:
     """What this record says may concern others by which its customer was told of the same services.
 
     One that goes on as part of another passes on that it was told; of a service that works again each customer hears
     once, by whichever it suffered from last. What only goes on ends nothing for anybody.
     """
+    mine, alone = considered
     cleared = mine.facts.get("cleared", {})
     if "continuedBy" in record.body and "told" in mine.facts:
         await _pass_on(work, rules, mine, record.body["continuedBy"]["id"])
     ended = [*(record.body.get("restoredService") or []), *(record.body.get("endedService") or [])]
     if record.body["status"] == "affected" and not (cleared or ended):
         return
-    services = {*_services(record.body), *cleared, *(one["id"] for one in ended)}
-    for other in await _owing(work, mine, services):
+    services = {*_services(record.body), *cleared, *(one["id"] for one in ended)}.difference(alone)
+    for other in await _owing(work, mine, services) if services else ():
         if said := await _paid_by(work, mine, other, cleared):
             other = await _write(work, _relieved(other, said))
         about = await work.store.get(AFFECTED_PARTY.name, record.tenant, other.id)
         told = await consider(work, rules, about, in_time=True)
-        if told.facts.get("cleared", {}) != other.facts.get("cleared", {}):  # others owe that no more
+        if told.case.facts.get("cleared", {}) != other.facts.get("cleared", {}):  # others owe that no more
             await _settle(work, rules, about, told)
 
 
