@@ -69,18 +69,27 @@ async def hear(work: Work, message: Message) -> None:
     if work.notifications is None:
         await affected.tell(work, message)
         return
-    try:
-        record = await work.store.get(AFFECTED_PARTY.name, message.body["tenant"], message.body["id"])
-    except NotFound:
+    rules, new = work.notifications, message.body["event"]["eventType"].endswith("CreateEvent")
+    if new:
+        record, case = await _there(work, AFFECTED_PARTY.name, message), None
+    else:
+        record, case = await aside.both(_there(work, AFFECTED_PARTY.name, message), _there(work, TELLING.name, message))
+    if record is None:
         return
-    rules = work.notifications
-    found = await _begun(work, rules, record, message)
+    found = await _begun(work, rules, record, message) if new else None
     if found is None:
-        kept = await _kept(work, record)
+        kept = case or await _kept(work, record)
         if not kept.revision and _is_long_over(work, record, message):
             return
         found = await consider(work, rules, record, kept, just_now=True)
     await _settle(work, rules, record, found)
+
+
+async def _there(work: Work, kind: str, message: Message) -> Record | None:
+    """What is kept of a kind under the id of what an event is of."""
+    with suppress(NotFound):
+        return await work.store.get(kind, message.body["tenant"], message.body["id"])
+    return None
 
 
 async def _begun(work: Work, rules: Notifications, record: Record, message: Message) -> Considered | None:
@@ -88,8 +97,7 @@ async def _begun(work: Work, rules: Notifications, record: Record, message: Mess
 
     None if somebody has begun it all the same, and for what is no such problem.
     """
-    new = message.body["event"]["eventType"].endswith("CreateEvent")
-    if not new or record.body["status"] != "affected" or time() - message.stored > AT_ONCE:
+    if record.body["status"] != "affected" or time() - message.stored > AT_ONCE:
         return None
     try:
         return await consider(work, rules, record, _new(work, record))

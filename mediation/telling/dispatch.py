@@ -319,7 +319,11 @@ async def _before(work: Work, letter: Record) -> float | None:
     """When an earlier letter to the same customer by the same channel is tried, if there is one; one that is claimed is
     being sent now.
     """
-    where = {"tenant": letter.tenant, "facts.lane": letter.facts["lane"]}
+    where = {
+        "tenant": letter.tenant,
+        "facts.lane": letter.facts["lane"],
+        "facts.order": {"$lte": letter.facts["order"]},
+    }
     mine = (letter.facts["order"], letter.id)
     earlier = [
         0.0 if one.facts.get("claimed") else one.facts["due"]
