@@ -287,7 +287,10 @@ async def _anew(work: Work, run: Record) -> Record | None:
     elif definition is None:
         await _conclude(work, run, "no workflow of this name is for this alarm any more", escalated=True)
     elif await _is_free(work, run, definition):
-        return await _created(work, alarm, definition, given, id, run)
+        try:
+            return await _created(work, alarm, definition, given, id, run)
+        except Conflict as other:
+            raise Stale(f"another worker has begun run {run.id} again") from other
     return None
 
 
