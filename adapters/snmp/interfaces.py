@@ -154,8 +154,7 @@ class Interfaces:
         """These are its interfaces now; clears that were told by another name, with the one that they should have."""
         known = self._known(device, None)
         size = known.size
-        if known.names != names or known.unnamed:
-            self.changed.add(device)
+        named_otherwise = known.names != names
         known.names = dict(names)
         known.keep({at: one for at, one in known.told.items() if one.may_be({IF_NAME: names.get(at[1], "")})})
         settled = [
@@ -164,6 +163,8 @@ class Interfaces:
             if (name := names.get(index, seen.object)) != seen.object
         ]
         known.unnamed = {at: kept for at, kept in known.unnamed.items() if at[1] not in names}
+        if named_otherwise or known.size != size:
+            self.changed.add(device)
         self._bound(known.size - size)
         return settled
 

@@ -63,6 +63,8 @@ STATISTICS: Mapping[Reason, str] = {
 WINDOW = 150
 LAST_BOOT = 2**31 - 1
 ENGINES, KEYS = 10_000, 10_000
+ENGINE_BYTES = range(5, 33)
+"""RFC 3411 5: how long an engine's id is."""
 LARGEST_MESSAGE = 65_507
 EXPANDED = 1 << 20
 # RFC 3411 5: the top bit, an enterprise (IANA's number for examples: ours is told apart by chance, not by it), octets
@@ -307,7 +309,7 @@ class Usm:
             if header.engine:
                 raise self._refused("engine", "an inform is for another engine than ours", header)
             raise self._refused("discovery", "the engine is asked for", header)
-        if not header.reportable and (not 5 <= len(header.engine) <= 32 or header.engine == self._engine.id):
+        if not header.reportable and (len(header.engine) not in ENGINE_BYTES or header.engine == self._engine.id):
             raise Refused("engine", f"a trap has the impossible engine {header.engine.hex() or '(none)'}")
 
     def _author(self, data: bytes, header: Header) -> User:
@@ -396,12 +398,12 @@ def question(message: int) -> bytes:
 
 
 def engine_in(data: bytes, message: int) -> bytes:
-    """The engine of whoever answers that question; empty where it is no answer to it."""
+    """The engine of whoever answers that question; empty where it is no answer to it, or no engine's id."""
     try:
         header = _header(data)[0]
     except (Refused, ber.Unreadable, IndexError):
         return b""
-    return header.engine if header.message == message else b""
+    return header.engine if header.message == message and len(header.engine) in ENGINE_BYTES else b""
 
 
 def payload(data: bytes) -> tuple[int, int]:

@@ -201,6 +201,18 @@ async def test_two_devices_that_call_themselves_the_same_are_asked_beside_each_o
     assert found == [[(ADMIN, ber.INTEGER, 1)]] * 4
 
 
+@pytest.mark.parametrize("length", [1, 4, 33, 200])
+async def test_one_that_names_itself_as_no_engine_can_be_named_is_not_asked(length):
+    """pysnmp would break on it."""
+    answering = agent.Agent(recording.Recording(VALUES), ACCESS, usm.Engine(b"x" * length, 1))
+    engines = Engines()
+    snmp = {"host": "127.0.0.1", "port": await answering.start(), "timeout": 0.05, **KEYS}
+    with pytest.raises(Unreachable):
+        await Peer(engines, Device("sw1", "acme", "192.0.2.1", {"snmp": snmp})).get([ADMIN])
+    engines.close()
+    await answering.stop()
+
+
 async def test_keys_that_were_corrected_count_at_once():
     """The devices file was read again: what was known by the wrong keys is known by the right ones."""
     async with asked({**KEYS, "authKey": "another auth phrase"}) as (wrong, answering):
