@@ -283,7 +283,8 @@ async def _alarms(
     failing = {_place(record) for record in found if _fails(record)}
     inferred = {record.facts["openAt"] for record in found if record.facts.get("inferred")}
     if others := partners(watched, failing, inferred, topology) - known:  # hardly ever: then they must be known as well
-        found, _ = await _known_at(work, tenant, needed({*near, *others}, topology), topology)
+        further, _ = await _known_at(work, tenant, needed({*near, *others}, topology) - known, topology)
+        found = list({record.id: record for record in (*found, *further)}.values())
     return found, sorted({*watched, *others})
 
 
