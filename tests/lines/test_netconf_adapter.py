@@ -893,5 +893,5 @@ async def test_device_settings_that_are_wrong_are_refused_at_start(
     with pytest.raises(Misconfigured, match=words) as raised:
         await make_adapter(element, **changed)
 
-    assert str(raised.value).startswith("device pe1: ")
+    assert str(raised.value).startswith("devices.pe1.netconf.")
     assert element.password not in str(raised.value)
