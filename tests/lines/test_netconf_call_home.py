@@ -268,10 +268,10 @@ async def test_one_key_is_of_one_device(element: Element, tmp_path: Path) -> Non
     other = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode()
     (tmp_path / "known").write_text(f"pe7 {other}")
     strange = device(element, hostKey=None, knownHosts=str(tmp_path / "known"))
-    with pytest.raises(Misconfigured, match=f"pe1: netconf.knownHosts: has no key of pe1 or {HOME}, by which it is"):
+    with pytest.raises(Misconfigured, match=f"pe1.netconf.knownHosts: has no key of pe1 or {HOME}, by which it is"):
         create(settings.load(), {"pe1": strange})
 
 
 async def test_who_calls_must_be_known_by_a_key(element: Element) -> None:
-    with pytest.raises(Misconfigured, match=r"pe1: netconf.callHome: who calls home must prove itself"):
+    with pytest.raises(Misconfigured, match=r"pe1.netconf.callHome: who calls home must prove itself"):
         create(settings.load(), {"pe1": device(element, hostKey=None, trustFirstUse=True)})
