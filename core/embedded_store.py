@@ -97,7 +97,7 @@ class LeanStorage(Storage):  # type: ignore[misc]
         try:
             yield
         finally:
-            self._tls.is_changing = before
+            self._tls.is_changing, self._tls.before = before, None
 
     def _delete_index_entries(
         self, db: str, coll: str, doc: dict[str, Any], indexes: Any, partials: Any = None, *, recordid: int

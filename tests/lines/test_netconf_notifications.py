@@ -440,5 +440,5 @@ def test_a_file_of_known_hosts_that_says_nothing_is_refused(
     if text is not None:
         known.write_text(text)
 
-    with pytest.raises(Misconfigured, match=rf"pe1: netconf.knownHosts: .*{words}"):
+    with pytest.raises(Misconfigured, match=rf"pe1\.netconf\.knownHosts: .*{words}"):
         create(settings.load(), {"pe1": device(element, hostKey=None, knownHosts=str(known))})
