@@ -80,9 +80,14 @@ def written(rpc: str, *arguments: Any, **named: Any) -> etree._Element:
     return _operation(BASE, rpc.replace("_", "-"), parameters)
 
 
+def nothing() -> etree._Element:
+    """The filter that chooses nothing (RFC 6241, 6.4.2)."""
+    return etree.Element(f"{{{BASE}}}filter", {"type": "subtree"}, nsmap={None: BASE})
+
+
 def described() -> etree._Element:
     """The filter for what a device says of the stream that is subscribed to."""
-    chosen = etree.Element(f"{{{BASE}}}filter", {"type": "subtree"}, nsmap={None: BASE})
+    chosen = nothing()
     parent = chosen
     for step in ("netconf", "streams", "stream"):
         parent = etree.SubElement(parent, f"{{{STREAMS}}}{step}", nsmap={None: STREAMS})

@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any, Literal
 
 import paramiko  # type: ignore[import-untyped]
 from lxml import etree  # type: ignore[import-untyped]
 from ncclient import NCClientError  # type: ignore[import-untyped]
 from ncclient.manager import Manager, make_device_handler  # type: ignore[import-untyped]
-from ncclient.operations import RaiseMode, RPCError  # type: ignore[import-untyped]
+from ncclient.operations import RaiseMode, RPCError, TimeoutExpiredError  # type: ignore[import-untyped]
 from ncclient.transport.errors import (  # type: ignore[import-untyped]
     AuthenticationError,
     SessionCloseError,
@@ -34,11 +34,12 @@ from ncclient.transport.session import NetconfBase  # type: ignore[import-untype
 from ncclient.transport.ssh import SSHSession  # type: ignore[import-untyped]
 
 from convergedon.adapters.contract import Rpc, tell
-from convergedon.adapters.netconf.rpc import Answer, Answers, described, written
+from convergedon.adapters.netconf.rpc import Answer, Answers, described, nothing, written
 from convergedon.core import trace
 from convergedon.core.errors import CredentialsRefused, Misconfigured, OutcomeUnknown, Unavailable, Unreachable
 
 CONNECT_SECONDS = 10.0
+HEARD_WITHIN = 1.0
 RPC_TIMEOUT = 30.0
 UNLOCK_SECONDS = 5.0
 """What is done need not wait longer to be told: a session's end gives its lock back, too."""
@@ -288,12 +289,22 @@ class Connection:
                 told(bool(reply.errors))
         except (*BROKEN, etree.LxmlError) as error:
             self.close()
-            words = f"{self.device}: no answer to {asked} ({_reason(error)}); it is asked again later"
             changes = rpc in CHANGING or named.get("target") == "running"
-            raise (OutcomeUnknown if changes else Unreachable)(words) from error
+            raise (OutcomeUnknown if changes else Unreachable)(_unanswered(self.device, asked, error)) from error
         if reply.errors:
             raise Denied(rpc, reply.errors, [self._access.password] if self._access.password else [])
         return reply
+
+    def heard(self, within: float) -> bool:
+        """Whether the device answers what any device answers at once: a read of nothing (RFC 6241, 6.4.2).
+
+        Raises what the session raises.
+        """
+        try:
+            self._answers.ask(self._session.write, written("get_config", "running", filter=nothing()), within)
+        except TimeoutExpiredError:
+            return False
+        return True
 
     def subscribe(self, since: str | None, within: float) -> None:
         """Have the device tell what happens from now on, and before that what happened since (RFC 5277)."""
@@ -380,11 +391,27 @@ def dial(
 
     It takes no longer than ``within``, however silent the peer.
     ``dialled`` is given a function that any thread may call to cut the link: what waits for the peer fails at once.
+
+    A peer that is busy may read our greeting and the first call as one. netconfd takes both for one message, whose end
+    never comes, since the greeting alone decides how messages end (RFC 6242, 4.1). So a session is proved by a call
+    that a device answers at once, and opened anew where it does not; one that is only slow is used in the end.
     """
+    until, stopping = monotonic() + within, stopping or threading.Event()
     with _told(access.device, "connect") as told:
-        connection = _dial(access, dialled, within, stopping or threading.Event())
+        connection, patience = _dial(access, dialled, within, stopping), HEARD_WITHIN
+        while not _heard(connection, min(patience, until - monotonic())) and monotonic() + 2 * patience < until:
+            connection.close()
+            connection, patience = _dial(access, dialled, until - monotonic(), stopping), 2 * patience
         told(False)
     return connection
+
+
+def _heard(connection: Connection, within: float) -> bool:
+    try:
+        return connection.heard(within)
+    except (*BROKEN, etree.LxmlError) as error:
+        connection.close()
+        raise Unreachable(_unanswered(connection.device, "get-config", error)) from error
 
 
 def _dial(
@@ -468,6 +495,10 @@ def _shut(link: socket.socket) -> None:
         link.shutdown(socket.SHUT_RDWR)
     except OSError:
         return  # it is closed already
+
+
+def _unanswered(device: str, rpc: str, error: BaseException) -> str:
+    return f"{device}: no answer to {rpc} ({_reason(error)}); it is asked again later"
 
 
 def _reason(error: BaseException) -> str:

@@ -577,6 +577,15 @@ async def test_changes_that_others_left_are_not_committed(adapter: NetconfAdapte
     await asyncio.to_thread(other.close)
 
 
+async def test_session_whose_first_call_is_unanswered_is_opened_anew(adapter: NetconfAdapter, element: Element) -> None:
+    element.faults.append(Fault("silence", "get-config"))
+
+    outcome = await perform(adapter, intent(GOLD, within=8))
+
+    assert outcome.status == "applied"
+    assert running(element) == ON_DEVICE
+
+
 # --- the connection breaks: the device ends in the old or the new configuration, never between
 
 

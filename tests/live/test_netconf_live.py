@@ -39,10 +39,15 @@ Services = Mapping[str, Service]
 
 
 @pytest.fixture(scope="module")
-def entry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[netconfd.Server]:
     modules = ("--module=ietf-interfaces", "--module=iana-if-type", "--module=ietf-netconf-notifications")
-    with netconfd.running(tmp_path_factory.mktemp("netconfd"), *modules) as entry:
-        yield entry
+    with netconfd.served(tmp_path_factory.mktemp("netconfd"), *modules) as server:
+        yield server
+
+
+@pytest.fixture
+def entry(server: netconfd.Server) -> dict[str, Any]:
+    return server.entry
 
 
 @pytest.fixture
@@ -71,6 +76,14 @@ def intent(values: dict[str, Any] | None, key: str = "order-1", within: float = 
 
 async def other_session(entry: dict[str, Any]) -> Connection:
     return await asyncio.to_thread(dial, Access.of("pe1", "127.0.0.1", entry), lambda _: None, 10.0)
+
+
+@pytest.fixture
+async def other(entry: dict[str, Any]) -> AsyncIterator[Connection]:
+    """A session of somebody else, which ends, and its locks with it, also where the test fails."""
+    other = await other_session(entry)
+    yield other
+    await asyncio.to_thread(other.close)
 
 
 async def stored(entry: dict[str, Any], services: Services, instance: str = "acc-1") -> dict[str, str] | None:
@@ -137,17 +150,27 @@ async def test_vlan_used_twice_is_refused(adapter: NetconfAdapter, entry: dict[s
     assert await stored(entry, services, "acc-2") is None
 
 
-async def test_lock_of_another_is_respected(adapter: NetconfAdapter, entry: dict[str, Any]) -> None:
-    other = await other_session(entry)
+async def test_lock_of_another_is_respected(adapter: NetconfAdapter, other: Connection) -> None:
     await asyncio.to_thread(other.call, "lock", "candidate")
 
-    lost = await perform(adapter, intent(GOLD, within=1))
+    lost = await perform(adapter, intent(GOLD, within=3))
     assert re.search("pe1: locked by session", lost.words)
     await asyncio.to_thread(other.call, "unlock", "candidate")
     outcome = await perform(adapter, intent(GOLD))
 
     assert outcome.status == "applied"
-    await asyncio.to_thread(other.close)
+
+
+async def test_greeting_and_first_call_that_are_read_as_one_do_not_hold_up(
+    server: netconfd.Server, adapter: NetconfAdapter
+) -> None:
+    """netconfd takes both for one message that has no end; it is asked anew in a session of its own."""
+    server.glue()
+
+    outcome = await perform(adapter, intent(GOLD, within=10))
+
+    assert not server.gluing
+    assert outcome.status == "applied"
 
 
 async def test_commit_that_was_not_confirmed_is_settled_by_the_next_delivery(
