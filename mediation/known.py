@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from math import inf
 from time import monotonic
 
@@ -16,6 +17,10 @@ Near = tuple[str, frozenset[str]]
 """A neighbourhood of a tenant's."""
 MOST = 10_000
 """Neighbourhoods that are remembered."""
+BESIDE = 32
+"""Looks that are taken along with another, at most."""
+ASKED = 5.0
+"""Seconds after which a look that this process asked for is somebody else's, if not done."""
 NEXT = 1.0
 """Seconds within which what stands behind a message is taken, if by this process at all."""
 
@@ -27,6 +32,8 @@ class Known:
     topologies: Topologies = field(default_factory=Topologies)
     _until: dict[tuple[str, str | frozenset[str]], Position] = field(default_factory=dict)
     _asked: dict[Near, tuple[float, int]] = field(default_factory=dict)
+    _beside: dict[str, dict[str, tuple[float, frozenset[str]]]] = field(default_factory=dict)
+    _taken_along: dict[str, None] = field(default_factory=dict)
     _hearing: dict[str, tuple[float, Collection[Near]]] = field(default_factory=dict)
 
     def has_seen(self, tenant: str, near: frozenset[str], asked: Position) -> bool:
@@ -45,6 +52,31 @@ class Known:
         """For how long (seconds) a look at this neighbourhood has been asked for, and because of how many changes."""
         since, changes = self._asked.get((tenant, near), (monotonic(), 0))
         return monotonic() - since, changes
+
+    def asks(self, tenant: str, near: frozenset[str], id: str) -> None:
+        """This process is about to ask for a look at this neighbourhood, by a message of this id."""
+        self._taken_along.pop(id, None)
+        self._beside.setdefault(tenant, {})[id] = monotonic() + ASKED, near
+
+    def took_up(self, tenant: str, id: str) -> bool:
+        """A look that was asked for has its turn; says whether another one has taken it along."""
+        self._beside.get(tenant, {}).pop(id, None)
+        return self._taken_along.pop(id, "none") is None
+
+    def beside(self, tenant: str) -> Mapping[str, frozenset[str]]:
+        """The looks of which this process knows that they wait for their turn: the ids of their messages, and where."""
+        asked = self._beside.get(tenant, {})
+        for id in [id for id, (until, _) in asked.items() if until < monotonic()]:
+            del asked[id]
+        return {id: near for id, (_, near) in islice(asked.items(), BESIDE)}
+
+    def taken_along(self, tenant: str, ids: Iterable[str]) -> None:
+        """These looks were done with another one, which began after they were asked for."""
+        if len(self._taken_along) > MOST:
+            self._taken_along.clear()
+        for id in ids:
+            if self._beside.get(tenant, {}).pop(id, None):
+                self._taken_along[id] = None
 
     @contextmanager
     def hearing(self, lane: str, near: Collection[Near], behind: int) -> Iterator[None]:

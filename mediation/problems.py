@@ -4,7 +4,8 @@ Every change of an alarm has its neighbourhood looked at: what is open there is 
 what differs from it is written (``correlate``). Who writes what the network says asks for the look by itself
 (``have_looked``); for what others change its event does (``take_up``). Looks of one tenant come one after the other,
 and each begins after the change that asked for it, so the last one has seen everything. The answer does not depend on
-what earlier looks wrote, so nothing has to be looked at because of that; a look that died half way is done again.
+what earlier looks wrote, so nothing has to be looked at because of that; a look that died half way is done again. One
+look takes along those of which this process knows that they wait behind it: so the more there are, the less each costs.
 """
 
 from __future__ import annotations
@@ -144,6 +145,8 @@ async def have_looked(work: Work, tenant: str, places: Iterable[str], cause: str
     """Have these places looked at: one look for all that are of one neighbourhood."""
     for near, changed in (await neighbourhoods(work, tenant, places)).items():
         look = _look(tenant, changed[0], cause, len(changed), of=min(near) if len(near) > 1 else "")
+        if len(changed) < MANY:
+            work.known.asks(tenant, near, look.id)
         await work.bus.publish(look.subject, look.body, look.id, look.headers)
 
 
@@ -204,11 +207,15 @@ async def looks(store: Store, tenant: str, cause: str) -> list[Outgoing]:
 
 
 async def correlate(work: Work, message: Message) -> None:
-    """Look at a neighbourhood, unless that was done since it was asked for."""
+    """Look at a neighbourhood, unless that was done since it was asked for, and at those that wait behind it.
+
+    One that comes again goes alone: what kept it from its end may be one of the others.
+    """
     tenant, place = message.body["about"]["tenant"], message.body["look"]
     topology = await work.known.topologies.of(work.store, tenant)
     near = _near(message, topology)
-    if work.known.has_seen(tenant, near, message.position):
+    taken_along = work.known.took_up(tenant, message.id)
+    if taken_along or work.known.has_seen(tenant, near, message.position):
         return
     if len(near) == 1 and device_of(place) and time() - message.stored > WAITED:
         near = reconsidered([device_of(place)], topology)
@@ -219,7 +226,8 @@ async def correlate(work: Work, message: Message) -> None:
         newest = await _gathered(work, message, near, topology)
     if _is_left_to(newest, work, message, near, topology):
         return
-    look = await _read(work, tenant, near, topology)
+    beside = work.known.beside(tenant) if message.attempt == 1 else {}
+    look = await _read(work, tenant, near.union(*beside.values()), topology)
     for _ in range(WIDENED):
         if not (beyond := look.beyond()):
             break
@@ -231,6 +239,7 @@ async def correlate(work: Work, message: Message) -> None:
     if turned := look.turned():
         further = _look(tenant, turned[0], message.id, also=turned[1:])
         await work.bus.publish(further.subject, further.body, further.id, further.headers)
+    work.known.taken_along(tenant, beside)
     for seen in {near, look.near}:
         work.known.note(tenant, seen, newest.position if newest else message.position)
 

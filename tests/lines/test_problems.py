@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -26,7 +27,7 @@ from convergedon.core.memory import MemoryStore, subject_matches
 from convergedon.core.store import Store
 from convergedon.handlers.alarms import ALARM
 from convergedon.handlers.service_inventory import SERVICE
-from convergedon.mediation import topology
+from convergedon.mediation import assurance, problems, topology
 from convergedon.mediation.topology import Plan, part_at
 
 PLAN = Plan(
@@ -465,3 +466,20 @@ async def test_what_people_say_of_alarms_stays_theirs(still: Scene) -> None:
     left = await still.store.get("alarm", "acme", mine.id)
     assert {name: left.body[name] for name in by_hand} == by_hand
     assert left.body["isRootCause"] is True
+
+
+@pytest.mark.parametrize(("attempt", "done"), [(1, {"agg", "m", "n"}), (2, {"agg"})])
+async def test_looks_that_wait_behind_one_are_done_with_it(still: Scene, attempt: int, done: set[str]) -> None:
+    """Not with one that comes again: what keeps it from its end may be one of the others."""
+    await furnish(still)
+    for number, device in enumerate(("agg", "m", "n")):
+        await still.network.say(observation(number, f"{device}/7", "fault"))
+    for message in [one for one in still.bus.messages if one.subject.startswith("network.")]:
+        await assurance.hear(still.work, message)
+
+    first = next(one for one in still.bus.messages if "look" in one.body)
+    await problems.correlate(still.work, replace(first, attempt=attempt))
+
+    found = await still.find("alarm")
+    assert {one.body["sourceSystemId"] for one in found if "why" in one.body} == done
+    assert {one.body["sourceSystemId"] for one in found} == {"agg", "m", "n"}

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
+import pytest
+
 from convergedon.mediation import known
 from convergedon.mediation.known import Known
 
@@ -41,3 +45,37 @@ def test_a_look_waits_from_the_first_request_on_and_for_the_changes_of_all() -> 
     mine.note("acme", DUCT, known.Position("", 1))
     assert mine.waiting("acme", DUCT)[1] == 0
     assert mine.waiting("acme", OTHER)[1] == 1
+
+
+def test_a_look_that_was_taken_along_has_had_its_turn() -> None:
+    """Once: what is asked for again after that is another look."""
+    mine = Known()
+    mine.asks("acme", DUCT, "a")
+    mine.asks("acme", OTHER, "b")
+
+    assert mine.beside("acme") == {"a": DUCT, "b": OTHER}
+    assert not mine.took_up("acme", "a")
+    mine.taken_along("acme", mine.beside("acme"))
+    assert mine.beside("acme") == {}
+    assert mine.took_up("acme", "b")
+    assert not mine.took_up("acme", "b")
+
+
+def test_what_is_asked_for_anew_waits_for_a_look_of_its_own() -> None:
+    """Whoever asks has written more since."""
+    mine = Known()
+    mine.asks("acme", OTHER, "b")
+    mine.taken_along("acme", ["b"])
+    mine.asks("acme", OTHER, "b")
+
+    assert not mine.took_up("acme", "b")
+
+
+def test_looks_of_which_no_turn_comes_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process had it."""
+    mine = Known()
+    mine.asks("acme", OTHER, "b")
+    later = monotonic() + known.ASKED + 1
+    monkeypatch.setattr(known, "monotonic", lambda: later)
+
+    assert mine.beside("acme") == {}
