@@ -27,6 +27,7 @@ from nats.errors import TimeoutError as NatsTimeout
 from nats.js.api import (
     AckPolicy,
     ConsumerConfig,
+    ConsumerInfo,
     DeliverPolicy,
     DiscardPolicy,
     RetentionPolicy,
@@ -39,6 +40,7 @@ from nats.js.errors import BadRequestError, NotFoundError, ServerError
 from convergedon.core import encryption, metrics, trace
 from convergedon.core.errors import ConvergedonError, Misconfigured, NotFound, Stale, Unavailable
 from convergedon.core.peers import NatsClient
+from convergedon.core.progress import Progress
 from convergedon.core.pulling import Pull
 from convergedon.core.tasks import end
 
@@ -205,6 +207,8 @@ class Consumer:
 
     A message whose taker died comes to another after ``ack_wait`` seconds; a living taker extends that by itself.
     ``pause`` is the longest time between two tries. ``parked`` is told of each message that is given up.
+    ``light``: the server keeps its place in memory alone, which is noted now and then (``core/progress.py``): when that
+    server dies, what was done in the half second before is given again.
     """
 
     name: str
@@ -215,6 +219,7 @@ class Consumer:
     ack_wait: float = 6.0
     pause: float = 15.0
     parked: Callable[[Message, str], None] = lambda *_: None
+    light: bool = False
 
 
 async def dispose(consumer: Consumer, message: Message, attempt: int, park: Park) -> Disposal:
@@ -384,6 +389,7 @@ class NatsBus:
         self._client, self._options = NatsClient(), options or {}
         self._epochs: dict[str, str] = {}
         self._reached: dict[str, tuple[int, int]] = {}
+        self._progress = Progress(self.last, self.publish)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> NatsBus:
@@ -497,6 +503,9 @@ class NatsBus:
 
     async def _consume(self, consumer: Consumer) -> None:
         stream = stream_of(consumer.subject)
+        notes = _is_noted(consumer)
+        if notes:
+            await self._progress.start()
         config = ConsumerConfig(
             durable_name=consumer.name,
             filter_subject=consumer.subject,
@@ -504,15 +513,16 @@ class NatsBus:
             ack_wait=consumer.ack_wait,
             max_ack_pending=1,
             max_deliver=-1,
+            mem_storage=consumer.light or None,
         )
-        pull = Pull(self._client, self._stream, stream, config)
+        pull = Pull(self._client, self._stream, stream, config, partial(self._place, consumer) if notes else None)
         try:
             while True:
                 try:
                     await self._handle(consumer, await pull.next(), await self._epoch(stream))
                 except (NatsTimeout, TimeoutError):
                     continue
-                except (NatsError, OSError) as error:
+                except (NatsError, OSError, Unavailable, Stale) as error:
                     log.info("bus away", consumer=consumer.name, reason=str(error) or type(error).__name__)
                     await pull.close()
                     self._epochs.pop(stream, None)
@@ -520,12 +530,22 @@ class NatsBus:
         finally:
             await pull.close()
 
+    async def _place(self, consumer: Consumer, before: ConsumerInfo | None) -> int:
+        """Up to where a consumer has taken its stream, which is noted where the server has kept it until now."""
+        stream = stream_of(consumer.subject)
+        epoch = await self._epoch(stream)
+        if before and before.ack_floor:
+            self._progress.reached(consumer.name, epoch, before.ack_floor.stream_seq)
+            await self._progress.note()
+        last = (await self._stream.stream_info(stream)).state.last_seq
+        return await self._progress.of(consumer.name, epoch, last)
+
     async def _handle(self, consumer: Consumer, received: Msg, epoch: str) -> None:
         data = received.metadata
         try:
             message = _message(received, epoch)
         except orjson.JSONDecodeError:
-            await self._park_unread(consumer, received)
+            await self._park_unread(consumer, received, epoch)
             return
         with _KeptAlive(received, consumer.ack_wait / 3):
             sequence, reached = self._reached.pop(consumer.name, (0, 0))
@@ -535,9 +555,14 @@ class NatsBus:
                     self._reached[consumer.name] = part.position.sequence, part.position.part
                     await received.nak(delay(consumer, data.num_delivered, after))
                     return
-        await received.ack()
+        await self._done(consumer, received, epoch)
 
-    async def _park_unread(self, consumer: Consumer, received: Msg) -> None:
+    async def _done(self, consumer: Consumer, received: Msg, epoch: str) -> None:
+        await received.ack()
+        if _is_noted(consumer):
+            self._progress.reached(consumer.name, epoch, received.metadata.sequence.stream)
+
+    async def _park_unread(self, consumer: Consumer, received: Msg, epoch: str) -> None:
         data, stream = received.metadata, stream_of(received.subject)
         reason = f"not JSON: {received.data[:80]!r}"
         which = f"{data.sequence.stream}"
@@ -548,7 +573,7 @@ class NatsBus:
             log.warning("message cannot be parked and comes back", subject=received.subject, reason=str(error))
             await received.nak(delay(consumer, data.num_delivered))
             return
-        await received.ack()
+        await self._done(consumer, received, epoch)
 
     async def _park_part(self, consumer: Consumer, part: Message, reason: str) -> None:
         place = part.position
@@ -754,8 +779,14 @@ class NatsBus:
 
     async def close(self) -> None:
         await end(self._tasks)
+        await self._progress.stop()
         with contextlib.suppress(NatsError, OSError, TimeoutError):
             await self._client.close()
+
+
+def _is_noted(consumer: Consumer) -> bool:
+    """Whether it must be known how far it has got: a work queue holds only what is yet to be done."""
+    return consumer.light and STREAMS[stream_of(consumer.subject)].retention != RetentionPolicy.WORK_QUEUE
 
 
 def _packed(messages: Sequence[Outgoing]) -> list[list[tuple[Outgoing, orjson.Fragment]]]:

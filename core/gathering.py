@@ -15,10 +15,15 @@ PAUSE = 0.5
 
 
 class Writing:
-    """Flushes a moment after ``ring``, and on ``stop``. ``waits`` is told why what waits could not be written."""
+    """Flushes a moment after ``ring`` (``gather`` seconds), and on ``stop``.
 
-    def __init__(self, flush: Callable[[], Awaitable[None]], waits: Callable[[ConvergedonError], None]) -> None:
-        self._flush, self._waits = flush, waits
+    ``waits`` is told why what waits could not be written.
+    """
+
+    def __init__(
+        self, flush: Callable[[], Awaitable[None]], waits: Callable[[ConvergedonError], None], gather: float = GATHER
+    ) -> None:
+        self._flush, self._waits, self._gather = flush, waits, gather
         self._bell = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -38,7 +43,7 @@ class Writing:
     async def _write(self) -> None:
         while True:
             await self._bell.wait()
-            await asyncio.sleep(GATHER)
+            await asyncio.sleep(self._gather)
             self._bell.clear()
             try:
                 await self._flush()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from time import monotonic
 
 import orjson
@@ -16,7 +17,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeout
-from nats.js.api import ConsumerConfig
+from nats.js.api import ConsumerConfig, ConsumerInfo, DeliverPolicy
 from nats.js.client import JetStreamContext
 from nats.js.errors import NotFoundError
 
@@ -34,8 +35,19 @@ ALIVE = "100"
 class Pull:
     """What one process is given of one durable consumer, message by message."""
 
-    def __init__(self, client: Client, stream: JetStreamContext, name: str, config: ConsumerConfig) -> None:
+    def __init__(
+        self,
+        client: Client,
+        stream: JetStreamContext,
+        name: str,
+        config: ConsumerConfig,
+        place: Callable[[ConsumerInfo | None], Awaitable[int]] | None = None,
+    ) -> None:
+        """``place`` is asked up to where all was done, of a consumer whose place the server keeps in memory alone: when
+        it is made, and with what it was when it was none of that kind before.
+        """
         self._client, self._stream, self._name, self._config = client, stream, name, config
+        self._place = place
         self._given: asyncio.Queue[Msg] = asyncio.Queue()
         self._subscription: Subscription | None = None
         self._left, self._until = 0, 0.0
@@ -78,11 +90,28 @@ class Pull:
         """Make the consumer, unless it is there as it was made before."""
         name = str(self._config.durable_name)
         try:
-            await self._stream.consumer_info(self._name, name)
+            there = await self._stream.consumer_info(self._name, name)
         except NotFoundError:
-            await self._stream.add_consumer(self._name, self._config)
+            await self._make()
+        else:
+            if self._config.mem_storage and not there.config.mem_storage and not there.num_ack_pending:
+                await self._make_anew(there)
         self._inbox = self._client.new_inbox()
         self._subscription = await self._client.subscribe(self._inbox, cb=self._give)
+
+    async def _make(self, before: ConsumerInfo | None = None) -> None:
+        place = await self._place(before) if self._place else 0
+        config = self._config
+        if place:
+            config = config.evolve(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=place + 1)
+        await self._stream.add_consumer(self._name, config)
+
+    async def _make_anew(self, before: ConsumerInfo) -> None:
+        """One of an earlier build, of which the server kept the place in a file."""
+        if self._place:
+            await self._place(before)
+        await self._stream.delete_consumer(self._name, str(self._config.durable_name))
+        await self._make(before)
 
     async def _give(self, received: Msg) -> None:
         self._given.put_nowait(received)

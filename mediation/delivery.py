@@ -91,8 +91,8 @@ class Delivery:
             return
         if not self._signer.knows(record.facts.get("mark", self._signer.mark)):
             log.warning("the listener cannot check our signatures: its secret follows from another key", hub=id)
-        horizon, deliver = self._work.settings.delivery_horizon, partial(self._deliver, id)
-        consumer = Consumer(f"hub-{id}", f"delivery.{id}", deliver, horizon, pause=PAUSE, parked=self._parked)
+        horizon, deliver, parked = self._work.settings.delivery_horizon, partial(self._deliver, id), self._parked
+        consumer = Consumer(f"hub-{id}", f"delivery.{id}", deliver, horizon, pause=PAUSE, parked=parked, light=True)
         self._queues[id] = self._work.bus.consume(consumer)
 
     async def fan_out(self, work: Work, message: Message) -> None:

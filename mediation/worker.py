@@ -60,7 +60,8 @@ class Worker:
                 (f"flow-tasks-{number}", f"task.{number}.>", self._flow),
                 (f"fan-out-{number}", f"event.{number}.>", partial(self._delivery.fan_out, self._work)),
             ):
-                self._work.bus.consume(Consumer(name, subject, handler, horizon, parked=self._parked))
+                consumer = Consumer(name, subject, handler, horizon, parked=self._parked, light=True)
+                self._work.bus.consume(consumer)
 
         self._sending.start()
         self._tasks = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from time import time
 from uuid import uuid4
@@ -593,3 +594,50 @@ async def test_what_misses_its_cancellation_is_ended_all_the_same() -> None:
     await asyncio.wait_for(end([task]), 20)
 
     assert task.cancelled()
+
+
+async def test_a_light_consumer_goes_on_where_it_was_when_its_server_ended(tmp_path: Path) -> None:
+    """That server knows nothing of it any more; what is done is not given again, what is not is."""
+    before, after = Taker(), Taker()
+    with embedded.running(embedded.nats_command(tmp_path)) as server:
+        bus = await NatsBus(server.url, "test").open()
+        await bus.publish_all(several("acme", 3))
+        bus.consume(Consumer("light", "event.0.acme.>", before, light=True))
+        await before.until(3)
+        await bus.publish(subject("acme"), {"n": 3}, "acme-3")
+        await before.until(4)
+        await bus.close()
+        left = await NatsBus(server.url, "test").open()
+        await left.publish(subject("acme"), {"n": 4}, "acme-4")
+        await left.close()
+    with embedded.running(embedded.nats_command(tmp_path)) as server:
+        bus = await NatsBus(server.url, "test").open()
+        bus.consume(Consumer("light", "event.0.acme.>", after, light=True))
+        await bus.publish(subject("acme"), {"n": 5}, "acme-5")
+        await after.until(2)
+        await bus.close()
+
+    assert [message.body["n"] for message in before.messages] == [0, 1, 2, 3]
+    assert [message.body["n"] for message in after.messages] == [4, 5]
+
+
+async def test_a_consumer_of_an_earlier_build_goes_on_where_it_was_and_is_light(nats_url: str, tenant: str) -> None:
+    before, after, consumer = Taker(), Taker(), Consumer(f"c-{tenant}", subject(tenant), Taker())
+    bus = await NatsBus(nats_url, "test").open()
+    await bus.publish(subject(tenant), {"n": 0}, f"{tenant}-0")
+    task = bus.consume(replace(consumer, handler=before))
+    await before.until(1)
+    await end([task])
+    await bus.close()
+
+    bus = await NatsBus(nats_url, "test").open()
+    await bus.publish(subject(tenant), {"n": 1}, f"{tenant}-1")
+    bus.consume(replace(consumer, handler=after, light=True))
+    await after.until(1)
+    client = await nats.connect(nats_url)
+    found = await client.jetstream().consumer_info("EVENTS", consumer.name)
+    await client.close()
+    await bus.close()
+
+    assert [message.body["n"] for message in before.messages + after.messages] == [0, 1]
+    assert found.config.mem_storage
