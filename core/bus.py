@@ -77,7 +77,7 @@ WRONG_LAST = 10071
 STREAMS: Mapping[str, StreamConfig] = {
     "EVENTS": StreamConfig(subjects=["event.>"], max_age=7 * DAY),
     "NETWORK": StreamConfig(subjects=["network.>"], max_age=7 * DAY),
-    # how far adapters have heard devices that can tell again
+    # how far adapters have heard devices that can tell again, and workers have taken their lanes
     "POSITIONS": StreamConfig(subjects=["position.>"], max_msgs_per_subject=1),
     # what observations came to for each usage type and interval, until usage was made of it: none goes for another
     "METERED": StreamConfig(

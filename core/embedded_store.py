@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import bson
-from secantus import cli, server, storage
+from secantus import cli, server, storage, transactions
 from secantus.auth import SCRAM_SHA_256, derive_credentials
 from secantus.storage import Storage
 from wiredtiger import swig_wiredtiger
@@ -183,8 +183,28 @@ def packed(form: str, *values: Any) -> Any:
 MATCHES, LOGGED, PACKED = storage.matches, storage._update_oplog_o, swig_wiredtiger.pack
 
 
+def pruned(registry: transactions.TransactionRegistry) -> None:
+    """SecantusDB's, which looks at all ten thousand answers to writes that it keeps, twice for each write, and sorts
+    them by their age once there are more: ten times what the write itself takes. They stand in the order in which they
+    were given, so the oldest are the first.
+    """
+    kept, until = registry._retryable, registry._time() - transactions._RETRYABLE_RECORD_LIFETIME_SECONDS
+    while kept:
+        oldest = next(iter(kept))
+        if len(kept) <= transactions._RETRYABLE_RECORD_MAX and kept[oldest][1] >= until:
+            return
+        del kept[oldest]
+
+
+def answer(reply: Mapping[str, Any]) -> dict[str, Any]:
+    """SecantusDB's, which copies the answer to a write throughout; nothing in it is changed once it is given."""
+    return {name: value for name, value in reply.items() if name not in ("writeConcernError", "errorLabels")}
+
+
 def lean() -> None:
     """Have SecantusDB use these in place of its own, which they ask for all else."""
+    transactions.TransactionRegistry._prune_retryable_locked = pruned
+    transactions._strip_per_attempt_fields = answer
     storage.matches, storage._update_oplog_o, swig_wiredtiger.pack = _matches, _logged, packed
     storage.bson = SimpleNamespace(**{**vars(bson), "encode": _encode})
 

@@ -10,13 +10,15 @@ import bson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from secantus import storage
+from secantus import storage, transactions
 from secantus.storage import IndexConflict, Storage
+from secantus.transactions import TransactionRegistry
 from wiredtiger import swig_wiredtiger
 
 from convergedon.core import embedded_store
 from convergedon.core.embedded_store import PACKED, TRIED, LeanStorage, packed
 
+PRUNE = TransactionRegistry._prune_retryable_locked
 INDEXES: list[tuple[dict[str, int], dict[str, Any]]] = [
     ({"tenant": 1, "facts.parties": 1, "_id": 1}, {}),
     ({"tenant": 1, "body.state": 1, "facts.at": 1}, {}),
@@ -57,6 +59,8 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Storage]]:
             (storage, "_update_oplog_o"),
             (storage, "bson"),
             (swig_wiredtiger, "pack"),
+            (transactions, "_strip_per_attempt_fields"),
+            (TransactionRegistry, "_prune_retryable_locked"),
         ):
             patch.setattr(where, name, getattr(where, name))
         embedded_store.lean()
@@ -94,6 +98,27 @@ def test_keys_are_packed_as_they_would_be(texts: list[str], end: bytes) -> None:
     assert packed("SSSu", *texts, end) == PACKED("SSSu", *texts, end)
     assert packed("u", end) == PACKED("u", end)
     assert packed("SSu", *texts[:2], end) == PACKED("SSu", *texts[:2], end)
+
+
+@pytest.mark.usefixtures("stores")
+@given(steps=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), max_size=40))
+def test_answers_to_writes_are_kept_as_long_as_they_would_be(steps: list[tuple[int, int]]) -> None:
+    """Until they are too old, and no more than SecantusDB would keep; one that is asked for again is the same."""
+    now = [0.0]
+    lean, whole = (TransactionRegistry(time_func=lambda: now[0]) for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transactions, "_RETRYABLE_RECORD_MAX", 5)
+        patch.setattr(transactions, "_RETRYABLE_RECORD_LIFETIME_SECONDS", 10.0)
+        patch.setattr(whole, "_prune_retryable_locked", lambda: PRUNE(whole))
+        for number, (later, asked) in enumerate(steps):
+            now[0] += later
+            answer = {"ok": 1.0, "n": number, "errorLabels": ["x"]}
+            for registry in (lean, whole):
+                registry.record_retryable(b"session", number, b"command", answer)
+            found = [registry.retryable_reply(b"session", number - asked, b"command") for registry in (lean, whole)]
+            assert found[0] == found[1]
+            assert lean._retryable.keys() == whole._retryable.keys()
+            assert found[0] is None or found[0] == {"ok": 1.0, "n": number - asked}
 
 
 def log_of(store: Storage) -> list[dict[str, Any]]:
