@@ -43,8 +43,24 @@ class LeanStorage(Storage):  # type: ignore[misc]
     document that it writes, though it sees the same each time, and takes each document that it changes out of all
     indexes and puts it in again: with the dozen that an alarm has, that was most of its processor time. Of many
     documents that are changed by their ids it compares each with each id, twice, encodes each four times, and finds out
-    what a pipeline has changed in it for the log of changes, where the whole document does as well.
+    what a pipeline has changed in it for the log of changes, where the whole document does as well. After each
+    statement it reads whether that is to be profiled.
     """
+
+    def __init__(self, *what: Any, **how: Any) -> None:
+        self._profiles: dict[str, dict[str, Any]] = {}
+        super().__init__(*what, **how)
+
+    def get_profile(self, db: str) -> dict[str, Any]:
+        if db not in self._profiles:
+            with self._lock:
+                self._profiles[db] = super().get_profile(db)
+        return self._profiles[db]
+
+    def set_profile(self, db: str, **how: Any) -> None:
+        with self._lock:
+            super().set_profile(db, **how)
+            self._profiles[db] = super().get_profile(db)
 
     def update_matching(self, db: str, coll: str, filter: dict[str, Any], *what: Any, **how: Any) -> Any:
         with _leaving_out(filter):

@@ -100,6 +100,17 @@ def test_keys_are_packed_as_they_would_be(texts: list[str], end: bytes) -> None:
     assert packed("SSu", *texts[:2], end) == PACKED("SSu", *texts[:2], end)
 
 
+def test_how_statements_are_profiled_is_what_was_set(stores: list[Storage]) -> None:
+    told = []
+    for store in stores:
+        before = store.get_profile("db")
+        store.set_profile("db", level=2, slowms=5)
+        told.append((before, store.get_profile("db"), store.get_profile("other")))
+
+    assert told[0] == told[1]
+    assert told[1][1]["level"] == 2
+
+
 @pytest.mark.usefixtures("stores")
 @given(steps=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), max_size=40))
 def test_answers_to_writes_are_kept_as_long_as_they_would_be(steps: list[tuple[int, int]]) -> None:
