@@ -1,7 +1,7 @@
 """`make bench`: what the gateway costs, side by side with what it is built on and what it replaces.
 
     python -m tests.bench [post] [read] [order] [fault] [governed] [parts] [cost] [lists] [audit] [escapes] [netconf]
-                            [traps] [flows] [calls] [correlation] [--json FILE]
+                            [traps] [flows] [calls] [correlation] [steady] [--json FILE]
     python -m tests.bench ... [--seconds N] [--rounds N]
     python -m tests.bench lists audit [--most N] [--store NAME=mongodb://...]
 
@@ -25,7 +25,7 @@ from tests.bench.rounds import Effort, Result
 
 NAMES = (
     *("post", "read", "order", "fault", "governed", "parts", "cost", "lists", "audit", "escapes"),
-    *("netconf", "traps", "flows", "calls", "correlation"),
+    *("netconf", "traps", "flows", "calls", "correlation", "steady"),
 )
 
 
