@@ -56,27 +56,27 @@ class Known:
     def asks(self, tenant: str, near: frozenset[str], id: str) -> None:
         """This process is about to ask for a look at this neighbourhood, by a message of this id."""
         self._taken_along.pop(id, None)
-        self._beside.setdefault(tenant, {})[id] = monotonic() + ASKED, near
+        asked = self._beside.setdefault(tenant, {})
+        asked[id] = monotonic() + ASKED, near
+        if len(asked) > MOST:  # another process has their turns
+            del asked[next(iter(asked))]
 
     def took_up(self, tenant: str, id: str) -> bool:
         """A look that was asked for has its turn; says whether another one has taken it along."""
         self._beside.get(tenant, {}).pop(id, None)
         return self._taken_along.pop(id, "none") is None
 
-    def beside(self, tenant: str) -> Mapping[str, frozenset[str]]:
-        """The looks of which this process knows that they wait for their turn: the ids of their messages, and where."""
+    def take_along(self, tenant: str) -> Mapping[str, frozenset[str]]:
+        """Looks of which this process knows that they wait for their turn: the ids of their messages, and where."""
         asked = self._beside.get(tenant, {})
-        for id in [id for id, (until, _) in asked.items() if until < monotonic()]:
-            del asked[id]
-        return {id: near for id, (_, near) in islice(asked.items(), BESIDE)}
+        taken = {id: asked.pop(id) for id in [*islice(asked, BESIDE)]}
+        return {id: near for id, (until, near) in taken.items() if until > monotonic()}
 
     def taken_along(self, tenant: str, ids: Iterable[str]) -> None:
-        """These looks were done with another one, which began after they were asked for."""
+        """These looks were done with another one; one that was asked for anew meanwhile has yet to be."""
         if len(self._taken_along) > MOST:
             self._taken_along.clear()
-        for id in ids:
-            if self._beside.get(tenant, {}).pop(id, None):
-                self._taken_along[id] = None
+        self._taken_along |= {id: None for id in ids if id not in self._beside.get(tenant, {})}
 
     @contextmanager
     def hearing(self, lane: str, near: Collection[Near], behind: int) -> Iterator[None]:

@@ -226,7 +226,7 @@ async def correlate(work: Work, message: Message) -> None:
         newest = await _gathered(work, message, near, topology)
     if _is_left_to(newest, work, message, near, topology):
         return
-    beside = work.known.beside(tenant) if message.attempt == 1 else {}
+    beside = work.known.take_along(tenant) if message.attempt == 1 else {}
     look = await _read(work, tenant, near.union(*beside.values()), topology)
     for _ in range(WIDENED):
         if not (beyond := look.beyond()):

@@ -53,20 +53,26 @@ def test_a_look_that_was_taken_along_has_had_its_turn() -> None:
     mine.asks("acme", DUCT, "a")
     mine.asks("acme", OTHER, "b")
 
-    assert mine.beside("acme") == {"a": DUCT, "b": OTHER}
     assert not mine.took_up("acme", "a")
-    mine.taken_along("acme", mine.beside("acme"))
-    assert mine.beside("acme") == {}
+    along = mine.take_along("acme")
+    assert along == {"b": OTHER}
+    mine.taken_along("acme", along)
+    assert mine.take_along("acme") == {}
     assert mine.took_up("acme", "b")
     assert not mine.took_up("acme", "b")
 
 
-def test_what_is_asked_for_anew_waits_for_a_look_of_its_own() -> None:
-    """Whoever asks has written more since."""
+@pytest.mark.parametrize("meanwhile", [True, False])
+def test_what_is_asked_for_anew_waits_for_a_look_of_its_own(meanwhile: bool) -> None:
+    """Whoever asks has written more since: since the look, or while it was under way."""
     mine = Known()
     mine.asks("acme", OTHER, "b")
-    mine.taken_along("acme", ["b"])
-    mine.asks("acme", OTHER, "b")
+    along = mine.take_along("acme")
+    if meanwhile:
+        mine.asks("acme", OTHER, "b")
+    mine.taken_along("acme", along)
+    if not meanwhile:
+        mine.asks("acme", OTHER, "b")
 
     assert not mine.took_up("acme", "b")
 
@@ -78,4 +84,4 @@ def test_looks_of_which_no_turn_comes_are_forgotten(monkeypatch: pytest.MonkeyPa
     later = monotonic() + known.ASKED + 1
     monkeypatch.setattr(known, "monotonic", lambda: later)
 
-    assert mine.beside("acme") == {}
+    assert mine.take_along("acme") == {}
