@@ -284,9 +284,13 @@ async def history(bus: Bus) -> list[Activation]:
 
 
 async def running(bus: Bus) -> list[Running]:
-    """What the processes that are alive say that they run."""
-    said = [message async for message in bus.since("running.>", 0) if time() - message.stored < LIVE]
-    found = [Running(**message.body) for message in said if message.body["state"] != "stopped"]
+    """What the processes that are alive say that they run.
+
+    Each is asked for by its subject: while one is just saying something else, a reading of all may pass it over.
+    """
+    said = await asyncio.gather(*map(bus.last, await bus.waiting("RUNNING")))
+    lately = [message for message in said if message and time() - message.stored < LIVE]
+    found = [Running(**message.body) for message in lately if message.body["state"] != "stopped"]
     return sorted(found, key=lambda one: one.process)
 
 

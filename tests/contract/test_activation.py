@@ -6,6 +6,8 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from time import monotonic
 
@@ -19,6 +21,7 @@ from convergedon.core.engines import Closed, Embedded, OpaServer
 from convergedon.core.errors import Misconfigured, NotFound, TooLarge, Unavailable
 from convergedon.core.memory import MemoryBus
 from convergedon.core.policy import Policy, Subject
+from convergedon.core.tasks import end
 
 MARA = Subject("mara", "acme", ("noc",))
 MAIN = """package main
@@ -282,6 +285,22 @@ async def test_a_good_bundle_helps_a_process_whose_own_are_broken(start: Start, 
 
     assert activation.outcome(made, await activation.settled(bus, made)).endswith("1 of 1 processes")
     assert await may(policy, "list")
+
+
+async def test_a_process_that_is_just_saying_something_else_is_not_passed_over(bus: Bus) -> None:
+    said = asdict(activation.Running("gateway@here:1", "r", 1, "ready", "", True))
+    await bus.publish("running.here", said, "0")
+
+    async def go_on_saying() -> None:
+        for number in count(1):
+            await bus.publish("running.here", said, f"{number}")
+            await asyncio.sleep(0)
+
+    speaking = asyncio.create_task(go_on_saying())
+    found = [len(await activation.running(bus)) for _ in range(200)]
+    await end([speaking])
+
+    assert set(found) == {1}
 
 
 async def test_who_asks_a_server_takes_no_bundle(start: Start, bus: Bus) -> None:
