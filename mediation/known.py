@@ -1,4 +1,4 @@
-"""What a process remembers between two looks at alarms; nothing is wrong without it, only slower."""
+"""What a process remembers of what it did; nothing is wrong without it, only slower."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ NEXT = 1.0
 
 @dataclass
 class Known:
-    """The topologies, and until which message of its lane a neighbourhood was looked at."""
+    """The topologies, until which message of its lane a neighbourhood was looked at, and what was said to customers."""
 
     topologies: Topologies = field(default_factory=Topologies)
     _until: dict[tuple[str, str | frozenset[str]], Position] = field(default_factory=dict)
     _asked: dict[Near, tuple[float, int]] = field(default_factory=dict)
     _beside: dict[str, dict[str, tuple[float, frozenset[str]]]] = field(default_factory=dict)
     _taken_along: dict[str, None] = field(default_factory=dict)
+    _said: dict[str, None] = field(default_factory=dict)
     _hearing: dict[str, tuple[float, Collection[Near]]] = field(default_factory=dict)
 
     def has_seen(self, tenant: str, near: frozenset[str], asked: Position) -> bool:
@@ -77,6 +78,15 @@ class Known:
         if len(self._taken_along) > MOST:
             self._taken_along.clear()
         self._taken_along |= {id: None for id in ids if id not in self._beside.get(tenant, {})}
+
+    def said(self, notification: str) -> None:
+        """A notification is made, and handed to all channels that its customer has."""
+        if len(self._said) > MOST:
+            self._said.clear()
+        self._said[notification] = None
+
+    def has_said(self, notification: str) -> bool:
+        return notification in self._said
 
     @contextmanager
     def hearing(self, lane: str, near: Collection[Near], behind: int) -> Iterator[None]:

@@ -76,6 +76,7 @@ async def say(work: Work, customer: str, draft: Draft) -> Answer:
     """Make a notification, and hand it to all channels that its customer has. Doing it twice is doing it once."""
     made, record = await _made(work, draft)
     await dispatch.begin(work, record, customer)
+    work.known.said(record.id)
     return Answer("made" if made else "there", record)
 
 

@@ -388,18 +388,17 @@ async def _say(work: Work, rules: Notifications, record: Record, kept: Record, s
 
 
 async def _see_made(work: Work, kept: Record) -> str:
-    """Have the message that was noted last made, if whoever noted it may have died before it was.
+    """Have the message that was noted last made and handed to all channels, if whoever noted it may have died before.
 
     Returns its id if it is on the bus.
     """
     saying = kept.facts.get("saying")
-    if saying is None or _is_out(work, kept.facts):
+    if saying is None or (work.known.has_said(saying["id"]) and _is_out(work, kept.facts)):
         return ""
-    if await bring_out(work, kept.tenant, saying["id"]):
-        return str(saying["id"])
+    is_out = await bring_out(work, kept.tenant, saying["id"])
     draft = work.resources.new(CUSTOMER_NOTIFICATION, kept.tenant, saying["body"], saying["facts"], saying["id"])
     await notification.say(work, kept.facts["customer"], draft)
-    return ""
+    return str(saying["id"]) if is_out else ""
 
 
 def _is_out(work: Work, facts: Mapping[str, Any]) -> bool:

@@ -15,6 +15,7 @@ from test_telling_line import Told, governed, window
 
 from convergedon.core.errors import Refused
 from convergedon.handlers.customer_notifications import CUSTOMER_NOTIFICATION
+from convergedon.mediation.known import Known
 from convergedon.mediation.telling import cases, dispatch, keeping
 
 DAY = 86_400
@@ -69,6 +70,29 @@ async def test_what_is_over_is_kept_for_as_long_as_the_setting_says(tmp_path: Pa
         assert [one.body["status"] for one in await told.scene.find("affectedParty")] == ["restored"]
         notes = await told.scene.find("customerNotification")
         assert len([one for one in notes if "surveyLink" in one.facts]) == 2
+
+
+@pytest.mark.parametrize("by", ["another worker", "the same"])
+async def test_what_was_made_and_not_handed_to_its_channels_is_handed_to_them(tmp_path: Path, by: str) -> None:
+    """Whoever made it died between the two, or the store was away; its event comes again."""
+    async with posted(tmp_path) as told:
+        await told.say("fault")
+        await told.say("clear")
+        await sent(told, 3)
+        (note,) = await told.scene.find("customerNotification", **{"body.notificationType": "serviceRestored"})
+        (letter,) = await told.scene.find("dispatch", **{"facts.notification": note.id})
+        await told.scene.store.delete(letter)
+        await told.scene.pump()
+        work = told.scene.work
+        unknown = replace(work, known=Known())
+        if by == "another worker":
+            unknown = replace(unknown, published=lambda _: False)
+        last = [one for one in told.scene.bus.messages if "AffectedPartyStateChange" in one.subject][-1]
+        await cases.hear(unknown, last)
+
+        (again,) = await told.scene.find("dispatch", **{"facts.notification": note.id})
+        assert again.id == letter.id
+        assert (await told.said()) == ["Affected", "Restored"]
 
 
 async def test_what_is_gone_is_not_told_again(tmp_path: Path) -> None:
