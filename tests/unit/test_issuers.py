@@ -209,15 +209,15 @@ async def test_an_answer_that_is_no_key_set_changes_nothing(
     real: SigningIssuer, clock: Clock, answer: Answer, words: str
 ) -> None:
     """Junk, too much, too slow, or elsewhere: the keys of before hold, and without any the reason is said."""
-    hasty = Patience(fetch=0.5)
-    issuer = known(real, clock, hasty)
+    patience = Patience(fetch=2) if answer is trickle else Patience()
+    issuer = known(real, clock, patience)
     before = await issuer.keys()
     real.pages[KEYS] = answer
     clock.now += FRESH
 
     assert await issuer.keys() == before
     with pytest.raises(Unavailable, match=words):
-        await known(real, clock, hasty).keys()
+        await known(real, clock, patience).keys()
 
 
 async def test_a_redirect_is_not_followed(real: SigningIssuer, clock: Clock) -> None:
