@@ -17,7 +17,14 @@ AFFECTED_PARTY = Resource(
     "affectedParty",
     "AffectedParty",
     lifecycle=Lifecycle("status", ("affected",), STATES),
-    indexes=("facts.openAt", "facts.openOn", "facts.openFor", "facts.problem", "body.alarm.id", "body.status"),
+    indexes=(
+        "facts.openAt",
+        "facts.openOn",
+        ("facts.openFor", "body.service.id"),
+        "facts.problem",
+        "body.alarm.id",
+        "body.status",
+    ),
     unique=("facts.openKey",),
 )
 

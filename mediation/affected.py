@@ -10,7 +10,7 @@ and nothing else, so what they can ask for is what they were told.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -21,7 +21,7 @@ from uuid import NAMESPACE_URL, uuid5
 from convergedon.core import trace
 from convergedon.core.bus import Message
 from convergedon.core.errors import Conflict, NotFound, Unavailable
-from convergedon.core.store import Record
+from convergedon.core.store import Record, find_any
 from convergedon.handlers.affected_parties import AFFECTED_PARTY
 from convergedon.handlers.alarms import ALARM
 from convergedon.handlers.resource import now
@@ -278,7 +278,8 @@ async def _well_again(
     gone = [service for service in record.body["service"] if service["id"] not in suffering]
     if not gone:
         return [], []
-    others = {service["id"] for other in await _elsewhere(work, record) for service in other.body["service"]}
+    elsewhere = await _elsewhere(work, record, gone)
+    others = {service["id"] for other in elsewhere for service in other.body["service"]}
     well = [service for service in gone if service["id"] not in others]
     return [one for one in well if one["id"] not in ended], [one for one in well if one["id"] in ended]
 
@@ -381,19 +382,17 @@ async def _end(work: Work, open_: Open, suffering: Collection[str], ended: Mappi
 
 async def _continued(work: Work, record: Record) -> dict[str, Any]:
     """Another record of this customer speaks of the services."""
-    had = {service["id"] for service in record.body["service"]}
-    sharing = [
-        one for one in await _elsewhere(work, record) if had & {service["id"] for service in one.body["service"]}
-    ]
+    sharing = sorted(await _elsewhere(work, record, record.body["service"]), key=lambda one: one.id)
     where = {"id": sharing[0].id, "href": work.resources.href(AFFECTED_PARTY.name, sharing[0].id)} if sharing else {}
     return {"status": "continued", **({"continuedBy": where} if where else {})}
 
 
-async def _elsewhere(work: Work, record: Record) -> list[Record]:
-    """What else this customer suffers from."""
+async def _elsewhere(work: Work, record: Record, services: Iterable[Mapping[str, Any]]) -> list[Record]:
+    """What else this customer suffers from that disturbs one of these services."""
     where = {"tenant": record.tenant, "facts.openFor": record.facts["customer"]}
-    found = await work.store.find(AFFECTED_PARTY.name, where, sort=[("id", 1)])
-    return [one for one in found if one.id != record.id]
+    ids = sorted({service["id"] for service in services})
+    found = await find_any(work.store, AFFECTED_PARTY.name, where, "body.service.id", ids)
+    return [one for one in {one.id: one for one in found}.values() if one.id != record.id]
 
 
 async def _over_since(work: Work, record: Record) -> str:

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from importlib.metadata import version
 from typing import Any
 
 import bson
 import pytest
+from bson import Binary, Code, Decimal128, Int64, MinKey, ObjectId, Regex
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from secantus import storage, transactions
+from secantus import aggregate, commands, storage, transactions, update
 from secantus.storage import IndexConflict, Storage
 from secantus.transactions import TransactionRegistry
 from wiredtiger import swig_wiredtiger
 
-from convergedon.core import embedded_store
-from convergedon.core.embedded_store import PACKED, TRIED, LeanStorage, packed
+from convergedon.core import lean_store
+from convergedon.core.lean_store import (
+    KEYS,
+    PACKED,
+    PROBLEM,
+    TRIED,
+    UNPACKED,
+    LeanStorage,
+    copied,
+    index_keys,
+    packed,
+    path_values,
+    unpacked,
+)
+from convergedon.core.lean_store import (
+    VALUES as PATH_VALUES,
+)
 
 PRUNE = TransactionRegistry._prune_retryable_locked
 INDEXES: list[tuple[dict[str, int], dict[str, Any]]] = [
@@ -58,12 +75,18 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Storage]]:
             (storage, "matches"),
             (storage, "_update_oplog_o"),
             (storage, "bson"),
+            (storage, "get_path_values"),
+            (storage, "_index_key_variants"),
+            (commands, "expression_problem_in_pipeline"),
+            (update, "copy"),
+            (aggregate, "copy"),
             (swig_wiredtiger, "pack"),
+            (swig_wiredtiger, "unpack"),
             (transactions, "_strip_per_attempt_fields"),
             (TransactionRegistry, "_prune_retryable_locked"),
         ):
             patch.setattr(where, name, getattr(where, name))
-        embedded_store.lean()
+        lean_store.lean()
         yield opened
         for one in opened:
             one.close()
@@ -84,20 +107,102 @@ def test_indexes_hold_what_they_would(stores: list[Storage], steps: list[Any], n
 
 
 def test_the_log_of_changes_leads_to_what_is_kept(stores: list[Storage]) -> None:
-    """What a pipeline changed is logged as the whole document, where SecantusDB may log what has changed in it."""
+    """What was changed is logged as the whole document, where SecantusDB may log what has changed in it."""
     lean = stores[1]
     insert(lean, "logged", "0")
-    lean.update_matching("db", "logged", {"_id": {"$in": ["0"]}}, [{"$set": {"facts.at": 7}}], multi=True)
-    (logged,) = [entry for entry in log_of(lean) if entry["ns"] == "db.logged" and entry["op"] == "u"]
+    for change in ([{"$set": {"facts.at": 7}}], {"$set": {"facts.at": 8}}):
+        lean.update_matching("db", "logged", {"_id": {"$in": ["0"]}}, change, multi=True)
+        *_, logged = [entry for entry in log_of(lean) if entry["ns"] == "db.logged" and entry["op"] == "u"]
 
-    assert [logged["o"]] == lean.find_matching("db", "logged", {})
+        assert [logged["o"]] == lean.find_matching("db", "logged", {})
 
 
-@given(texts=st.lists(st.text("a\0é", max_size=3), min_size=3, max_size=3), end=st.binary(max_size=3))
-def test_keys_are_packed_as_they_would_be(texts: list[str], end: bytes) -> None:
-    assert packed("SSSu", *texts, end) == PACKED("SSSu", *texts, end)
-    assert packed("u", end) == PACKED("u", end)
-    assert packed("SSu", *texts[:2], end) == PACKED("SSu", *texts[:2], end)
+FORMS = {"u": "", "q": "", "SS": "ab", "SSu": "ab", "SSq": "ab", "SSS": "abc", "SSSu": "abc", "SqS": "ab"}
+NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.integers(-70, 70) | st.sampled_from([8255, 8256, 8257, -8256, -8257])
+
+
+@given(
+    form=st.sampled_from(sorted(FORMS)),
+    texts=st.lists(st.text("a\0é", max_size=3), min_size=3, max_size=3),
+    end=st.binary(max_size=3),
+    number=NUMBERS,
+)
+def test_keys_are_packed_and_unpacked_as_they_would_be(form: str, texts: list[str], end: bytes, number: int) -> None:
+    values: list[Any] = texts[: form.count("S")]
+    if "q" in form:
+        values.insert(form.index("q"), number)
+    values += [end] if form.endswith("u") else []
+    kept = PACKED(form, *values)
+
+    assert packed(form, *values) == kept
+    assert unpacked(form, kept) == UNPACKED(form, kept)
+
+
+LEAVES = st.one_of(
+    VALUES,
+    st.text("a\0é", max_size=3),
+    st.sampled_from([1.5, float("inf"), float("nan"), 2**40, -3, b"\0a", datetime(2026, 1, 2), Int64(7)]),
+    st.sampled_from([ObjectId(b"a" * 12), Decimal128("1.50"), Regex("a", "i"), Code("a"), MinKey(), Binary(b"a", 4)]),
+)
+NAMES = st.sampled_from(["a", "b", "0"])
+DOCUMENTS = st.dictionaries(
+    NAMES,
+    st.recursive(
+        LEAVES, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(NAMES, inner, max_size=2), max_leaves=5
+    ),
+    max_size=3,
+)
+INDEXED = st.sampled_from(["a", "a.b", "a.0", "b", "b.a.b", "a.b.0"])
+
+
+@settings(max_examples=400)
+@given(
+    document=DOCUMENTS, keys=st.dictionaries(INDEXED, st.sampled_from([1, 1, 1, -1]), min_size=1), sparse=st.booleans()
+)
+def test_documents_have_the_keys_that_they_would_have(document: Any, keys: dict[str, int], sparse: bool) -> None:
+    assert index_keys(document, keys, sparse=sparse) == KEYS(document, keys, sparse=sparse)
+    for path in keys:
+        assert repr(path_values(document, path)) == repr(PATH_VALUES(document, path))
+
+
+@given(document=DOCUMENTS)
+def test_a_copy_is_the_same_and_changes_alone(document: Any) -> None:
+    before = repr(document)
+    copy = copied(document)
+
+    assert repr(copy) == before
+    emptied(copy)
+    assert repr(document) == before
+
+
+def emptied(value: Any) -> None:
+    for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        emptied(one)
+    if isinstance(value, dict | list):
+        value.clear()
+
+
+def test_what_is_wrong_with_a_change_is_found_each_time(stores: list[Storage]) -> None:
+    """A change is gone through once while nothing is wrong with it; one that is wrong is refused again and again."""
+    right, wrong = [{"$set": {"a": "$$value"}}], [{"$set": {"a": {"$unheardOf": 1}}}]
+    for bound in (frozenset({"value"}), frozenset[str]()):
+        for change in (right, wrong, right, wrong):
+            found = commands.expression_problem_in_pipeline(change, bound)
+            assert found == PROBLEM(change, bound)
+            assert (found is None) == (change is right and bool(bound))
+
+
+def test_what_becomes_of_an_index_is_known_at_once(stores: list[Storage]) -> None:
+    lean = stores[1]
+    insert(lean, "indexed", "1")
+    lean.create_index("db", "indexed", "state", {"body.state": 1}, {})
+    assert not lean.index_is_multikey("db", "indexed", "state")
+    lean.update_matching("db", "indexed", {"_id": "1"}, {"$set": {"body.state": ["a", "b"]}})
+
+    assert lean.index_is_multikey("db", "indexed", "state")
+    assert [one["_id"] for one in lean.find_matching("db", "indexed", {"body.state": "b"})] == ["1"]
+    lean.drop_index("db", "indexed", "state")
+    assert [one["name"] for one in lean.list_indexes("db", "indexed")] == ["_id_"]
 
 
 def test_how_statements_are_profiled_is_what_was_set(stores: list[Storage]) -> None:
