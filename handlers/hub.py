@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from convergedon.core.errors import Invalid, Unavailable
+from convergedon.core.lease import LEASE, settled
 from convergedon.core.policy import Decision, Subject, known
 from convergedon.core.store import Record, Store
 from convergedon.handlers import documents
@@ -23,11 +24,6 @@ from convergedon.openapi import document
 
 Address = IPv4Address | IPv6Address
 Networks = Sequence[IPv4Network | IPv6Network]
-
-LEASE = 0.1
-"""Seconds for which a worker may go by the listeners that it read."""
-SETTLED = 1.5 * LEASE
-"""Seconds after which every worker goes by a change, as only their clocks' pace must agree."""
 
 
 def subscription(api: Api, subject: Subject, body: Mapping[str, Any], mark: str = "") -> Record:
@@ -55,14 +51,14 @@ def check_query(api: Api, query: str) -> None:
 async def register(store: Store, record: Record) -> Record:
     """Keep a listener; it hears every event that is written after this has returned."""
     kept = await store.create(record)
-    await asyncio.sleep(SETTLED)
+    await settled()
     return kept
 
 
 async def unregister(store: Store, record: Record) -> None:
     """End a listener; what is sent to it is under way already when this returns."""
     await store.delete(record)
-    await asyncio.sleep(SETTLED)
+    await settled()
 
 
 def owner(record: Record) -> Subject:

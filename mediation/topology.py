@@ -21,6 +21,7 @@ from pydantic import Field, StringConstraints
 
 from convergedon.core import strict
 from convergedon.core.errors import Conflict, Misconfigured, NotFound, Stale
+from convergedon.core.lease import LEASE, settled
 from convergedon.core.store import Draft, Record, Store, find_any
 from convergedon.handlers.resource import Resource, Resources, now
 from convergedon.handlers.resource_inventory import LOGICAL_RESOURCE, PHYSICAL_RESOURCE, RESOURCE, TOPOLOGY
@@ -46,10 +47,6 @@ RELATED: Mapping[Kind, str] = {"device": "dependsOn", "link": "connects", "group
 """How a resource is related to those in its list."""
 TOGETHER = 200
 """Parts that are written together."""
-LEASE = 0.1
-"""Seconds for which a process may go by the topology that it read."""
-SETTLED = 1.5 * LEASE
-"""Seconds after which every process goes by a change, as only their clocks' pace must agree."""
 SHORTLY = 60.0
 """Seconds after which a process notices what clients recorded of links and groups over REST."""
 
@@ -147,7 +144,7 @@ async def keep(resources: Resources, plan: Plan) -> Mapping[str, int]:
             await _remove(resources, record)
             done["removed"] += 1
     await _stamp(resources.store, plan.tenant)
-    await asyncio.sleep(SETTLED)
+    await settled()
     return done
 
 
