@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -430,7 +430,7 @@ class NatsBus:
             await self._make(name, config)
 
     async def _report(self, error: Exception) -> None:
-        log.warning("bus", reason=str(error) or type(error).__name__)
+        log.warning("bus", reason=_why(error))
 
     async def _make(self, name: str, config: StreamConfig) -> None:
         wanted = config.evolve(name=name, duplicate_window=120)
@@ -483,7 +483,7 @@ class NatsBus:
             if getattr(error, "err_code", 0) == FULL:
                 stream = stream_of(subject)
                 raise Unavailable(f"the stream {stream} is full: raise {LIMITS.get(stream, 'its bound')}") from error
-            raise Unavailable(f"NATS does not take messages: {error or type(error).__name__}") from error
+            raise Unavailable(f"NATS does not take messages: {_why(error)}") from error
 
     async def publish_all(self, messages: Sequence[Outgoing]) -> None:
         for some in _packed(messages):
@@ -523,7 +523,7 @@ class NatsBus:
                 except (NatsTimeout, TimeoutError):
                     continue
                 except (NatsError, OSError, Unavailable, Stale) as error:
-                    log.info("bus away", consumer=consumer.name, reason=str(error) or type(error).__name__)
+                    log.info("bus away", consumer=consumer.name, reason=_why(error))
                     await pull.close()
                     self._epochs.pop(stream, None)
                     await asyncio.sleep(0.5)
@@ -596,12 +596,10 @@ class NatsBus:
         await self._store(f"parked.{stream_of(subject)}.{consumer.name}", data, {**headers, **about})
 
     async def forget(self, stream: str, consumer: str, subject: str) -> None:
-        try:
+        with _reached():
             with contextlib.suppress(NotFoundError):
                 await self._stream.delete_consumer(stream, consumer)
             await self._stream.purge_stream(stream, subject=subject)
-        except (NatsError, OSError, TimeoutError) as error:
-            raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
 
     async def read(self, subject: str) -> list[Mapping[str, Any]]:
         return [message.body async for message in self.since(subject, 0)]
@@ -614,7 +612,7 @@ class NatsBus:
             config = ConsumerConfig(
                 deliver_policy=DeliverPolicy.BY_START_TIME, opt_start_time=datetime.fromtimestamp(start, UTC)
             )
-        try:
+        with _reached():
             reader = await self._stream.subscribe(
                 subject, stream=stream_of(subject), ordered_consumer=True, config=config
             )
@@ -627,8 +625,6 @@ class NatsBus:
                         yield message
             finally:
                 await reader.unsubscribe()
-        except (NatsError, OSError, TimeoutError) as error:
-            raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
 
     async def last(self, subject: str) -> Message | None:
         stream = stream_of(subject)
@@ -638,7 +634,7 @@ class NatsBus:
         except NotFoundError:
             return None
         except (NatsError, OSError, TimeoutError) as error:
-            raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
+            raise Unavailable(f"NATS does not answer: {_why(error)}") from error
         headers = dict(raw.headers or {})
         stored = raw.time.timestamp() if raw.time else 0.0
         position = Position(epoch, raw.seq or 0)
@@ -652,28 +648,22 @@ class NatsBus:
         except (NatsError, OSError, TimeoutError) as error:
             if isinstance(error, BadRequestError) and error.err_code == NOT_THERE:
                 return
-            raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
+            raise Unavailable(f"NATS does not answer: {_why(error)}") from error
 
     async def purge(self, subject: str, through: int) -> None:
-        try:
+        with _reached():
             await self._stream.purge_stream(stream_of(subject), seq=through + 1, subject=subject)
-        except (NatsError, OSError, TimeoutError) as error:
-            raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
 
     async def waiting(self, stream: str) -> Mapping[str, int]:
-        try:
+        with _reached():
             return (await self._stream.stream_info(stream, subjects_filter=">")).state.subjects or {}
-        except (NatsError, OSError, TimeoutError) as error:
-            raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
 
     async def size(self, stream: str) -> int:
-        try:
+        with _reached():
             return int((await self._stream.stream_info(stream)).state.bytes)
-        except (NatsError, OSError, TimeoutError) as error:
-            raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
 
     async def parked(self, most: int = 0, beyond: int = 0) -> list[Parked]:
-        try:
+        with _reached():
             state = (await self._stream.stream_info("PARKED")).state
             found: list[Parked] = []
             for sequence in range(max(state.first_seq, beyond + 1), state.last_seq + 1) if state.messages else ():
@@ -682,11 +672,9 @@ class NatsBus:
                 with contextlib.suppress(NotFoundError):
                     found.append(await self._read_parked(sequence))
             return found
-        except (NatsError, OSError, TimeoutError) as error:
-            raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
 
     async def parked_last(self, most: int) -> ParkedLast:
-        try:
+        with _reached():
             state = (await self._stream.stream_info("PARKED")).state
             found: list[Parked] = []
             first = max(state.first_seq, state.last_seq + 1 - most - LOOKED_PAST)
@@ -696,8 +684,6 @@ class NatsBus:
                 with contextlib.suppress(NotFoundError):
                     found.append(await self._read_parked(sequence))
             return ParkedLast(found, max(0, state.messages - len(found)))
-        except (NatsError, OSError, TimeoutError) as error:
-            raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
 
     async def _read_parked(self, sequence: int) -> Parked:
         raw = await self._stream.get_msg("PARKED", sequence)
@@ -736,13 +722,11 @@ class NatsBus:
         except NotFoundError as error:
             raise NotFound(f"there is no parked message {id}") from error
         except (NatsError, OSError, TimeoutError) as error:
-            raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
+            raise Unavailable(f"NATS does not answer: {_why(error)}") from error
 
     async def _forget_parked(self, id: int) -> None:
-        try:
+        with _reached():
             await self._stream.delete_msg("PARKED", id)
-        except (NatsError, OSError, TimeoutError) as error:
-            raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
 
     @contextlib.asynccontextmanager
     async def listen(self, subject: str) -> AsyncIterator[asyncio.Queue[Message]]:
@@ -772,16 +756,28 @@ class NatsBus:
         if not self._client.is_connected:
             reason = encryption.why(self._client.last_error) if self._client.last_error else ""
             raise Unavailable(f"NATS is not connected{reason and ': '}{reason}")
-        try:
+        with _reached():
             await self._stream.account_info()
-        except (NatsError, OSError, TimeoutError) as error:
-            raise Unavailable(f"NATS does not answer: {error or type(error).__name__}") from error
 
     async def close(self) -> None:
         await end(self._tasks)
         await self._progress.stop()
         with contextlib.suppress(NatsError, OSError, TimeoutError):
             await self._client.close()
+
+
+@contextlib.contextmanager
+def _reached() -> Iterator[None]:
+    """What NATS is asked in here and does not answer is Unavailable."""
+    try:
+        yield
+    except (NatsError, OSError, TimeoutError) as error:
+        raise Unavailable(f"NATS does not answer: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    """What NATS or its client says, in words: the text of an error of JetStream's lists all that it has."""
+    return str(getattr(error, "description", None) or error) or type(error).__name__
 
 
 def _is_noted(consumer: Consumer) -> bool:

@@ -30,6 +30,8 @@ GRACE = 1.0
 OVER = ("404", "408")
 """How the server says that a request has expired, and that is all."""
 ALIVE = "100"
+WORDS = {"503": "JetStream is not there"}
+"""What is meant by those that come without a description."""
 
 
 class Pull:
@@ -65,7 +67,8 @@ class Pull:
                 self._left = 0
                 if status in OVER:
                     raise NatsTimeout
-                raise NatsError(f"{status} {(received.headers or {}).get('Description', '')}".strip())
+                described = (received.headers or {}).get("Description", "")
+                raise NatsError(f"the server gives nothing: {described or WORDS.get(status, status)}")
         self._left -= 1
         return received
 
