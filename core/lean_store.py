@@ -28,8 +28,8 @@ from wiredtiger.intpacking import pack_int, unpack_int
 TRIED = "0.7.0b3"
 """The SecantusDB whose inner parts are known here; any other does its work alone."""
 MISSING = object()
-MANY = 1000
-"""Answers that are remembered."""
+MANY, LARGEST = 1000, 4096
+"""Answers that are remembered, and the bytes that a change has for which one is."""
 
 T = TypeVar("T")
 Index = tuple[str, Mapping[str, Any], bool, bool]
@@ -263,15 +263,14 @@ def _problem(pipeline: Any, bound: frozenset[str], values: Mapping[str, Any] | N
     """SecantusDB's, but a change in which it has found no problem is not gone through again. What is wrong with it for
     other values is found where it is made.
     """
-    if not (
-        isinstance(pipeline, list) and pipeline and isinstance(pipeline[0], dict) and pipeline[0].keys() <= CHANGES
-    ):
-        return PROBLEM(pipeline, bound, values)
-    asked = bson.encode({"": pipeline}), bound
+    is_change = isinstance(pipeline, list) and pipeline and isinstance(pipeline[0], dict)
+    asked = (bson.encode({"": pipeline}), bound) if is_change and pipeline[0].keys() <= CHANGES else None
     if asked in _faultless:
         return None
     found = PROBLEM(pipeline, bound, values)
-    return found if found else _faultless(asked, lambda: None)
+    if not found and asked and len(asked[0]) <= LARGEST:
+        _faultless(asked, lambda: None)
+    return found
 
 
 TEXTS = {"u": 0, "q": 0, "SS": 2, "SSu": 2, "SSq": 2, "SSS": 3, "SSSu": 3}
