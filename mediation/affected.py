@@ -214,7 +214,8 @@ async def _say(
         body = _body(work, whole, since)
         if "furtherAlarm" in record.body:
             body.setdefault("furtherAlarm", [])
-        well, gone = await _well_again(work, record, {*suffering, *(id for one in whole for id in _ids(one))}, ended)
+        disturbed = {id for one in whole for id in _ids(one.service)}
+        well, gone = await _well_again(work, record, {*suffering, *disturbed}, ended)
         fresh = {name: value for name, value in body.items() if value != record.body.get(name)}
         if TOLD & fresh.keys():
             said = _disturbed(body, whole) + (f" {_names(well)} works again." if well else "")
@@ -229,8 +230,8 @@ def _age(share: Share) -> tuple[str, str]:
     return share.since, share.problem
 
 
-def _ids(share: Share) -> list[str]:
-    return [one["id"] for one in share.service]
+def _ids(services: Iterable[Mapping[str, Any]]) -> list[str]:
+    return [service["id"] for service in services]
 
 
 def _with_ended(record: Record, gone: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -278,8 +279,8 @@ async def _well_again(
     gone = [service for service in record.body["service"] if service["id"] not in suffering]
     if not gone:
         return [], []
-    elsewhere = await _elsewhere(work, record, gone)
-    others = {service["id"] for other in elsewhere for service in other.body["service"]}
+    sharing = await elsewhere(work, record, _ids(gone))
+    others = {service["id"] for other in sharing for service in other.body["service"]}
     well = [service for service in gone if service["id"] not in others]
     return [one for one in well if one["id"] not in ended], [one for one in well if one["id"] in ended]
 
@@ -382,16 +383,15 @@ async def _end(work: Work, open_: Open, suffering: Collection[str], ended: Mappi
 
 async def _continued(work: Work, record: Record) -> dict[str, Any]:
     """Another record of this customer speaks of the services."""
-    sharing = sorted(await _elsewhere(work, record, record.body["service"]), key=lambda one: one.id)
+    sharing = sorted(await elsewhere(work, record, _ids(record.body["service"])), key=lambda one: one.id)
     where = {"id": sharing[0].id, "href": work.resources.href(AFFECTED_PARTY.name, sharing[0].id)} if sharing else {}
     return {"status": "continued", **({"continuedBy": where} if where else {})}
 
 
-async def _elsewhere(work: Work, record: Record, services: Iterable[Mapping[str, Any]]) -> list[Record]:
-    """What else this customer suffers from that disturbs one of these services."""
-    where = {"tenant": record.tenant, "facts.openFor": record.facts["customer"]}
-    ids = sorted({service["id"] for service in services})
-    found = await find_any(work.store, AFFECTED_PARTY.name, where, "body.service.id", ids)
+async def elsewhere(work: Work, record: Record, services: Iterable[str]) -> list[Record]:
+    """What else the customer of a record suffers from that disturbs one of these services."""
+    where = {"tenant": record.tenant, "facts.openFor": record.body["relatedParty"][0]["id"]}
+    found = await find_any(work.store, AFFECTED_PARTY.name, where, "body.service.id", sorted({*services}))
     return [one for one in {one.id: one for one in found}.values() if one.id != record.id]
 
 

@@ -280,7 +280,7 @@ async def _case(work: Work, record: Record, kept: Record, just_now: bool) -> Cas
     suffering = _services(body) if going_on else {}
     less = frozenset(facts["believed"].keys() - suffering.keys())
     is_said = just_now and body["status"] == "restored" and less <= _services(body).keys()
-    well = less if is_said or not less else less - await _suffering_elsewhere(work, record)
+    well = less if is_said or not less else less - await _suffering_elsewhere(work, record, less)
     return Case(
         body.get("perceivedSeverity", "indeterminate"),
         since,
@@ -312,11 +312,10 @@ def _told(facts: Mapping[str, Any]) -> Told | None:
     return Told(told["at"], frozenset(told["services"]), told["cause"], told["estimate"])
 
 
-async def _suffering_elsewhere(work: Work, record: Record) -> set[str]:
-    """The services of this customer that another problem disturbs."""
-    where = {"tenant": record.tenant, "facts.openFor": _customer(record)}
-    others = await work.store.find(AFFECTED_PARTY.name, where)
-    return {id for other in others if other.id != record.id for id in _services(other.body)}
+async def _suffering_elsewhere(work: Work, record: Record, services: Collection[str]) -> set[str]:
+    """Those of these services of this customer that another problem disturbs."""
+    others = await affected.elsewhere(work, record, services)
+    return {id for other in others for id in _services(other.body)}
 
 
 async def _note(
