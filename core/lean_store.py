@@ -252,8 +252,8 @@ def _encode(document: Any, *what: Any, **how: Any) -> bytes:
 
 
 def _logged(before: Any, after: dict[str, Any], update: Any, is_whole: bool) -> Any:
-    """SecantusDB's, but what was changed is logged as a document that replaces another."""
-    return LOGGED(before, after, update, is_whole or _left_out.is_on)
+    """SecantusDB's, but what was changed is logged as a document that replaces another, however it was changed."""
+    return LOGGED(before, after, update, True)
 
 
 _faultless = Remembered[None]()
