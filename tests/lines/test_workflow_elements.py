@@ -47,6 +47,8 @@ ASKED = {
 """What each asks of its device, in order."""
 PATIENCE = {"seconds": 3}
 """With each intent and reading from the faulty step on."""
+TIMER = 10
+"""Seconds until a device undoes by itself what was not confirmed: more than a busy machine keeps a commit waiting."""
 PRODUCTS = (files("convergedon.mediation") / "products.yaml").read_text(encoding="utf-8")
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -229,7 +231,7 @@ async def on_lab(folder: Path, workflow: Definition, **more: Any) -> AsyncIterat
     proxy = BreakingProxy("127.0.0.1", place["port"])
     around = {**devices["pe1"].settings, "netconf": {**place, "port": await proxy.start()}}
     devices = {**devices, "pe1": replace(devices["pe1"], settings=around)}
-    limits: dict[str, Any] = {"confirm_timeout": 2, "flap_clears": 2, "flap_quiet": 1, "repair_patience": 0, **more}
+    limits: dict[str, Any] = {"confirm_timeout": TIMER, "flap_clears": 2, "flap_quiet": 1, "repair_patience": 0, **more}
     given = settings.load(data=folder, trap_port=0, **limits)
     adapters, bus = [netconf.create(given, devices), snmp.create(given, devices)], Telling()
     try:
@@ -258,7 +260,7 @@ async def suffered(site: Site, workflow: str, step: str, fault: str) -> Ended:
     await begun(site, workflow)
     run = await site.run(workflow)
     site.proxy.away, site.element.silent, site.element.latency = False, False, 0.0
-    await asyncio.wait_for(site.element.until(lambda: not site.element.pending), 10)
+    await asyncio.wait_for(site.element.until(lambda: not site.element.pending), 2 * TIMER)
     alarm = await site.scene.store.get("alarm", "acme", run.body["alarm"]["id"])
     return Ended(run, alarm, befallen.is_set(), whole, site.configuration(), site.bus.told_well)
 
