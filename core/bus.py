@@ -391,6 +391,7 @@ class NatsBus:
         self._reached: dict[str, tuple[int, int]] = {}
         self._progress = Progress(self.last, self.publish)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._pulls: set[Pull] = set()
 
     async def open(self) -> NatsBus:
         """Connect and make the streams. Raises Unavailable, with the reason, when no server has let us in within five
@@ -422,12 +423,17 @@ class NatsBus:
             connect_timeout=2,
             allow_reconnect=True,
             error_cb=self._report,
+            reconnected_cb=self._ask_again,
             pending_size=16 << 20,
             **self._options,
         )
         self._stream = self._client.jetstream(timeout=PATIENCE)
         for name, config in STREAMS.items():
             await self._make(name, config)
+
+    async def _ask_again(self) -> None:
+        for pull in self._pulls:
+            pull.again()
 
     async def _report(self, error: Exception) -> None:
         log.warning("bus", reason=_why(error))
@@ -516,6 +522,7 @@ class NatsBus:
             mem_storage=consumer.light or None,
         )
         pull = Pull(self._client, self._stream, stream, config, partial(self._place, consumer) if notes else None)
+        self._pulls.add(pull)
         try:
             while True:
                 try:
@@ -528,6 +535,7 @@ class NatsBus:
                     self._epochs.pop(stream, None)
                     await asyncio.sleep(0.5)
         finally:
+            self._pulls.discard(pull)
             await pull.close()
 
     async def _place(self, consumer: Consumer, before: ConsumerInfo | None) -> int:

@@ -24,13 +24,13 @@ from nats.js.errors import NotFoundError
 AT_ONCE = 64
 """Messages that are asked for by one request."""
 EXPIRES = 5.0
-"""Seconds for which a request waits at the server: one that a restarted server forgot is made again after this long."""
+"""Seconds for which a request waits at the server."""
 GRACE = 1.0
 """And for which its end may be late."""
 OVER = ("404", "408")
 """How the server says that a request has expired, and that is all."""
 ALIVE = "100"
-WORDS = {"503": "JetStream is not there"}
+WORDS = {"503": "JetStream or this consumer is not there"}
 """What is meant by those that come without a description."""
 
 
@@ -68,9 +68,13 @@ class Pull:
                 if status in OVER:
                     raise NatsTimeout
                 described = (received.headers or {}).get("Description", "")
-                raise NatsError(f"the server gives nothing: {described or WORDS.get(status, status)}")
+                raise NatsError(f"the server gives nothing: {WORDS.get(status) or described or status}")
         self._left -= 1
         return received
+
+    def again(self) -> None:
+        """The connection was lost and is there again: the server has forgotten what it was asked for."""
+        self._given.put_nowait(Msg(self._client, headers={"Status": OVER[0]}))
 
     @property
     def given(self) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -15,7 +17,7 @@ import orjson
 import pytest
 from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, StreamConfig
 
-from convergedon.core import embedded
+from convergedon.core import embedded, pulling
 from convergedon.core.bus import Bus, Consumer, Keep, Message, NatsBus, delay
 from convergedon.core.errors import Invalid, Misconfigured, NotFound, Refused, Stale, Unavailable
 from convergedon.core.memory import MemoryBus
@@ -619,6 +621,34 @@ async def test_a_light_consumer_goes_on_where_it_was_when_its_server_ended(tmp_p
 
     assert [message.body["n"] for message in before.messages] == [0, 1, 2, 3]
     assert [message.body["n"] for message in after.messages] == [4, 5]
+
+
+@pytest.mark.parametrize("light", [False, True])
+async def test_who_waits_while_the_server_is_killed_is_given_what_comes_once_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, light: bool
+) -> None:
+    """At once: what was asked for before is forgotten by the server, and is not waited for until it would be over."""
+    monkeypatch.setattr(pulling, "EXPIRES", 600.0)
+    taker, come, first = Taker(), asyncio.Event(), embedded.nats_command(tmp_path)
+
+    async def take(message: Message) -> None:
+        await taker(message)
+        if message.body["n"] == 1:  # what was done when the server was killed may come twice
+            come.set()
+
+    with embedded.running(first) as server:
+        bus = await NatsBus(server.url, "test").open()
+        bus.consume(Consumer("waiting", "event.0.acme.>", take, light=light))
+        await bus.publish(subject("acme"), {"n": 0}, "acme-0")
+        await taker.until(1)
+        os.kill(server.pid, signal.SIGKILL)
+    port = int(first.address.rpartition(":")[2])
+    with embedded.running(embedded.nats_command(tmp_path, port)) as server:
+        other = await NatsBus(server.url, "test").open()
+        await other.publish(subject("acme"), {"n": 1}, "acme-1")
+        await asyncio.wait_for(come.wait(), 20)
+        await other.close()
+        await bus.close()
 
 
 async def test_a_consumer_of_an_earlier_build_goes_on_where_it_was_and_is_light(nats_url: str, tenant: str) -> None:
