@@ -610,12 +610,11 @@ async def workflow_record(settings: Settings, tenant: str, alarm: str) -> str:
     from convergedon.handlers.alarms import ALARM
     from convergedon.handlers.apis import APIS
     from convergedon.handlers.resource import Resources
-    from convergedon.mediation.workflows import remediation
+    from convergedon.mediation.workflows import guards
 
     async with connected(settings, COMMAND) as (store, _):
-        found = await remediation.recorded(
-            Resources(store, APIS, settings.url), await store.get(ALARM.name, tenant, alarm)
-        )
+        record = await store.get(ALARM.name, tenant, alarm)
+        found = await guards.recorded(Resources(store, APIS, settings.url), record)
     return json.dumps({**found, "answers": {}, "events": []}, indent=2)
 
 

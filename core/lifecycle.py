@@ -147,8 +147,9 @@ LIFECYCLES: Mapping[str, Lifecycle] = {
     ),
     "workflowRun": Lifecycle(
         "state",
-        ("running", "refused"),
+        ("running", "waitingForTurn", "refused"),
         {
+            "waitingForTurn": ("running", "refused"),
             "running": ("waitingForApproval", "stopped", *LEFT),
             "waitingForApproval": ("running", "stopped", *LEFT),
             "stopped": ("running", "waitingForApproval", *LEFT),

@@ -188,7 +188,7 @@ class Settings(BaseSettings):
     repair_patience: float = Field(
         3_600,
         ge=0,
-        description="Seconds for which a repair that failed waits for its device, docs/workflows.md; 0: it does not.",
+        description="Seconds for which a repair waits for a device that is away, or that another has; 0: it does not.",
     )
     confirm_timeout: int = Field(30, ge=2, description="Seconds after which a device undoes an unconfirmed commit.")
     body_limit: int = Field(1_048_576, ge=1024, description="Bytes a request body may have.")

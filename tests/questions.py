@@ -39,7 +39,7 @@ MEMBERS: dict[str, tuple[Any, ...]] = {
     "workflow": ("reset-port", "other"),
     "changes": (True, False),
     "known": (True, False),
-    **dict.fromkeys(("recent", "repairs", "affected", "raised", "underWay"), (0, 2, 3, 7, 101)),
+    **dict.fromkeys(("recent", "repairs", "affected", "raised", "underWay", "waiting"), (0, 2, 3, 7, 101)),
     "stopped": ("", "maintenance"),
     "before": ({"alarms": 1, "services": 2}, {"alarms": 0, "services": 0}, {}),
     "after": ({"alarms": 1, "services": 2}, {"alarms": 5, "services": 0}, {}),

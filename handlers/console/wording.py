@@ -21,7 +21,7 @@ TONES: Mapping[str, str] = {
     **dict.fromkeys(("refused", "minor", "warning", "raised", "updated", "held", "pending", "cancelled"), "warn"),
     "flapping": "warn",
     **dict.fromkeys(("compensated", "escalated"), "bad"),
-    **dict.fromkeys(("waitingForApproval", "waitingForDevice", "stopped", "compensating"), "warn"),
+    **dict.fromkeys(("waitingForApproval", "waitingForTurn", "waitingForDevice", "stopped", "compensating"), "warn"),
     **dict.fromkeys(("running", "acknowledged", "inProgress", "received", "guided", "rated", "new", "sent"), "busy"),
 }
 """State -> the colour of its badge. The badge always says the state in words too."""
@@ -30,6 +30,7 @@ WORDS: Mapping[str, str] = {
     "inProgress": "in progress",
     "rolledBack": "rolled back",
     "waitingForApproval": "waits for approval",
+    "waitingForTurn": "waits for its turn",
     "waitingForDevice": "waits for its device",
     "compensating": "being taken back",
     "compensated": "taken back",

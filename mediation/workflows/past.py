@@ -40,12 +40,13 @@ def run_of(record: Record) -> Run:
 @dataclass(frozen=True)
 class Past:
     """``runs`` are those of a day on the device, whosever they are; ``raised`` is when this very alarm was raised, this
-    time with it; ``underWay`` how many runs of the tenant were.
+    time with it; ``underWay`` how many runs of the tenant were, and ``waiting`` how many waited for the device.
     """
 
     runs: Sequence[Run] = ()
     raised: Sequence[str] = ()
     underWay: int = 0
+    waiting: int = 0
 
     def earlier(self, workflow: str, object: str) -> int:
         """How often a workflow ran at this very place within a day: what a penalty grows by."""
@@ -60,6 +61,7 @@ class Past:
             "repairs": sum(run.changes for run in lately),
             "raised": sum(instant(at) >= moment - LATELY for at in self.raised),
             "underWay": self.underWay,
+            "waiting": self.waiting,
         }
 
     def locked_by(self, moment: float) -> str:
@@ -79,10 +81,13 @@ class Press:
 
 @dataclass(frozen=True)
 class Decided:
-    """When it was decided whether a workflow may begin for the alarm, and how many of the tenant's were under way."""
+    """When it was decided whether a workflow may begin for the alarm, how many of the tenant's were under way, and how
+    many waited for the device.
+    """
 
     at: str
     underWay: int
+    waiting: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ class Recorded:
 
     def of(self, workflow: str, alarm: str) -> tuple[Past, float]:
         """What there was when a workflow was to begin, or would be now, without itself; and when that is."""
-        then = self.decided.get(workflow, Decided(self.until, self.past.underWay))
+        then = self.decided.get(workflow, Decided(self.until, self.past.underWay, self.past.waiting))
         moment = instant(then.at)
         runs = [
             run
@@ -114,7 +119,7 @@ class Recorded:
             if moment - A_DAY <= instant(run.startedAt) <= moment
             and (run.workflow, run.alarm, run.startedAt) != (workflow, alarm, then.at)
         ]
-        return Past(runs, [at for at in self.past.raised if instant(at) <= moment], then.underWay), moment
+        return Past(runs, [at for at in self.past.raised if instant(at) <= moment], then.underWay, then.waiting), moment
 
     @property
     def written(self) -> dict[str, Any]:
@@ -128,7 +133,8 @@ def read(given: Mapping[str, Any]) -> Recorded:
     runs, raised = [Run(**run) for run in told.pop("runs")], [str(at) for at in told.pop("raised")]
     decided = {name: Decided(**one) for name, one in told.pop("decided", {}).items()}
     pressed = [Press(**one) for one in told.pop("pressed", ())]
-    found = Recorded(past=Past(runs, raised, int(told.pop("underWay"))), decided=decided, pressed=pressed, **told)
+    before = Past(runs, raised, int(told.pop("underWay")), int(told.pop("waiting", 0)))
+    found = Recorded(past=before, decided=decided, pressed=pressed, **told)
     begun, asked = (run.startedAt for run in runs), (one.at for one in decided.values())
     for at in (found.until, *raised, *begun, *asked, *(press.at for press in pressed)):
         instant(at)

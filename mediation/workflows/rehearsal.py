@@ -20,8 +20,8 @@ from convergedon.handlers.resource import now
 from convergedon.mediation.workflows import past, proof
 from convergedon.mediation.workflows.course import Ask, Error, Walked, error, walk, walk_back
 from convergedon.mediation.workflows.definitions import Definition, endpoint
+from convergedon.mediation.workflows.guards import may_begin, triggered
 from convergedon.mediation.workflows.past import Past, Recorded
-from convergedon.mediation.workflows.remediation import may_begin, triggered
 
 MEMBERS = {"incident", "earlier", "answers", "events", "tenant"}
 LONGEST = 200
@@ -50,8 +50,11 @@ class Rehearsal:
         """One line for each step, and how it would end."""
         if not triggered(self.definition, self.incident):
             return [f"{self.definition.name} would not begin: its condition is not met by this incident"]
-        if refusal := await self._refused():
+        refusal, holder = await self._refused()
+        if refusal:
             return [f"it would be refused, and a person would be told: {refusal}"]
+        if holder:
+            self.lines.append(f"waits for its turn: {self.incident['target']['device']} is locked by workflow {holder}")
         walked = await self._through(walk)
         wrong = walked.error or (proof.missing() if proof.unproven(self.told) else None)
         if wrong is None:
@@ -63,8 +66,10 @@ class Rehearsal:
         state = "failed" if back.unsuccessful else "compensated"
         return [*self.lines, f"it would end {state}, and a person would be told"]
 
-    async def _refused(self) -> str:
-        """Why it may not begin, going by what happened before; how often it ran there then is its input."""
+    async def _refused(self) -> tuple[str, str]:
+        """Why it may not begin, and for which workflow it waits, going by what happened before; how often it ran there
+        then is its input.
+        """
         name, target = self.definition.name, self.incident["target"]
         before, moment = self.recorded.of(name, str(self.incident["alarm"].get("id", "")))
         self.incident = {"earlier": before.earlier(name, target["object"]), **self.incident}
@@ -79,9 +84,8 @@ class Rehearsal:
             **figures,
         )
         if not decision.allow:
-            return "; ".join(decision.reasons)
-        holder = before.locked_by(moment) if self.definition.changes else ""
-        return f"{target['device']} is locked by workflow {holder}" if holder else ""
+            return "; ".join(decision.reasons), ""
+        return "", before.locked_by(moment) if self.definition.changes else ""
 
     async def _through(self, go: Any) -> Walked:
         while True:

@@ -17,23 +17,21 @@ import structlog
 from convergedon.adapters.contract import Outcome, Reading
 from convergedon.core import trace
 from convergedon.core.bus import Message
-from convergedon.core.errors import Conflict, Invalid, NotFound, Refused, Stale, Unavailable
-from convergedon.core.policy import Decision, Policy, known, system
-from convergedon.core.store import Record, Store
+from convergedon.core.errors import NotFound, Refused, Stale, Unavailable
+from convergedon.core.policy import known
+from convergedon.core.store import Record
 from convergedon.handlers.alarms import ALARM
-from convergedon.handlers.remediation import WORKFLOW_APPROVAL, WORKFLOW_CONTROL, WORKFLOW_RUN
-from convergedon.handlers.resource import Resources, now
-from convergedon.handlers.service_inventory import SERVICE
-from convergedon.mediation import inventory, parts
+from convergedon.handlers.remediation import WORKFLOW_APPROVAL, WORKFLOW_RUN
 from convergedon.mediation.work import Work
-from convergedon.mediation.workflows import away, controls, past, proof, web
+from convergedon.mediation.workflows import away, proof, web
+from convergedon.mediation.workflows.beginning import begin_again, created, take_turn
 from convergedon.mediation.workflows.course import error
-from convergedon.mediation.workflows.definitions import Definition, seconds
-from convergedon.mediation.workflows.expressions import evaluate
-from convergedon.mediation.workflows.past import Past, instant
+from convergedon.mediation.workflows.definitions import Definition
+from convergedon.mediation.workflows.guards import incident, triggered
+from convergedon.mediation.workflows.past import instant
 from convergedon.mediation.workflows.running import (
     ENDED,
-    LOOK_AGAIN,
+    WAITS,
     Course,
     conclude,
     course_of,
@@ -44,7 +42,6 @@ from convergedon.mediation.workflows.running import (
     is_back,
     key_of,
     may_change,
-    tell_end,
 )
 
 log = structlog.get_logger()
@@ -70,43 +67,6 @@ def meant(work: Work, message: Message) -> list[Definition]:
     return [definition for definition in work.workflows if definition.begins_with(message.body["event"])]
 
 
-async def incident(resources: Resources, alarm: Record) -> dict[str, Any]:
-    """What a workflow is given: the alarm, where it is, the services that it touches, and what was confirmed there.
-
-    What was confirmed is that of every service that stands there: a device that restarted may have lost them all,
-    though a warning touches none.
-    """
-    place, _, part = str(alarm.body["alarmedObject"]["id"]).partition("/")
-    device = str(alarm.body.get("sourceSystemId") or place)
-    ids = [service["id"] for service in alarm.body.get("affectedService") or []]
-    services = await resources.store.find(SERVICE.name, {"id": {"$in": ids}}) if ids else []
-    found = sorted((one for one in services if one.tenant == alarm.tenant), key=lambda one: one.id)
-    here = {"tenant": alarm.tenant, "body.supportingResource.id": parts.id_of(alarm.tenant, parts.place(device, part))}
-    standing = await resources.store.find(SERVICE.name, here, sort=[("id", 1)])
-    return {
-        "alarm": resources.present(alarm),
-        "target": {"device": device, "object": part},
-        "services": [{"id": one.id, "name": one.body.get("name", "")} for one in found],
-        "confirmed": [
-            {**wanted, "instance": one.id}
-            for one in standing
-            if one.body["state"] == "active"
-            for wanted in one.facts.get("present", {}).get("wanted", [])
-            if wanted["device"] == device and wanted["values"] is not None
-        ],
-    }
-
-
-def triggered(definition: Definition, given: Mapping[str, Any]) -> bool:
-    """Whether a definition is for this. One whose condition cannot be answered is not."""
-    known = {"workflow": {"definition": definition.document}}
-    if "data" not in definition.trigger:
-        return True
-    with suppress(Invalid):
-        return bool(evaluate(definition.trigger["data"], given, known))
-    return False
-
-
 def run_id(alarm: Record, definition: Definition, event: Mapping[str, Any]) -> str:
     """One run of each workflow, of whatever version, for each alarm; for each change of it where that begins it."""
     which = f"|{event['eventId']}" if "fieldPath" in definition.trigger else ""
@@ -119,217 +79,20 @@ async def _begin(work: Work, alarm: Record, definition: Definition, given: Mappi
     except NotFound:
         if alarm.body["state"] == "cleared":
             return  # over before anything was begun
-        run = await _created(work, alarm, definition, given, id)
+        run = await created(work, alarm, definition, given, id)
     await go_on(work, run, course_of(run))
-
-
-async def _created(
-    work: Work, alarm: Record, definition: Definition, given: Mapping[str, Any], id: str, former: Record | None = None
-) -> Record:
-    """A new run, with the lock on its device if it changes any; or one that says why it may not be.
-
-    ``former`` is the one that it begins again.
-    """
-    before = await _past(work.store, alarm, given["target"]["device"], time() - past.A_DAY)
-    given = {**given, "earlier": before.earlier(definition.name, given["target"]["object"])}
-    figures = before.figures(definition.name, given, time())
-    decision = await _may_begin(work, alarm, definition, given, figures)
-    refused = "" if decision.allow else "; ".join(decision.reasons)
-    device = given["target"]["device"]
-    body = {
-        "workflow": {"name": definition.name, "version": definition.version, "hash": definition.hash},
-        "state": "refused" if refused else "running",
-        "alarm": {"id": alarm.id, "href": work.resources.href(ALARM.name, alarm.id)},
-        "target": device,
-        "startedAt": now(),
-        "guard": figures,
-        **({"follows": _reference(work, former.id)} if former else {}),
-    }
-    until = time() + seconds(definition.document["timeout"]["after"])
-    facts: dict[str, Any] = {
-        "definition": definition.document,
-        "input": given,
-        "told": {},
-        "events": [],
-        "approvals": [],
-        "until": until,
-        "due": time() if former else until,
-        "line": alarm.id,
-    }
-    if definition.changes and not refused:
-        facts["lock"] = device
-        with suppress(Conflict):
-            return await _create(work, alarm, body, facts, id, decision)
-        refused = await _held_by(work, alarm, device, id)
-        del facts["lock"]
-    if refused:
-        facts["due"] = None
-        body |= {"state": "refused", "reason": refused, "escalated": True, "endedAt": now()}
-    return await _create(work, alarm, body, facts, id, decision)
-
-
-async def _create(
-    work: Work, alarm: Record, body: Mapping[str, Any], facts: Mapping[str, Any], id: str, decision: Decision
-) -> Record:
-    run = await work.resources.create(WORKFLOW_RUN, alarm.tenant, body, facts, id)
-    refused = body["state"] == "refused"
-    what, outcome = ("workflow.escalated", "refused") if refused else ("workflow.begun", "done")
-    detail = {"workflow": body["workflow"]["name"], "alarm": alarm.id, "target": body["target"]}
-    if refused:
-        detail["reason"] = body["reason"]
-    work.audit.record(what, alarm.tenant, "convergedon", f"{run.kind}/{run.id}", outcome, decision, **detail)
-    return run
-
-
-def _reference(work: Work, id: str) -> dict[str, str]:
-    return {"id": id, "href": work.resources.href(WORKFLOW_RUN.name, id)}
-
-
-async def _held_by(work: Work, alarm: Record, device: str, id: str) -> str:
-    """Why the lock, which is one for all tenants, was not to be had.
-
-    Raises Stale when it is free by now, or this run is there by now.
-    """
-    holders = await work.store.find(WORKFLOW_RUN.name, {"facts.lock": device}, limit=1)
-    if not holders or holders[0].id == id:
-        raise Stale(f"the lock on {device} has changed hands")
-    if holders[0].tenant != alarm.tenant:
-        return f"{device} is locked by a workflow of another tenant"
-    holder = holders[0].body["workflow"]["name"]
-    return f"{device} is locked by workflow {holder} (run {holders[0].id})"
-
-
-async def _past(store: Store, alarm: Record, device: str, since: float) -> Past:
-    """What the guards go by: the runs on a device that were begun since then, whosever they are, as it is one device;
-    when this alarm was raised; and how many runs of its tenant are under way.
-    """
-    found = await store.find(WORKFLOW_RUN.name, {"body.target": device})
-    begun = [run for run in found if run.body["state"] != "refused" and instant(run.body["startedAt"]) >= since]
-    alarms = await store.find(ALARM.name, {"tenant": alarm.tenant, "facts.key": alarm.facts.get("key", "")})
-    raised = [str(one.body["alarmRaisedTime"]) for one in alarms if "alarmRaisedTime" in one.body]
-    under_way = {"tenant": alarm.tenant, "body.state": {"$in": ["running", "stopped", "compensating"]}}
-    return Past([past.run_of(run) for run in begun], raised, await store.count(WORKFLOW_RUN.name, under_way))
-
-
-async def recorded(resources: Resources, alarm: Record) -> dict[str, Any]:
-    """An incident, and what happened before it on its device, as a rehearsal reads it.
-
-    Where workflows were to begin for it, that is kept too: what was decided then is decided in the rehearsal.
-    """
-    store, given = resources.store, await incident(resources, alarm)
-    device = given["target"]["device"]
-    runs = await store.find(WORKFLOW_RUN.name, {"tenant": alarm.tenant, "body.alarm.id": alarm.id})
-    ordered = sorted(runs, key=lambda run: str(run.body["startedAt"]))
-    decided = {
-        run.body["workflow"]["name"]: past.Decided(run.body["startedAt"], run.body["guard"]["underWay"])
-        for run in ordered
-    }
-    first = min((instant(one.at) for one in decided.values()), default=time())
-    before = await _past(store, alarm, device, first - past.A_DAY)
-    known, pressed = await _is_known(store, alarm, device), await _pressed(store, alarm.tenant, first)
-    earlier = past.Recorded(now(), before, known, decided, pressed)
-    return {"tenant": alarm.tenant, "incident": given, "earlier": earlier.written}
-
-
-async def _pressed(store: Store, tenant: str, since: float) -> list[past.Press]:
-    """When workflows were stopped and let go on: what counted then, and what was pressed since."""
-    found: list[past.Press] = []
-    for whose in (controls.EVERYONE, tenant):
-        for record in await store.find(WORKFLOW_CONTROL.name, {"tenant": whose}, [("body.time", -1)]):
-            body = record.body
-            found.append(past.Press(body["time"], body["state"], body.get("reason", ""), whose == controls.EVERYONE))
-            if instant(body["time"]) <= since:
-                break
-    return found
-
-
-async def _may_begin(
-    work: Work, alarm: Record, definition: Definition, given: Mapping[str, Any], figures: Mapping[str, int]
-) -> Decision:
-    """Ask the policy, with what it needs for the guards."""
-    device = given["target"]["device"]
-    known = await _is_known(work.store, alarm, device)
-    stopped = await controls.stopped(work.store, alarm.tenant)
-    return await may_begin(work.policy, alarm.tenant, definition, device, known=known, stopped=stopped, **figures)
-
-
-async def may_begin(policy: Policy, tenant: str, definition: Definition, device: str, **said: Any) -> Decision:
-    """Ask whether a workflow may begin on a device."""
-    about = {"kind": WORKFLOW_RUN.name, "tenant": tenant, "workflow": definition.name, "device": device}
-    return await policy.decide(
-        system(tenant), "remediate", {**about, "changes": definition.changes, **said}, channel="flow"
-    )
-
-
-async def _is_known(store: Store, alarm: Record, device: str) -> bool:
-    """Whether the device has to do with the tenant: it told of this itself, or a service stands on it.
-
-    An alarm that a client made may name any device, and the lock on that is one for all tenants.
-    """
-    return "key" in alarm.facts or bool(await inventory.on(store, alarm.tenant, device, ""))
-
-
-async def _begin_again(work: Work, run: Record) -> None:
-    """The device of a run that failed answers again: begin its workflow anew, where its guards let it, once."""
-    if (again := await _anew(work, run)) is not None:
-        await _conclude(work, run, "begun again", escalated=False, followedBy=_reference(work, again.id))
-        await go_on(work, again, course_of(again))
-
-
-async def _anew(work: Work, run: Record) -> Record | None:
-    """The run that begins this one's workflow again; none where it has ended for good, or waits for its turn."""
-    id = str(uuid5(NAMESPACE_URL, f"{run.id}|again"))
-    with suppress(NotFound):
-        return await work.store.get(WORKFLOW_RUN.name, run.tenant, id)
-    alarm, definition, given = await _still(work, run)
-    if alarm is None:
-        await _conclude(work, run, "the alarm was over before it was begun again", escalated=False)
-    elif definition is None:
-        await _conclude(work, run, "no workflow of this name is for this alarm any more", escalated=True)
-    elif await _is_free(work, run, definition):
-        try:
-            return await _created(work, alarm, definition, given, id, run)
-        except Conflict as other:
-            raise Stale(f"another worker has begun run {run.id} again") from other
-    return None
-
-
-async def _still(work: Work, run: Record) -> tuple[Record | None, Definition | None, Mapping[str, Any]]:
-    """The alarm of a run if it is still open, the workflow if it is still for that, and what it would be given."""
-    try:
-        alarm = await work.store.get(ALARM.name, run.tenant, run.body["alarm"]["id"])
-    except NotFound:
-        return None, None, {}
-    if alarm.body["state"] == "cleared":
-        return None, None, {}
-    given = await incident(work.resources, alarm)
-    mine = [one for one in work.workflows if one.name == run.body["workflow"]["name"] and triggered(one, given)]
-    return alarm, next(iter(mine), None), given
-
-
-async def _is_free(work: Work, run: Record, definition: Definition) -> bool:
-    """Whether no other run has the device; while one has, this one waits, as long as it waited for the device."""
-    held = {"facts.lock": run.body["target"]}
-    if definition.changes and time() < run.facts["patience"] and await work.store.count(WORKFLOW_RUN.name, held):
-        await work.resources.change(WORKFLOW_RUN, run, facts={"due": time() + LOOK_AGAIN})
-        return False
-    return True
-
-
-async def _conclude(work: Work, run: Record, words: str, **said: Any) -> None:
-    """End a run that has waited for its device."""
-    reason = f"{run.facts['error']['type']}: {run.facts['error']['detail']}; {words}"
-    body = {"state": "compensated", "endedAt": now(), "reason": reason, **said}
-    tell_end(work, await work.resources.change(WORKFLOW_RUN, run, body, {"due": None}, description=reason))
 
 
 # what makes a run go on
 
 
 async def _carry_on(work: Work, run: Record, course: Course) -> None:
+    if run.body["state"] == WAITS:
+        run = await take_turn(work, run)
+        course = course_of(run)
     run = await go_on(work, run, course)
     if is_back(run):
-        await _begin_again(work, run)
+        await begin_again(work, run)
 
 
 async def hear(work: Work, message: Message) -> None:
@@ -340,6 +103,9 @@ async def hear(work: Work, message: Message) -> None:
         if run.body["state"] in ENDED:
             continue
         course = course_of(run)
+        if run.body["state"] == WAITS:
+            await _carry_on(work, run, course)
+            continue
         if all(one["id"] != event["eventId"] for one in course.events) and len(course.events) < MOST_EVENTS:
             data = event["event"][ALARM.name]
             course.events.append({"id": event["eventId"], "type": event["eventType"], "data": data})

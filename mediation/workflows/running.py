@@ -28,6 +28,8 @@ from convergedon.mediation.workflows.course import Ask, Error, Heard, Walked, er
 from convergedon.mediation.workflows.definitions import Definition
 
 ENDED = ("completed", "compensated", "failed", "refused")
+WAITS = "waitingForTurn"
+"""The state of a run that is not begun yet, since another one has its device."""
 OUTSIDE = ("intent", "observe", "http", "clear")
 """What is not begun while workflows are stopped."""
 LOOK_AGAIN = 5.0
@@ -110,7 +112,7 @@ def failed(entry: dict[str, Any], wrong: Error, unknown: bool = False) -> None:
 
 async def go_on(work: Work, run: Record, course: Course) -> Record:
     """Do all that can be done now, and keep it in one write. Raises Stale when somebody else was first."""
-    if run.body["state"] in ENDED:
+    if run.body["state"] in (*ENDED, WAITS):
         return run
     course.stopped = await controls.stopped(work.store, run.tenant)
     _give_up(course, time())

@@ -135,6 +135,11 @@ default per_target := 6
 
 per_target := data.remediation.limits.perTarget
 
+# How many may wait until another one has left the device.
+default most_waiting := 5
+
+most_waiting := data.remediation.limits.waiting
+
 # What is made for a fault that comes and goes may begin on one that has done so many times.
 for_flapping if named in data.remediation.flapping
 
@@ -178,6 +183,12 @@ reasons contains sprintf("%v workflows are under way already", [input.resource.u
 	beginning
 	input.resource.changes
 	input.resource.underWay >= limits.underWay
+}
+
+reasons contains sprintf("%v workflows wait for %v already", [input.resource.waiting, input.resource.device]) if {
+	beginning
+	input.resource.changes
+	input.resource.waiting >= most_waiting
 }
 
 # Whether what was done has helped, going by what the gateway sees around its target.

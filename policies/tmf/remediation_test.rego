@@ -122,7 +122,7 @@ begins(more) := {
 	"resource": object.union(
 		{
 			"kind": "workflowRun", "tenant": "acme", "workflow": "reset-port", "device": "pe1", "changes": true,
-			"affected": 2, "known": true, "recent": 0, "repairs": 0, "raised": 1, "underWay": 0, "stopped": "",
+			"affected": 2, "known": true, "recent": 0, "repairs": 0, "raised": 1, "underWay": 0, "waiting": 0, "stopped": "",
 		},
 		more,
 	),
@@ -139,12 +139,13 @@ test_a_workflow_begins_within_its_limits if {
 		{"affected": 101}: "the fault touches 101 services, and workflows may touch 100",
 		{"raised": 5}: "this alarm was raised 5 times within an hour: it flaps, and a person must look at it",
 		{"underWay": 20}: "20 workflows are under way already",
+		{"waiting": 5}: "5 workflows wait for pe1 already",
 		{"stopped": "maintenance"}: "all workflows are stopped: maintenance",
 	} {
 		reasons := main.decision.reasons with input as begins(more)
 		reasons == [words]
 	}
-	every more in [{"known": false}, {"recent": 3}, {"repairs": 6}, {"affected": 101}, {"raised": 5}, {"underWay": 20}] {
+	every more in [{"known": false}, {"recent": 3}, {"repairs": 6}, {"affected": 101}, {"raised": 5}, {"underWay": 20}, {"waiting": 5}] {
 		main.decision.allow with input as begins(object.union(more, {"changes": false}))
 	}
 }
@@ -153,6 +154,13 @@ test_one_workflow_may_have_a_bound_of_its_own if {
 	own := {"reset-port": {"perHour": 1}}
 	not main.decision.allow with input as begins({"recent": 1}) with data.remediation.limits.each as own
 	main.decision.allow with input as begins({"recent": 2, "workflow": "other"}) with data.remediation.limits.each as own
+}
+
+test_five_wait_for_a_device_where_nothing_is_said if {
+	said := {name: bound | bound := data.remediation.limits[name]; name != "waiting"}
+	main.decision.allow with input as begins({"waiting": 4}) with data.remediation.limits as said
+	not main.decision.allow with input as begins({"waiting": 5}) with data.remediation.limits as said
+	main.decision.allow with input as begins({"waiting": 5}) with data.remediation.limits as object.union(said, {"waiting": 6})
 }
 
 test_what_is_made_for_flapping_begins_on_it if {

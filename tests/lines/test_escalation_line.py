@@ -45,12 +45,12 @@ class Office:
         (folder / "secret").write_text(SECRET)
 
     @asynccontextmanager
-    async def at_work(self, *tasks: Any, states: str = "") -> AsyncIterator[Scene]:
+    async def at_work(self, *tasks: Any, states: str = "", **more: Any) -> AsyncIterator[Scene]:
         """A worker; the next one finds what this one leaves."""
         rules = self.folder / "notifications.yaml"
         rules.write_text(RULES.format(port=self.mail.port, url=self.desk.url("desk"), states=states))
         flows = [definition(*tasks)]
-        async with playing(self.store, PumpBus(), self.folder, workflows=flows, notifications=rules) as scene:
+        async with playing(self.store, PumpBus(), self.folder, workflows=flows, notifications=rules, **more) as scene:
             yield scene
 
     async def letters(self, scene: Scene, *states: str) -> None:
@@ -134,8 +134,10 @@ async def test_it_is_told_after_a_restart_and_not_again(office: Office) -> None:
 
 
 async def test_what_is_refused_for_the_same_reason_is_told_once_an_hour(office: Office) -> None:
-    """As when a fibre cut finds the device locked for each of its alarms; what ends well is told to nobody."""
-    async with office.at_work(ASK, MEND, HEAR) as scene:
+    """As when a fibre cut finds the device locked for each of its alarms, where none may wait for its turn; what ends
+    well is told to nobody.
+    """
+    async with office.at_work(ASK, MEND, HEAR, repair_patience=0) as scene:
         for number in range(5):
             await scene.say("fault", key=f"k{number}", object=f"ge-{number}")
         await scene.pump()

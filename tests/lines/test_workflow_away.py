@@ -229,13 +229,15 @@ async def test_it_waits_for_its_turn_on_the_device(tmp_path: Path) -> None:
         await scene.say("fault", object="ge-2", key="other")
         await scene.pump()
         await later(scene)
-        names = [run.body["workflow"]["name"] for run in await runs(scene)]
+        waits = [(run.body["workflow"]["name"], run.body["state"]) for run in await runs(scene)]
         await scene.say("clear", object="ge-2", key="other")
         await scene.pump()
+        for run in await runs(scene):
+            await scene.store.replace(run.with_(facts={"due": 1.0}) if run.body["state"] == "waitingForTurn" else run)
         await later(scene)
         after = [(run.body["workflow"]["name"], run.body["state"]) for run in await runs(scene)]
 
-    assert sorted(names) == ["mend", "tear"]
+    assert sorted(waits) == [("mend", "compensated"), ("mend", "waitingForTurn"), ("tear", "running")]
     assert sorted(after) == [("mend", "compensated"), ("mend", "running"), ("tear", "completed")]
 
 

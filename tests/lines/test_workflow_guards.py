@@ -23,7 +23,7 @@ from convergedon.core.store import Record
 from convergedon.handlers.alarms import ALARM
 from convergedon.handlers.resource import now
 from convergedon.mediation import flapping
-from convergedon.mediation.workflows import rehearsal, remediation
+from convergedon.mediation.workflows import guards, rehearsal
 from convergedon.mediation.workflows.definitions import Definition
 
 SHIPPED = policy.read()
@@ -106,7 +106,7 @@ async def test_what_touches_too_much_is_left_to_a_person(tmp_path: Path) -> None
         (run,) = await scene.find("workflowRun")
 
     assert run.body["reason"] == "the fault touches 1 services, and workflows may touch 0"
-    assert run.body["guard"] == {"affected": 1, "recent": 0, "repairs": 0, "raised": 1, "underWay": 0}
+    assert run.body["guard"] == {"affected": 1, "recent": 0, "repairs": 0, "raised": 1, "underWay": 0, "waiting": 0}
 
 
 async def test_so_many_are_under_way_at_once(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ async def test_so_many_are_under_way_at_once(tmp_path: Path) -> None:
 
 async def test_the_lock_on_a_device_is_one_for_all_tenants(tmp_path: Path) -> None:
     """While one tenant repairs on a device that two have things on, the other does not, and is not told by what."""
-    async with within(tmp_path, bounds()) as scene:
+    async with within(tmp_path, bounds(), repair_patience=0) as scene:
         await scene.say("fault", key="a", tenant="acme")
         await scene.pump()
         await scene.say("fault", key="b", tenant="globex")
@@ -210,18 +210,22 @@ async def test_a_recorded_incident_is_decided_as_it_was(limits: dict[str, int], 
             await say(scene)
             await say(scene, "clear")
         await say(scene)
-        await say(scene, key="another", object="ge-2")  # finds the device locked, if the first has it
+        await say(scene, key="another", object="ge-2")  # waits for its turn, if the first has the device
         await say(scene, "clear")
         runs = sorted(await scene.find("workflowRun"), key=lambda run: str(run.body["startedAt"]))
         said = [await rehearsed(scene, run, flow, rules) for run in runs]
 
     live = [(run.facts["input"]["earlier"], run.body["state"], run.body.get("reason", "")) for run in runs]
     assert len(live) == 6
-    assert "refused" in {state for _, state, _ in live}
-    for (earlier, state, reason), (then, last) in zip(live, said, strict=True):
+    assert {"refused", "waitingForTurn"} & {state for _, state, _ in live}
+    for (earlier, state, reason), (then, lines) in zip(live, said, strict=True):
+        first, last = lines[0], lines[-1]
         assert then == earlier
         assert last.startswith("it would be refused") == (state == "refused"), (state, reason, last)
         assert state != "refused" or last.partition("told: ")[2] == reason.partition(" (run ")[0]
+        waits = f"waits for its turn: {reason.partition(' (run ')[0]}"
+        assert first.startswith("waits for its turn") == (state == "waitingForTurn"), (state, reason, first)
+        assert state != "waitingForTurn" or first == waits
 
 
 @pytest.mark.parametrize("whose", ["acme", "*"])
@@ -231,31 +235,25 @@ async def test_a_recorded_incident_knows_when_workflows_were_stopped(whose: str,
     async with within(tmp_path, rules, flow) as scene:
         await press(scene, "stopped", whose)
         await say(scene)
-        at = now()
-        await scene.until(lambda: is_later(at))  # what is pressed is known to the millisecond
         await press(scene, "running", whose)
         await say(scene, key="another", device="pe2")
         runs = sorted(await scene.find("workflowRun"), key=lambda run: str(run.body["target"]))
-        said = [(await rehearsed(scene, run, flow, rules))[1] for run in runs]
+        said = [(await rehearsed(scene, run, flow, rules))[1][-1] for run in runs]
 
     assert [run.body["state"] == "refused" for run in runs] == [True, False]
     assert said[0] == "it would be refused, and a person would be told: all workflows are stopped: maintenance"
     assert not said[1].startswith("it would be refused")
 
 
-async def is_later(than: str) -> bool:
-    return now() > than
-
-
-async def rehearsed(scene: Scene, run: Record, flow: Definition, rules: Policy) -> tuple[int, str]:
-    """How often it ran there before, and how it would end, by what is recorded of the alarm of a run."""
+async def rehearsed(scene: Scene, run: Record, flow: Definition, rules: Policy) -> tuple[int, list[str]]:
+    """How often it ran there before, and how it would go, by what is recorded of the alarm of a run."""
     alarm = await scene.store.get(ALARM.name, "acme", run.body["alarm"]["id"])
-    told = await remediation.recorded(scene.resources, alarm)
+    told = await guards.recorded(scene.resources, alarm)
     file = scene.work.settings.data / "incident.json"
     file.write_text(json.dumps({**told, "events": [{"type": "AlarmStateChangeEvent", "data": {"state": "cleared"}}]}))
     played = rehearsal.read(flow, file, "elsewhere", rules)
     lines = await played.run()
-    return int(played.incident["earlier"]), lines[-1]
+    return int(played.incident["earlier"]), lines
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from convergedon.core.policy import Subject
 from convergedon.core.store import Record, Store
 from convergedon.handlers.apis import APIS
 from convergedon.handlers.remediation import WORKFLOW_APPROVAL, WORKFLOW_CONTROL
-from convergedon.handlers.resource import Resources
+from convergedon.handlers.resource import Resources, now
 from convergedon.mediation.workflows import definitions, remediation
 from convergedon.mediation.workflows.definitions import Definition, violations
 
@@ -80,8 +80,13 @@ async def answer(scene: Scene, decision: str = "approved", by: Subject = MARA) -
 
 
 async def press(scene: Scene, state: str, tenant: str = "acme") -> None:
-    await scene.resources.create(WORKFLOW_CONTROL, tenant, {"state": state, "reason": "maintenance"})
+    pressed = await scene.resources.create(WORKFLOW_CONTROL, tenant, {"state": state, "reason": "maintenance"})
     await scene.pump()
+
+    async def later() -> bool:
+        return now() > str(pressed.body["time"])  # what is pressed is known to the millisecond
+
+    await scene.until(later)
 
 
 async def pass_time(scene: Scene, state: str) -> Record:
@@ -330,7 +335,7 @@ async def test_nothing_is_done_elsewhere_than_on_the_locked_device(tmp_path: Pat
 
 async def test_one_workflow_at_a_time_changes_a_device(tmp_path: Path) -> None:
     """The lock is on the device, whatever part of it the alarm is of; it is free when the run has ended."""
-    async with playing(tmp_path, ASK, MEND, HEAR) as scene:
+    async with playing(tmp_path, ASK, MEND, HEAR, repair_patience=0) as scene:
         first = await say(scene, key="a", object="ge-1")
         await say(scene, key="b", object="ge-2")
         runs = {run.id: run.body for run in await scene.find("workflowRun")}
