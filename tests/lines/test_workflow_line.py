@@ -80,13 +80,20 @@ async def answer(scene: Scene, decision: str = "approved", by: Subject = MARA) -
 
 
 async def press(scene: Scene, state: str, tenant: str = "acme") -> None:
-    pressed = await scene.resources.create(WORKFLOW_CONTROL, tenant, {"state": state, "reason": "maintenance"})
+    """What is pressed is known to the millisecond: nothing else is in this one."""
+    await a_moment(scene)
+    await scene.resources.create(WORKFLOW_CONTROL, tenant, {"state": state, "reason": "maintenance"})
     await scene.pump()
+    await a_moment(scene)
 
-    async def later() -> bool:
-        return now() > str(pressed.body["time"])  # what is pressed is known to the millisecond
 
-    await scene.until(later)
+async def a_moment(scene: Scene) -> None:
+    at = now()
+
+    async def is_over() -> bool:
+        return now() > at
+
+    await scene.until(is_over)
 
 
 async def pass_time(scene: Scene, state: str) -> Record:
