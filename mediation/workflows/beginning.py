@@ -46,11 +46,11 @@ async def created(
         return await _create(work, alarm, _refused(body, may.refused), {**facts, "due": None}, id, may.decision)
     if not (why := await _before_it(work, alarm.tenant, definition, device, turn)):
         locked = {"lock": device} if definition.changes else {}
-        with suppress(Conflict):
+        with suppress(Stale):
             return await _create(work, alarm, body, {**facts, **locked}, id, may.decision)
         why = await _before_it(work, alarm.tenant, definition, device, turn, id)
     if not why:
-        raise Stale(f"{device} has changed hands, or run {id} is there by now")
+        raise Stale(f"run {id} is there by now, or {device} was free for a moment")
     if not work.settings.repair_patience:
         return await _create(work, alarm, _refused(body, why), {**facts, "due": None}, id, may.decision)
     waits = {"state": WAITS, "reason": _waiting(why, turn)}
@@ -171,7 +171,10 @@ async def _create(
     id: str,
     decision: Decision | None = None,
 ) -> Record:
-    run = await work.resources.create(WORKFLOW_RUN, alarm.tenant, body, facts, id)
+    try:
+        run = await work.resources.create(WORKFLOW_RUN, alarm.tenant, body, facts, id)
+    except Conflict as other:
+        raise Stale(f"run {id} is there by now, or {body['target']} has changed hands") from other
     _note(work, run, decision)
     return run
 

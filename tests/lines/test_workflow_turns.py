@@ -282,15 +282,20 @@ async def test_who_is_overtaken_waits_on(tmp_path: Path) -> None:
 
 
 async def test_who_finds_its_run_begun_by_another_worker_goes_on_with_it(tmp_path: Path) -> None:
-    """It does not wait for itself, and nothing is parked."""
+    """It does not wait for itself, and nothing is parked: neither of one that begins nor of one that waits."""
     store = Overtaken(STORE_KINDS)
     async with within_(tmp_path, store) as scene:
-        store.alike = True
-        await say(scene, 1)
+        for number in (1, 2):
+            store.alike = True
+            await say(scene, number)
+        between = await states(scene)
         await say(scene, 1, "clear")
+        await look(scene)
+        await say(scene, 2, "clear")
 
-        assert await states(scene) == {1: "completed"}
-        assert len(scene.network.performed) == 1
+        assert between == {1: "running", 2: "waitingForTurn"}
+        assert await states(scene) == {1: "completed", 2: "completed"}
+        assert len(scene.network.performed) == 2
         assert scene.bus.parked_ == []
 
 
