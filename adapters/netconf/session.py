@@ -204,13 +204,20 @@ class PromptSession(SSHSession):  # type: ignore[misc]
     def adopt(self, transport: paramiko.Transport, username: str, password: str | None, within: float) -> None:
         """Log in and greet over a connection whose host key was proved; ncclient's ``connect`` makes its own."""
         self._transport = transport
-        self._auth(username, password)
+        if not transport.is_authenticated():
+            self._auth(username, password)
         self._connected = True
         self._closing.clear()
         self._channel = transport.open_session()
         self._channel.invoke_subsystem("netconf")
         self._post_connect(within)
         self.parser = self._device_handler.get_xml_parser(self)
+
+    def part(self) -> paramiko.Transport:
+        """End the session, and leave the connection that it came over."""
+        self._closing.set()
+        self._channel.close()
+        return self._transport
 
     def send(self, message: str) -> None:
         self.write(message.encode())
@@ -353,9 +360,13 @@ class Connection:
         self.holds = ""
 
     def close(self) -> None:
-        """End the session."""
+        """End the session and its connection."""
         self._session.close()
         self._link.close()
+
+    def part(self) -> paramiko.Transport:
+        """End the session alone; the connection, over which there may be another."""
+        return self._session.part()
 
     def leave(self) -> None:
         """End the session as the protocol wants it; a device that does not answer is left all the same."""
@@ -400,10 +411,26 @@ def dial(
     with _told(access.device, "connect") as told:
         connection, patience = _dial(access, dialled, within, stopping), HEARD_WITHIN
         while not _heard(connection, min(patience, until - monotonic())) and monotonic() + 2 * patience < until:
-            connection.close()
-            connection, patience = _dial(access, dialled, until - monotonic(), stopping), 2 * patience
+            connection, patience = _anew(connection, access, dialled, until, stopping), 2 * patience
         told(False)
     return connection
+
+
+def _anew(
+    connection: Connection,
+    access: Access,
+    dialled: Callable[[Callable[[], None]], None],
+    until: float,
+    stopping: threading.Event,
+) -> Connection:
+    """Open another session over the same connection: who calls home need not call again for it (RFC 4254, 5.1).
+
+    A device that has but one session to a connection is connected to anew, for which half of the time is kept.
+    """
+    try:
+        return _dial(access, dialled, (until - monotonic()) / 2, stopping, over=connection.part())
+    except Unreachable:
+        return _dial(access, dialled, max(until - monotonic(), 0.0), stopping)
 
 
 def _heard(connection: Connection, within: float) -> bool:
@@ -415,13 +442,17 @@ def _heard(connection: Connection, within: float) -> bool:
 
 
 def _dial(
-    access: Access, dialled: Callable[[Callable[[], None]], None], within: float, stopping: threading.Event
+    access: Access,
+    dialled: Callable[[Callable[[], None]], None],
+    within: float,
+    stopping: threading.Event,
+    over: paramiko.Transport | None = None,
 ) -> Connection:
     where = f"{access.device} ({access.host}:{access.port})"
     if access.calls_home:
         where = f"{access.device} (which calls home)"
-    called = _called(access, where, within)
-    link = _link(access, where, within) if called is None else called.sock
+    over = over or _called(access, where, within)
+    link = _link(access, where, within) if over is None else over.sock
     link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     dialled(lambda: _shut(link))
     handler = make_device_handler({"name": "default"})
@@ -431,8 +462,8 @@ def _dial(
     bound.daemon = True
     bound.start()
     try:
-        if called is not None:
-            session.adopt(called, access.username, access.password, within)
+        if over is not None:
+            session.adopt(over, access.username, access.password, within)
         else:
             _connect(session, access, link, within)
         manager = Manager(session, handler, timeout=within, raise_mode=RaiseMode.NONE)

@@ -578,12 +578,48 @@ async def test_changes_that_others_left_are_not_committed(adapter: NetconfAdapte
 
 
 async def test_session_whose_first_call_is_unanswered_is_opened_anew(adapter: NetconfAdapter, element: Element) -> None:
+    """Over the same connection, without another login."""
+    known, logins = element._server._login, list[tuple[str, str]]()
+    element._server._login = lambda: (logins.append(known()), known())[1]
     element.faults.append(Fault("silence", "get-config"))
 
     outcome = await perform(adapter, intent(GOLD, within=8))
 
     assert outcome.status == "applied"
     assert running(element) == ON_DEVICE
+    assert (element.sessions_opened, len(logins)) == (2, 1)
+
+
+class Single(Element):
+    """Has one session to a connection."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.served: list[asyncssh.SSHServerConnection] = []
+
+    async def _serve(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
+        connection = process.get_extra_info("connection")
+        if connection in self.served:
+            process.exit(1)
+            return
+        self.served.append(connection)
+        await super()._serve(process)
+
+
+async def test_a_device_with_one_session_to_a_connection_is_connected_to_anew(
+    tmp_path: Path, make_adapter: MakeAdapter
+) -> None:
+    element = Single("pe1", tmp_path / "single", INTERFACES)
+    await element.start()
+    adapter = await make_adapter(element)
+    element.faults.append(Fault("silence", "get-config"))
+
+    outcome = await perform(adapter, intent(GOLD, within=10))
+    await adapter.stop()
+    await element.stop()
+
+    assert outcome.status == "applied", outcome
+    assert len(element.served) == 2
 
 
 # --- the connection breaks: the device ends in the old or the new configuration, never between

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from convergedon.adapters.contract import Device, Intent, Observation, Outcome
 from convergedon.adapters.netconf import NetconfAdapter, create
 from convergedon.adapters.netconf.calling import AT_ONCE
-from convergedon.adapters.netconf.lab import Element, running
+from convergedon.adapters.netconf.lab import Element, Fault, running
 from convergedon.adapters.testing.trial import ignore
 from convergedon.adapters.transaction import perform
 from convergedon.core import metrics, settings
@@ -84,6 +84,17 @@ async def test_a_device_that_called_is_changed_over_its_connection(element: Elem
         assert outcome.status == "applied", outcome
         assert list(running(element)) == ["acc-1"]
         assert element.sessions_opened == 1
+
+
+async def test_a_device_that_does_not_answer_at_first_need_not_call_again(element: Element) -> None:
+    """It is asked anew in another session over the same connection; behind it no call waits."""
+    element.faults.append(Fault("silence", "get-config"))
+    async with Home(device(element)) as home:
+        await element.call_home(home.host, home.port, HOME)
+        outcome = await home.told(element)
+
+        assert outcome.status == "applied", outcome
+        assert (element.sessions_opened, len(element._server.connections)) == (2, 1)
 
 
 async def test_an_intent_waits_for_the_device_to_call(element: Element) -> None:

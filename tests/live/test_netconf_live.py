@@ -496,10 +496,14 @@ async def test_another_mapping_moves_a_real_link(link: str, entry: dict[str, Any
     assert down
 
 
+@pytest.mark.parametrize("glued", [False, True], ids=["", "greeting and first call read as one"])
 async def test_the_real_server_calls_home_from_behind_the_address_of_another(
-    tmp_path: Path, services: Services
+    tmp_path: Path, services: Services, glued: bool
 ) -> None:
-    """OpenSSH is the server of a connection that was opened to us; it and an element are told apart by their keys."""
+    """OpenSSH is the server of a connection that was opened to us; it and an element are told apart by their keys.
+
+    It calls once: where the first session does not answer, another is opened over the same connection.
+    """
     shared = "127.0.20.9"
     element = Element("pe2", tmp_path / "pe2", {"ge-0/0/1": 1000})
     await element.start()
@@ -512,11 +516,14 @@ async def test_the_real_server_calls_home_from_behind_the_address_of_another(
         }
         adapter = NetconfAdapter(settings.load(call_home_port=0), devices, services)
         host, _, port = (await adapter.start(ignore))[0].rpartition(":")
+        if glued:
+            server.glue()
         sshd = server.call_home(host, int(port), shared)
         await element.call_home(host, int(port), shared)
         outcomes = [await perform(adapter, replace(intent(GOLD, key=name), device=name)) for name in entries]
         await adapter.stop()
         await asyncio.to_thread(sshd.wait, 20)
+        assert not server.gluing
     await element.stop()
 
     assert [one.status for one in outcomes] == ["applied", "applied"], outcomes
