@@ -583,7 +583,8 @@ async def workflow_rehearse(settings: Settings, file: Path, incident: Path) -> s
 
     engines.require_embedded()
     rules = Policy(engines.Embedded(bundles.read(settings.policies)))
-    return "\n".join(await rehearsal.read(definitions.read(file), incident, settings.tenant, rules).run())
+    played = rehearsal.read(definitions.read(file), incident, settings.tenant, rules, settings.repair_patience)
+    return "\n".join(await played.run())
 
 
 async def usage_sources(settings: Settings, tenant: str, id: str) -> Any:

@@ -29,6 +29,9 @@ class Run:
     endedAt: str = ""
     alarm: str = ""
 
+    def is_under_way(self, moment: float) -> bool:
+        return not self.endedAt or instant(self.endedAt) > moment
+
 
 def run_of(record: Record) -> Run:
     body, given = record.body, record.facts["input"]
@@ -64,9 +67,9 @@ class Past:
             "waiting": self.waiting,
         }
 
-    def locked_by(self, moment: float) -> str:
-        """The workflow that had the device at a moment; empty where none had."""
-        return next((run.workflow for run in self.runs if run.changes and _is_under_way(run, moment)), "")
+    def holder(self, moment: float) -> Run | None:
+        """The run that had the device at a moment, if any had."""
+        return next((run for run in self.runs if run.changes and run.is_under_way(moment)), None)
 
 
 @dataclass(frozen=True)
@@ -139,10 +142,6 @@ def read(given: Mapping[str, Any]) -> Recorded:
     for at in (found.until, *raised, *begun, *asked, *(press.at for press in pressed)):
         instant(at)
     return found
-
-
-def _is_under_way(run: Run, moment: float) -> bool:
-    return not run.endedAt or instant(run.endedAt) > moment
 
 
 def instant(text: str) -> float:

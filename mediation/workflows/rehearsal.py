@@ -30,7 +30,9 @@ LONGEST = 200
 
 @dataclass
 class Rehearsal:
-    """``answers``: name of a task -> {output: ...} or {error: {type, ...}}; ``events``: [{type, data}]."""
+    """``answers``: name of a task -> {output: ...} or {error: {type, ...}}; ``events``: [{type, data}]; ``patience``:
+    seconds for which it would wait for a device that another run has.
+    """
 
     definition: Definition
     incident: Mapping[str, Any]
@@ -38,6 +40,7 @@ class Rehearsal:
     events: list[Mapping[str, Any]]
     tenant: str
     policy: Policy
+    patience: float
     recorded: Recorded
     told: dict[str, dict[str, Any]] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
@@ -54,7 +57,7 @@ class Rehearsal:
         if refusal:
             return [f"it would be refused, and a person would be told: {refusal}"]
         if holder:
-            self.lines.append(f"waits for its turn: {self.incident['target']['device']} is locked by workflow {holder}")
+            self.lines.append(f"waits for its turn: {holder}")
         walked = await self._through(walk)
         wrong = walked.error or (proof.missing() if proof.unproven(self.told) else None)
         if wrong is None:
@@ -67,8 +70,8 @@ class Rehearsal:
         return [*self.lines, f"it would end {state}, and a person would be told"]
 
     async def _refused(self) -> tuple[str, str]:
-        """Why it may not begin, and for which workflow it waits, going by what happened before; how often it ran there
-        then is its input.
+        """Why it may not begin, and what it waits for, going by what happened before; how often it ran there then is
+        its input.
         """
         name, target = self.definition.name, self.incident["target"]
         before, moment = self.recorded.of(name, str(self.incident["alarm"].get("id", "")))
@@ -85,7 +88,15 @@ class Rehearsal:
         )
         if not decision.allow:
             return "; ".join(decision.reasons), ""
-        return "", before.locked_by(moment) if self.definition.changes else ""
+        holder = before.holder(moment) if self.definition.changes else None
+        if holder is None:
+            return "", ""
+        why = f"{target['device']} is locked by workflow {holder.workflow}"
+        if not self.patience:
+            return why, ""
+        if holder.endedAt and holder.is_under_way(moment + self.patience):
+            return f"{why}; its turn did not come in time", ""
+        return "", why
 
     async def _through(self, go: Any) -> Walked:
         while True:
@@ -141,7 +152,7 @@ class Rehearsal:
         return {"allow": decision.allow, "reasons": list(decision.reasons)}
 
 
-def read(definition: Definition, file: Path, tenant: str, policy: Policy) -> Rehearsal:
+def read(definition: Definition, file: Path, tenant: str, policy: Policy, patience: float) -> Rehearsal:
     """A rehearsal with an incident file. Raises Misconfigured."""
     given = strict.parsed(file)[1]
     if not isinstance(given, Mapping) or not isinstance(given.get("incident"), Mapping):
@@ -152,7 +163,7 @@ def read(definition: Definition, file: Path, tenant: str, policy: Policy) -> Reh
         raise Misconfigured(f"{file}: incident.{missing[0]} is missing")
     whose = str(given.get("tenant", tenant))
     answers, events = given.get("answers") or {}, list(given.get("events") or [])
-    return Rehearsal(definition, given["incident"], answers, events, whose, policy, _earlier(file, given))
+    return Rehearsal(definition, given["incident"], answers, events, whose, policy, patience, _earlier(file, given))
 
 
 def _earlier(file: Path, given: Mapping[str, Any]) -> Recorded:

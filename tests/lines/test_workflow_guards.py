@@ -200,11 +200,14 @@ async def test_what_was_refused_is_in_the_audit_record_with_the_decision(tmp_pat
     assert ("workflow.escalated", "refused", words) in recorded
 
 
+@pytest.mark.parametrize("patience", [0, 3600])
 @pytest.mark.parametrize("limits", [{}, {"perHour": 2}, {"perTarget": 3}, {"raised": 3}, {"affected": 0}])
-async def test_a_recorded_incident_is_decided_as_it_was(limits: dict[str, int], tmp_path: Path) -> None:
+async def test_a_recorded_incident_is_decided_as_it_was(
+    limits: dict[str, int], patience: float, tmp_path: Path
+) -> None:
     """A rehearsal goes by what happened before on the device, whenever it is recorded, and whoever else was there."""
     flow, rules = definition(MEND, HEAR), bounds(**{"perHour": 9, "raised": 9, "perTarget": 9, **limits})
-    async with within(tmp_path, rules, flow, flap_clears=0) as scene:
+    async with within(tmp_path, rules, flow, flap_clears=0, repair_patience=patience) as scene:
         await scene.ended(await scene.order(item(**BERLIN)))
         for _ in range(4):
             await say(scene)
@@ -251,7 +254,7 @@ async def rehearsed(scene: Scene, run: Record, flow: Definition, rules: Policy) 
     told = await guards.recorded(scene.resources, alarm)
     file = scene.work.settings.data / "incident.json"
     file.write_text(json.dumps({**told, "events": [{"type": "AlarmStateChangeEvent", "data": {"state": "cleared"}}]}))
-    played = rehearsal.read(flow, file, "elsewhere", rules)
+    played = rehearsal.read(flow, file, "elsewhere", rules, scene.work.settings.repair_patience)
     lines = await played.run()
     return int(played.incident["earlier"]), lines
 
@@ -272,7 +275,7 @@ def test_a_past_that_is_none_is_refused_in_a_sentence(earlier: Any, words: str, 
     file.write_text(json.dumps({"incident": incident, "earlier": earlier}))
 
     with pytest.raises(Misconfigured, match="earlier is not as `convergedon workflow record` writes it") as wrong:
-        rehearsal.read(definition(MEND, HEAR), file, "acme", bounds())
+        rehearsal.read(definition(MEND, HEAR), file, "acme", bounds(), 60.0)
 
     assert words in str(wrong.value)
 

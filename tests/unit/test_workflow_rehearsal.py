@@ -28,15 +28,21 @@ INCIDENT: dict[str, Any] = {
     "services": [{"id": "51c0-1", "name": "Internet access"}],
     "confirmed": [WANTED],
 }
+PATIENCE = 3600.0
 CLEARED = {"type": "AlarmStateChangeEvent", "data": {"state": "cleared"}}
 
 
-async def rehearsed(tmp_path: Path, name: str = "reroute-to-backup-path", **said: Any) -> list[str]:
+REFUSED = "it would be refused, and a person would be told: pe1 is locked by workflow bounce-interface"
+
+
+async def rehearsed(
+    tmp_path: Path, name: str = "reroute-to-backup-path", patience: float = PATIENCE, **said: Any
+) -> list[str]:
     (source,) = [file for file in definitions.sources(None) if file.name == f"{name}.yaml"]
     incident = tmp_path / "incident.json"
     incident.write_text(json.dumps({"incident": INCIDENT, **said}))
     rules = Policy(Embedded(policy.read()))
-    return await rehearsal.read(definitions.read(source), incident, "acme", rules).run()
+    return await rehearsal.read(definitions.read(source), incident, "acme", rules, patience).run()
 
 
 def named(lines: list[str]) -> list[str]:
@@ -113,7 +119,7 @@ async def test_a_request_says_by_whose_secret_and_never_what_it_is(tmp_path: Pat
     file.write_text(json.dumps({"incident": {**INCIDENT, "alarm": PORT_DOWN}, "events": [CLEARED]}))
     rules = Policy(Embedded(policy.read()))
 
-    lines = await rehearsal.read(definitions.Definition(document), file, "acme", rules).run()
+    lines = await rehearsal.read(definitions.Definition(document), file, "acme", rules, PATIENCE).run()
 
     assert lines[0].startswith("do/0/open: would post https://tickets.example with secret tickets {")
 
@@ -142,6 +148,29 @@ async def test_what_does_not_begin_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("patience", "ended", "last"),
+    [
+        (600.0, "10:09", "it would end completed"),
+        (600.0, "10:11", f"{REFUSED}; its turn did not come in time"),
+        (600.0, "", "it would end completed"),
+        (0.0, "10:01", REFUSED),
+    ],
+)
+async def test_a_turn_that_would_not_come_in_time_is_a_persons(
+    patience: float, ended: str, last: str, tmp_path: Path
+) -> None:
+    """Going by when the run ended that had the device, as far as that is recorded."""
+    had = {"workflow": "bounce-interface", "object": "ge-0/0/2", "changes": True, "startedAt": "2026-11-02T09:59:00Z"}
+    had["endedAt"] = ended and f"2026-11-02T{ended}:00Z"
+    earlier = {"until": "2026-11-02T10:00:00Z", "runs": [had], "raised": [], "underWay": 1}
+
+    lines = await rehearsed(tmp_path, events=[CLEARED], patience=patience, earlier=earlier)
+
+    assert lines[-1] == last
+    assert lines[0].startswith("waits for its turn: pe1 is locked by workflow bounce-interface") == (last != lines[0])
+
+
+@pytest.mark.parametrize(
     ("content", "words"),
     [
         ({}, "incident is missing"),
@@ -155,4 +184,4 @@ def test_a_file_that_is_no_incident_is_one_sentence(tmp_path: Path, content: Any
     definition = definitions.read(definitions.sources(None)[0])
 
     with pytest.raises(Misconfigured, match=words):
-        rehearsal.read(definition, file, "acme", Policy(Embedded(policy.read())))
+        rehearsal.read(definition, file, "acme", Policy(Embedded(policy.read())), PATIENCE)
