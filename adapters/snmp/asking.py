@@ -242,7 +242,7 @@ class Peer:
 
     def __init__(self, engines: Engines, device: Device) -> None:
         self._engines, self._device = engines, device
-        self._patience = device.settings.get("snmp", {}).get("timeout", PATIENCE)
+        self._patience: float = device.settings.get("snmp", {}).get("timeout", PATIENCE)
         self._rows: dict[str, int] = {}
         self.most_answers = MOST_ANSWERS
         credentials(device)  # what cannot be spoken is said at once
@@ -348,9 +348,14 @@ class Peer:
 
     async def _try(self, way: Way, command: Any, arguments: Sequence[Any]) -> Any:
         """What pysnmp made of it; it keeps the time itself, unless an answer has broken it."""
-        async with self._engines.waiting(self._device.name, 2 * (1 + RETRIES) * (self._patience + TICK)):
+        async with self._engines.waiting(self._device.name, self._longest):
             context = hlapi.ContextData()
             return await command(way.engine, way.auth, way.target, context, *arguments, lookupMib=False)
+
+    @property
+    def _longest(self) -> float:
+        """Seconds for one thing that is waited for, be it a name that is looked up or an exchange with its retries."""
+        return 2 * (1 + RETRIES) * (self._patience + TICK)
 
     @property
     def _where(self) -> Where:
@@ -365,7 +370,7 @@ class Peer:
         """Find out how it is asked. Raises Unreachable where it has a user, and nobody answers."""
         id = await self._id(times) if self._has_user else b""
         kind = hlapi.Udp6TransportTarget if ":" in self._where[0] else hlapi.UdpTransportTarget
-        async with self._engines.waiting(self._device.name, self._patience + TICK):
+        async with self._engines.waiting(self._device.name, self._longest):
             target = await kind.create(self._where, self._patience, RETRIES)  # a name is looked up
         engine = self._engines.join(self._where, id) if id else self._engines.shared
         self._way = Way(engine, credentials(self._device, id), target)
@@ -374,7 +379,7 @@ class Peer:
     async def _id(self, times: int) -> bytes:
         """What the device calls its engine: a user's keys are made for that."""
         for _ in range(times):
-            async with self._engines.waiting(self._device.name, self._patience + TICK):
+            async with self._engines.waiting(self._device.name, self._longest):
                 if id := await discovery.engine(self._where, self._patience):
                     return id
         raise self._failure(TIMED_OUT)

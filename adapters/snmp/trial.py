@@ -18,8 +18,10 @@ from convergedon.adapters.testing import Trial
 HERE = files("convergedon.adapters.snmp")
 RECORDED = HERE / "recordings" / "net-snmp.yaml"
 COMMUNITY = "trial"
-TIMEOUT = 0.2
-"""Seconds that an agent on loopback has for an answer."""
+TIMEOUT = 5.0
+"""Seconds that an agent on loopback has for an answer, be the machine as busy as it may."""
+MOVED = 0.5
+"""The same where answers are kept from us, so that silence does not take long."""
 WANTED = Intent("order-1", "acme", "sw1", "access-port", "acc-1", {"interface": "eth0", "state": "up"}, 0)
 
 
@@ -46,7 +48,7 @@ def place(device: Device) -> tuple[str, int]:
 
 
 def moved(device: Device, host: str, port: int) -> Device:
-    return replace(device, settings={"snmp": {**device.settings["snmp"], "host": host, "port": port}})
+    return replace(device, settings={"snmp": {**device.settings["snmp"], "host": host, "port": port, "timeout": MOVED}})
 
 
 TRIAL = Trial(

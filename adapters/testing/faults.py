@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +21,7 @@ from convergedon.adapters.testing.proxy import DatagramProxy, Fault, Proxy, Wayw
 from convergedon.adapters.testing.trial import Bench, given_in, send
 from convergedon.adapters.transaction import perform
 from convergedon.core.errors import Unavailable
+from convergedon.core.tasks import end
 
 CUTS = 8
 """Places in the device's answers at which the connection is cut, spread evenly."""
@@ -143,7 +144,7 @@ async def a_silent_device(bench: Bench) -> None:
     faults = {"it says nothing:": Fault(silent=True)}
     if not bench.trial.datagrams:
         faults["it begins to speak:"] = Fault(held_after=BEGUN)
-    await asyncio.gather(*(silent(fault, words) for words, fault in faults.items()))
+    await side_by_side(silent(fault, words) for words, fault in faults.items())
 
 
 @case("faults", reached)
@@ -173,7 +174,7 @@ async def answers_that_stop_in_the_middle(bench: Bench) -> None:
             await suffered(network, Fault(held_after=place, once=often == "once"), new, words, HASTE)
 
     stops = [greeted + place for place in places(max(0, length - greeted), STOPS + 1)[:-1]]
-    await asyncio.gather(*(stop(place, often) for place in stops for often in OFTEN))
+    await side_by_side(stop(place, often) for place in stops for often in OFTEN)
 
 
 @case("faults", streams)
@@ -187,7 +188,7 @@ async def answers_that_come_in_halves(bench: Bench) -> None:
             outcome = await suffered(network, Fault(held_after=place, held=HELD, once=True), new, words)
         require(outcome.done, words, outcome)
 
-    await asyncio.gather(*map(halve, places(length, CUTS + 1)[:-1]))
+    await side_by_side(map(halve, places(length, CUTS + 1)[:-1]))
 
 
 @case("faults", reached)
@@ -212,7 +213,16 @@ async def everywhere(bench: Bench, length: int, suffer: Callable[[int, str], Awa
         async with turns:
             await suffer(place, often)
 
-    await asyncio.gather(*(in_turn(place, often) for place in places(length, cuts) for often in OFTEN))
+    await side_by_side(in_turn(place, often) for place in places(length, cuts) for often in OFTEN)
+
+
+async def side_by_side(attempts: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """All of them; where one fails the others are ended, and what they opened is closed."""
+    tasks = [asyncio.ensure_future(attempt) for attempt in attempts]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        await end(tasks)
 
 
 def places(length: int, cuts: int) -> list[int]:
@@ -222,7 +232,7 @@ def places(length: int, cuts: int) -> list[int]:
 @case("faults", performers)
 async def a_restart_between_two_stages(bench: Bench) -> None:
     """We die after each stage; whoever is given the intent then brings it to its end."""
-    await asyncio.gather(*(_restarted(bench, last) for last in range(1, len(STAGES) + 1)))
+    await side_by_side(_restarted(bench, last) for last in range(1, len(STAGES) + 1))
 
 
 async def _restarted(bench: Bench, last: int) -> None:
