@@ -38,11 +38,13 @@ def test_a_benchmark_says_what_was_measured_on_what(name: str, tmp_path: Path) -
     short = ["--seconds", "0.4", "--rounds", "1", "--most", "1100", "--attempts", "12"]
     command = [sys.executable, "-m", "tests.bench", name, *short, "--json", str(file)]
 
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=230)
-
-    assert said.returncode == 0, said.stderr
-    report = json.loads(file.read_text())
-    result = report["benchmarks"][name]
+    for _ in range(2):
+        said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=230)
+        assert said.returncode == 0, said.stderr
+        report = json.loads(file.read_text())
+        result = report["benchmarks"][name]
+        if all(value > 0 for figures in result["figures"].values() for value in figures.values()):
+            break  # else the machine stood still for the moment that was measured
     assert report["machine"]["cores"] > 0
     assert {"python", "processor", "versions"} <= set(report["machine"])
     assert report["effort"] == {"seconds": 0.4, "rounds": 1, "most": 1100, "attempts": 12, "megabytes": 0}

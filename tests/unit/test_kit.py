@@ -280,5 +280,5 @@ async def test_the_sample_keeps_what_is_promised_of_halves() -> None:
         "answers-cut-in-the-middle",
         "a-silent-device",
     ):
-        found = await verdict(ShelfAdapter, name)
+        found = await verdict(ShelfAdapter, name, TRIAL)
         assert found.result == "passed", found.words
