@@ -33,6 +33,7 @@ pytestmark = pytest.mark.live
 
 GOLD = {"interface": "ge-0/0/1", "vlan": 100, "bandwidth": 200}
 CONFIRM_TIMEOUT = 3
+PATIENT = 30
 SILENCE = key("netconf")
 
 Services = Mapping[str, Service]
@@ -65,9 +66,9 @@ async def adapter(entry: dict[str, Any], services: Services) -> AsyncIterator[Ne
     await adapter.stop()
 
 
-def make_adapter(entry: dict[str, Any], services: Services) -> NetconfAdapter:
+def make_adapter(entry: dict[str, Any], services: Services, confirm_timeout: int = CONFIRM_TIMEOUT) -> NetconfAdapter:
     device = Device("pe1", "acme", "127.0.0.1", {"netconf": entry})
-    return NetconfAdapter(settings.load(confirm_timeout=CONFIRM_TIMEOUT), {device.name: device}, services)
+    return NetconfAdapter(settings.load(confirm_timeout=confirm_timeout), {device.name: device}, services)
 
 
 def intent(values: dict[str, Any] | None, key: str = "order-1", within: float = 30, instance: str = "acc-1") -> Intent:
@@ -325,17 +326,18 @@ async def test_what_the_server_tells_by_itself_is_observed(
     listened = Device("pe1", "acme", "", {"netconf": {**entry, "port": await proxy.start(), "notifications": True}})
     listening = NetconfAdapter(settings.load(), {"pe1": listened}, services, mapping.load_events(file))
     await listening.start(report)
-    performing = make_adapter(entry, services)
+    performing = make_adapter(entry, services, PATIENT)
     await performing.start(ignore)
     while (await listening.health())["devices"]["pe1"]["notifications"]["state"] != "listening":
         await asyncio.sleep(0.02)
 
-    await perform(performing, intent(GOLD))
+    first = await perform(performing, intent(GOLD))
     await until(2)
     proxy.away = True
     proxy.cut()
-    await perform(performing, intent(None, key="order-2"))
+    second = await perform(performing, intent(None, key="order-2"))
     proxy.away = False
+    assert (first.status, second.status) == ("applied", "applied"), (first, second)
     await until(4)
     await listening.stop()
     await performing.stop()
@@ -354,8 +356,12 @@ async def test_what_the_server_told_while_no_adapter_ran_is_observed_once(
     file.write_text(COMMITS)
     bus = MemoryBus()
     listened = Device("pe1", "acme", "", {"netconf": {**entry, "notifications": True}})
-    performing = make_adapter(entry, services)
+    performing = make_adapter(entry, services, PATIENT)
     await performing.start(ignore)
+
+    async def applied(wanted: Intent) -> None:
+        outcome = await perform(performing, wanted)
+        assert outcome.status == "applied", outcome
 
     async def observed() -> list[Mapping[str, Any]]:
         seen = [body["observation"] for body in await bus.read("network.>")]
@@ -373,7 +379,7 @@ async def test_what_the_server_told_while_no_adapter_ran_is_observed_once(
         while (await listening.health())["devices"]["pe1"]["notifications"]["state"] != "listening":
             await asyncio.sleep(0.02)
         if wanted:
-            await perform(performing, wanted)
+            await applied(wanted)
         found = await told(number)
         await listening.stop()
         return found
@@ -382,10 +388,10 @@ async def test_what_the_server_told_while_no_adapter_ran_is_observed_once(
     while int(time.time()) == begun:  # what it told before is of another second, and not replayed
         await asyncio.sleep(0.02)
     await heard(2, intent(GOLD))
-    await perform(performing, intent(None, key="order-2"))
+    await applied(intent(None, key="order-2"))
     seen = await heard(4)
     await heard(6, intent(GOLD, key="order-3"))
-    await perform(performing, intent(None, key="clean-up"))
+    await applied(intent(None, key="clean-up"))
     await performing.stop()
 
     assert [(one["kind"], one["key"]) for one in seen] == 2 * [("fault", "unconfirmed"), ("clear", "unconfirmed")]

@@ -382,7 +382,7 @@ async def deciding(context: ssl.SSLContext, decider: Decider) -> AsyncIterator[s
 
 
 async def asked(given: Settings) -> Any:
-    server = OpaServer(given.opa_url, **peers.opa_options(given))
+    server = OpaServer(given.opa_url, wait=20, **peers.opa_options(given))
     try:
         return await server.evaluate({})
     finally:
